@@ -1,0 +1,127 @@
+//! What a machine needs beside cargo, installed where that is possible.
+//!
+//! PostgreSQL's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql` is the
+//! client, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as root they are installed by apt; elsewhere one
+//! line says what to install.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+struct Need {
+    what: &'static str,
+    package: &'static str,
+    is_there: fn() -> bool,
+}
+
+const NEEDS: [Need; 4] = [
+    Need {
+        what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
+        package: "postgresql",
+        is_there: has_postgres,
+    },
+    Need {
+        what: "psql",
+        package: "postgresql-client",
+        is_there: || on_path("psql"),
+    },
+    Need {
+        what: "libnss_wrapper.so",
+        package: "libnss-wrapper",
+        is_there: has_nss_wrapper,
+    },
+    Need {
+        what: "a C compiler (cc)",
+        package: "gcc",
+        is_there: || on_path("cc"),
+    },
+];
+
+/// Checks every need, and installs what is missing where it can.
+pub(crate) fn check_all() -> Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    if !(nix::unistd::geteuid().is_root() && on_path("apt-get")) {
+        let what: Vec<&str> = missing.iter().map(|need| need.what).collect();
+        bail!(
+            "missing {}: install the packages {} (names on Debian and Ubuntu)",
+            what.join(", "),
+            packages.join(" ")
+        );
+    }
+    eprintln!("xtask: installing {}", packages.join(" "));
+    // Without this Debian's package would create and start a database cluster that nobody asked for.
+    let no_cluster = Path::new("/etc/postgresql-common/createcluster.conf");
+    if !no_cluster.exists() {
+        std::fs::create_dir_all("/etc/postgresql-common")?;
+        std::fs::write(no_cluster, "create_main_cluster = false\n")?;
+    }
+    apt(&["update", "-qq"])?;
+    let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    install.extend(&packages);
+    apt(&install)?;
+    match NEEDS.iter().find(|need| !(need.is_there)()) {
+        Some(need) => bail!(
+            "{} is still missing after installing {}",
+            need.what,
+            need.package
+        ),
+        None => Ok(()),
+    }
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(Stdio::null())
+        .status()
+        .context("could not start apt-get")?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("apt-get {}: {status}", args.join(" "))
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn has_postgres() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"));
+    let dirs = versions.chain(
+        env::var_os("PATH")
+            .iter()
+            .flat_map(env::split_paths)
+            .collect::<Vec<_>>(),
+    );
+    dirs.into_iter().any(|dir| {
+        ["initdb", "postgres", "pgbench"]
+            .iter()
+            .all(|program| dir.join(program).is_file())
+    })
+}
+
+fn has_nss_wrapper() -> bool {
+    [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+    ]
+    .iter()
+    .any(|dir| PathBuf::from(dir).join("libnss_wrapper.so").exists())
+}
