@@ -1,0 +1,30 @@
+//! AWS as the rest of Tidegate sees it: role chains, SDK clients made once, failures that say who
+//! must act, and short-lived database credentials.
+//!
+//! What must hold: every call has timeouts and a bounded number of attempts; a failure names the
+//! API action and the hop of the role chain that failed, however deep the SDK hid it; and nothing
+//! here prints a secret.
+//!
+//! - [`chain`]: which roles are assumed in turn, and under which session name.
+//! - [`factory`]: from a chain and a region to a configuration and clients.
+//! - [`error`]: what went wrong, in ten classes.
+//! - [`dbcreds`], [`cache`]: passwords for a Redshift login, and how seldom they are asked for.
+//!
+//! Not here: what is scanned (`discovery`), and which role a database gets (`tidegate_core`).
+
+pub mod cache;
+pub mod chain;
+pub mod dbcreds;
+pub mod error;
+pub mod factory;
+
+mod bounded;
+mod hop;
+
+pub use cache::{CredentialCache, CredentialKey};
+pub use chain::{InvalidChain, RoleChain, SessionTag};
+pub use dbcreds::{
+    DbCredentials, redshift_cluster_credentials, redshift_cluster_credentials_with_iam,
+};
+pub use error::{AwsErrorClass, AwsFailure, classify};
+pub use factory::{AwsFactory, AwsFactoryBuilder, Limits};
