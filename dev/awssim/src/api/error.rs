@@ -1,0 +1,78 @@
+//! AWS errors as the Query protocol spells them.
+
+use crate::sigv4::SignatureError;
+
+/// An error answer: HTTP status, code and message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) status: u16,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: code.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn access_denied(message: impl Into<String>) -> Self {
+        Self::new(403, "AccessDenied", message)
+    }
+
+    pub(crate) fn cluster_not_found(id: &str) -> Self {
+        Self::new(404, "ClusterNotFound", format!("Cluster {id} not found."))
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "InternalFailure", message)
+    }
+
+    pub(crate) fn invalid_parameter(message: impl Into<String>) -> Self {
+        Self::new(400, "InvalidParameterValue", message)
+    }
+
+    pub(crate) fn invalid_token() -> Self {
+        let message = "The security token included in the request is invalid.";
+        Self::new(403, "InvalidClientTokenId", message)
+    }
+
+    pub(crate) fn throttling() -> Self {
+        Self::new(400, "Throttling", "Rate exceeded")
+    }
+
+    pub(crate) fn validation(message: impl Into<String>) -> Self {
+        Self::new(400, "ValidationError", message)
+    }
+
+    /// A parameter that breaks its model's constraint, in AWS's words.
+    pub(crate) fn constraint(value: &str, member: &str, constraint: &str) -> Self {
+        Self::validation(format!(
+            "1 validation error detected: Value '{value}' at '{member}' failed to satisfy \
+             constraint: {constraint}"
+        ))
+    }
+
+    /// A parameter of AWS's that the simulation does not have: said aloud, never ignored.
+    pub(crate) fn not_simulated(parameter: &str) -> Self {
+        Self::new(
+            400,
+            "NotSimulated",
+            format!("awssim does not simulate {parameter}"),
+        )
+    }
+}
+
+impl From<SignatureError> for ApiError {
+    fn from(error: SignatureError) -> Self {
+        let (status, code) = match &error {
+            SignatureError::Incomplete(_) => (400, "IncompleteSignature"),
+            SignatureError::Missing => (403, "MissingAuthenticationToken"),
+            SignatureError::Mismatch | SignatureError::Skewed(..) => (403, "SignatureDoesNotMatch"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}

@@ -1,0 +1,147 @@
+//! The form body of a Query request.
+
+use std::collections::BTreeMap;
+
+use super::error::ApiError;
+
+/// Parameters by name, as `Name` or `List.member.1`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Form(BTreeMap<String, String>);
+
+impl Form {
+    /// Reads `application/x-www-form-urlencoded`; of a name given twice the last counts.
+    pub(crate) fn parse(body: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(body);
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        let decoded = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Self(decoded.collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
+        let missing = || {
+            let rule = "Member must not be null";
+            ApiError::validation(format!(
+                "1 validation error detected: Value null at '{name}' failed to satisfy \
+                 constraint: {rule}"
+            ))
+        };
+        self.get(name).ok_or_else(missing)
+    }
+
+    /// A whole number within a range, or its default.
+    pub(crate) fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<u32>,
+        default: u32,
+    ) -> Result<u32, ApiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(default);
+        };
+        let parsed = text.parse().ok().filter(|n| range.contains(n));
+        parsed.ok_or_else(|| {
+            let (least, most) = range.into_inner();
+            let rule = format!("Member must have value between {least} and {most}");
+            ApiError::constraint(text, name, &rule)
+        })
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(text) => Err(ApiError::constraint(
+                text,
+                name,
+                "Member must be true or false",
+            )),
+        }
+    }
+
+    /// The values of a list, whatever its members are called, ordered by number.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let mut members: Vec<(u32, &String)> = Vec::new();
+        for (key, value) in &self.0 {
+            let rest = key
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('.'));
+            let number = rest.and_then(|rest| rest.rsplit('.').next()?.parse().ok());
+            members.extend(number.map(|number| (number, value)));
+        }
+        members.sort_unstable();
+        members
+            .into_iter()
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+
+    /// The pairs of a list of `Key` and `Value`.
+    pub(crate) fn pairs(&self, name: &str) -> BTreeMap<String, String> {
+        let mut pairs = BTreeMap::new();
+        for (path, key) in &self.0 {
+            let stem = path
+                .strip_suffix(".Key")
+                .filter(|stem| stem.starts_with(name));
+            if let Some(stem) = stem {
+                let value = self.get(&format!("{stem}.Value")).unwrap_or_default();
+                pairs.insert(key.clone(), value.to_owned());
+            }
+        }
+        pairs
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match (first, after) {
+            (b'%', [high, low, ..]) => hex_digit(*high).zip(hex_digit(*low)),
+            _ => None,
+        };
+        rest = match escaped {
+            Some((high, low)) => {
+                bytes.push(high << 4 | low);
+                &after[2..]
+            }
+            None => {
+                bytes.push(if first == b'+' { b' ' } else { first });
+                after
+            }
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_are_decoded() {
+        let form = Form::parse(b"Action=X&DbUser=a%2Bb+c&Bad=%zz");
+        assert_eq!(form.get("DbUser"), Some("a+b c"));
+        assert_eq!(form.get("Bad"), Some("%zz"));
+    }
+
+    #[test]
+    fn lists_take_any_member_name_in_order_of_number() {
+        let form = Form::parse(b"TagKeys.TagKey.2=b&TagKeys.TagKey.10=c&TagKeys.member.1=a");
+        assert_eq!(form.list("TagKeys"), ["a", "b", "c"]);
+        let form = Form::parse(b"Tags.member.1.Key=k&Tags.member.1.Value=v");
+        assert_eq!(form.pairs("Tags")["k"], "v");
+    }
+}

@@ -1,0 +1,247 @@
+//! STS: who am I, and becoming a role.
+
+use std::sync::Arc;
+
+use super::error::ApiError;
+use super::form::Form;
+use super::xml::Xml;
+use super::{Call, deny};
+use crate::clock::{after, iso};
+use crate::iam::{Context, IdentityPolicy, Trusted, Verdict, evaluate_trust};
+use crate::sessions::{Caller, Session, SessionSpec};
+use crate::state::State;
+use crate::world::Role;
+
+/// The longest session of a role that a session assumed, in seconds.
+const CHAINED_SECONDS_MAX: u32 = 3_600;
+/// Longest session policy, in characters.
+const POLICY_CHARS_MAX: usize = 2_048;
+/// Most session tags.
+const TAGS_MAX: usize = 50;
+
+pub(super) fn get_caller_identity(call: &Call<'_>) -> Xml {
+    let mut xml = Xml::default();
+    xml.leaf("Arn", call.caller.arn());
+    xml.leaf("UserId", call.caller.user_id());
+    xml.leaf("Account", call.caller.account());
+    xml
+}
+
+pub(super) fn assume_role(state: &State, call: &Call<'_>) -> Result<Xml, ApiError> {
+    let asked = Asked::read(call.form)?;
+    let spec = asked.spec(call.caller);
+    let role = find_role(state, &asked.role_arn);
+    authorize(state, call, &asked, &spec, role.as_ref())?;
+    let role = role.ok_or_else(|| deny(call.caller, "sts:AssumeRole", &asked.role_arn, ""))?;
+    if asked.seconds > role.max_session_duration {
+        return Err(ApiError::validation(
+            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+        ));
+    }
+    if matches!(call.caller, Caller::Session(_)) && asked.seconds > CHAINED_SECONDS_MAX {
+        return Err(ApiError::validation(
+            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by \
+             role chaining",
+        ));
+    }
+    let expires_at = after(state.clock.now(), asked.seconds);
+    Ok(reply(&state.sessions.start(spec, expires_at)))
+}
+
+fn reply(session: &Arc<Session>) -> Xml {
+    let mut xml = Xml::default();
+    xml.node("Credentials", |xml| {
+        xml.leaf("AccessKeyId", &session.access_key);
+        xml.leaf("SecretAccessKey", session.secret.expose());
+        xml.leaf("SessionToken", session.token.expose());
+        xml.leaf("Expiration", iso(session.expires_at));
+    });
+    xml.node("AssumedRoleUser", |xml| {
+        xml.leaf("AssumedRoleId", session.user_id());
+        xml.leaf("Arn", session.arn());
+    });
+    xml.maybe("SourceIdentity", session.spec.source_identity.as_deref());
+    xml
+}
+
+/// AssumeRole's parameters, each within its constraints.
+struct Asked {
+    role_arn: String,
+    account: String,
+    role: String,
+    session_name: String,
+    seconds: u32,
+    external_id: Option<String>,
+    source_identity: Option<String>,
+    tags: std::collections::BTreeMap<String, String>,
+    policy: Option<IdentityPolicy>,
+}
+
+impl Asked {
+    fn read(form: &Form) -> Result<Self, ApiError> {
+        for parameter in ["SerialNumber", "TokenCode"] {
+            if form.get(parameter).is_some() {
+                return Err(ApiError::not_simulated(parameter));
+            }
+        }
+        for list in ["PolicyArns", "TransitiveTagKeys", "ProvidedContexts"] {
+            if !form.list(list).is_empty() || form.get(&format!("{list}.member.1.arn")).is_some() {
+                return Err(ApiError::not_simulated(list));
+            }
+        }
+        let role_arn = form.required("RoleArn")?;
+        let (account, role) = parse_role_arn(role_arn)
+            .ok_or_else(|| ApiError::validation(format!("{role_arn} is invalid")))?;
+        let session_name = form.required("RoleSessionName")?;
+        check_text("roleSessionName", session_name, 2..=64, "+=,.@-")?;
+        let external_id = form.get("ExternalId");
+        if let Some(text) = external_id {
+            check_text("externalId", text, 2..=1224, "+=,.@:/-")?;
+        }
+        let source_identity = form.get("SourceIdentity");
+        if let Some(text) = source_identity {
+            check_text("sourceIdentity", text, 2..=64, "+=,.@-")?;
+        }
+        let tags = form.pairs("Tags.");
+        if tags.len() > TAGS_MAX {
+            return Err(ApiError::constraint(
+                "tags",
+                "tags",
+                "Member must have length <= 50",
+            ));
+        }
+        Ok(Self {
+            role_arn: role_arn.to_owned(),
+            account,
+            role,
+            session_name: session_name.to_owned(),
+            seconds: form.number("DurationSeconds", 900..=43_200, CHAINED_SECONDS_MAX)?,
+            external_id: external_id.map(str::to_owned),
+            source_identity: source_identity.map(str::to_owned),
+            tags,
+            policy: form.get("Policy").map(parse_policy).transpose()?,
+        })
+    }
+
+    /// The session to make; a source identity that was set earlier in the chain stays.
+    fn spec(&self, caller: &Caller) -> SessionSpec {
+        let inherited = match caller {
+            Caller::User { .. } => None,
+            Caller::Session(session) => session.spec.source_identity.clone(),
+        };
+        SessionSpec {
+            account: self.account.clone(),
+            role: self.role.clone(),
+            role_arn: self.role_arn.clone(),
+            name: self.session_name.clone(),
+            source_identity: inherited.or_else(|| self.source_identity.clone()),
+            tags: self.tags.clone(),
+            policy: self.policy.clone(),
+        }
+    }
+
+    fn context(&self, caller: &Caller, spec: &SessionSpec, region: &str) -> Context {
+        let mut context = caller.context(region);
+        context.set("sts:RoleSessionName", self.session_name.as_str());
+        if let Some(external_id) = &self.external_id {
+            context.set("sts:ExternalId", external_id.as_str());
+        }
+        if let Some(source) = &spec.source_identity {
+            context.set("sts:SourceIdentity", source.as_str());
+        }
+        for (key, value) in &self.tags {
+            context.set(&format!("aws:RequestTag/{key}"), value.as_str());
+        }
+        context
+    }
+}
+
+/// AssumeRole, and what a source identity and tags need on top, each asked of the role's trust
+/// policy and of the caller's own policies. A role that does not exist is refused in the same
+/// words as one that does not trust the caller.
+fn authorize(
+    state: &State,
+    call: &Call<'_>,
+    asked: &Asked,
+    spec: &SessionSpec,
+    role: Option<&Role>,
+) -> Result<(), ApiError> {
+    let context = asked.context(call.caller, spec, call.region);
+    let changes_source =
+        asked.source_identity.is_some() && asked.source_identity != spec.source_identity;
+    let actions = [
+        ("sts:AssumeRole", true),
+        ("sts:SetSourceIdentity", spec.source_identity.is_some()),
+        ("sts:TagSession", !spec.tags.is_empty()),
+    ];
+    for (action, _) in actions.into_iter().filter(|(_, needed)| *needed) {
+        let arn = &asked.role_arn;
+        let Some(role) = role else {
+            return Err(deny(call.caller, action, arn, ""));
+        };
+        let caller = call.caller.trusted();
+        let trusted = evaluate_trust(&role.trust, &caller, action, &context);
+        let verdict = state.verdict(call.caller, action, arn, &context);
+        let explicit = match (trusted, verdict) {
+            (Trusted::Forbidden, _) => " with an explicit deny in a resource-based policy",
+            (_, Verdict::Forbidden) => " with an explicit deny in an identity-based policy",
+            _ => "",
+        };
+        let same_account = caller.account == asked.account;
+        let allowed = match trusted {
+            Trusted::Forbidden | Trusted::No => false,
+            Trusted::Directly if same_account && !call.caller.is_restricted() => {
+                verdict != Verdict::Forbidden
+            }
+            Trusted::Account | Trusted::Directly => verdict == Verdict::Allowed,
+        };
+        if !allowed || (action == "sts:SetSourceIdentity" && changes_source) {
+            return Err(deny(call.caller, action, arn, explicit));
+        }
+    }
+    Ok(())
+}
+
+fn find_role(state: &State, arn: &str) -> Option<Role> {
+    let (account, name) = parse_role_arn(arn)?;
+    let world = state.world();
+    let role = world.accounts.get(&account)?.roles.get(&name)?;
+    let exact = format!("arn:aws:iam::{account}:role{}{name}", role.path) == arn;
+    exact.then(|| role.clone())
+}
+
+/// Account and name of `arn:aws:iam::ACCOUNT:role/PATH/NAME`.
+fn parse_role_arn(arn: &str) -> Option<(String, String)> {
+    let (account, path) = arn.strip_prefix("arn:aws:iam::")?.split_once(":role/")?;
+    let digits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
+    digits.then(|| (account.to_owned(), name.to_owned()))
+}
+
+fn parse_policy(text: &str) -> Result<IdentityPolicy, ApiError> {
+    if text.len() > POLICY_CHARS_MAX {
+        let message = format!("policy is longer than {POLICY_CHARS_MAX} characters");
+        return Err(ApiError::new(400, "PackedPolicyTooLarge", message));
+    }
+    serde_json::from_str(text)
+        .map_err(|error| ApiError::new(400, "MalformedPolicyDocument", error.to_string()))
+}
+
+fn check_text(
+    member: &str,
+    text: &str,
+    length: std::ops::RangeInclusive<usize>,
+    punctuation: &str,
+) -> Result<(), ApiError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || punctuation.contains(c);
+    if !text.chars().all(allowed) {
+        let rule = format!("Member must satisfy regular expression pattern: [\\w{punctuation}]*");
+        return Err(ApiError::constraint(text, member, &rule));
+    }
+    if !length.contains(&text.len()) {
+        let (least, most) = length.into_inner();
+        let rule = format!("Member must have length between {least} and {most}");
+        return Err(ApiError::constraint(text, member, &rule));
+    }
+    Ok(())
+}

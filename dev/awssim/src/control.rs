@@ -1,0 +1,192 @@
+//! The control plane over HTTP: JSON under `/_sim/`, for other processes. [`crate::SimClient`] speaks it.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET info` | addresses |
+//! | `GET calls?since=N`, `GET logins?since=N` | the journal after record N |
+//! | `POST journal/clear` | forgets calls and log-ins |
+//! | `POST fault` with a [`crate::Fault`] | orders a fault |
+//! | `POST faults/clear` | takes back every fault |
+//! | `POST clock` with `{"offset_seconds": n}` or `{"advance_seconds": n}` | moves the clock |
+//! | `POST cluster` with `{"add": {"id": …, "cluster": …}}`, `{"change": {"id": …, "patch": …}}` or `{"remove": {"id": …}}` | changes clusters |
+//! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
+//! | `POST user` with `{"account", "name", "user"}` | adds or replaces an IAM user |
+//! | `POST sql` with `{"cluster", "database", "sql"}` | runs SQL as superuser |
+//!
+//! Answers are 200 with JSON, 400 for what cannot be read, 404 for other paths, 409 for what
+//! cannot be done, these with `{"error": text}`. Nobody is authenticated: it listens on
+//! loopback, for tests.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error_chain;
+use crate::fleet::sql;
+use crate::state::State;
+use crate::verbs::{self, ClusterPatch, SimError};
+use crate::world::{Cluster, ClusterId, Role, User};
+
+/// How to move the clock.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum ClockChange {
+    OffsetSeconds(i64),
+    AdvanceSeconds(i64),
+}
+
+/// What to do to a cluster.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum ClusterChange {
+    Add {
+        id: ClusterId,
+        cluster: Box<Cluster>,
+    },
+    Change {
+        id: ClusterId,
+        patch: ClusterPatch,
+    },
+    Remove {
+        id: ClusterId,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoleChange {
+    pub(crate) account: String,
+    pub(crate) name: String,
+    pub(crate) role: Role,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserChange {
+    pub(crate) account: String,
+    pub(crate) name: String,
+    pub(crate) user: User,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqlRequest {
+    pub(crate) cluster: ClusterId,
+    pub(crate) database: Option<String>,
+    pub(crate) sql: String,
+}
+
+enum Problem {
+    Refused(SimError),
+    Unknown,
+    Unreadable(serde_json::Error),
+}
+
+impl<E: Into<SimError>> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// Does what a request says; HTTP status and JSON.
+pub(crate) async fn handle(
+    state: &Arc<State>,
+    method: &Method,
+    verb: &str,
+    query: &str,
+    body: &[u8],
+) -> (u16, String) {
+    let done = if method == Method::GET {
+        read(state, verb, query).await
+    } else {
+        change(state, verb, body).await
+    };
+    let (status, json) = match done {
+        Ok(json) => (200, json),
+        Err(Problem::Refused(error)) => (409, json!({"error": error_chain(&error)})),
+        Err(Problem::Unknown) => (
+            404,
+            json!({"error": format!("there is no {method} {verb}")}),
+        ),
+        Err(Problem::Unreadable(error)) => (400, json!({"error": error.to_string()})),
+    };
+    (status, json.to_string())
+}
+
+async fn read(state: &State, verb: &str, query: &str) -> Result<Value, Problem> {
+    let since = query
+        .strip_prefix("since=")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
+    match verb {
+        "calls" => Ok(json!(state.calls.since(since))),
+        "info" => Ok(json!(state.info().await)),
+        "logins" => Ok(json!(state.logins.since(since))),
+        _ => Err(Problem::Unknown),
+    }
+}
+
+async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Problem> {
+    match verb {
+        "clock" => {
+            let offset = state.clock.offset_seconds();
+            state.clock.set_offset(match parse(body)? {
+                ClockChange::OffsetSeconds(offset) => offset,
+                ClockChange::AdvanceSeconds(seconds) => offset.saturating_add(seconds),
+            });
+            Ok(json!({"now": state.clock.now()}))
+        }
+        "cluster" => change_cluster(state, parse(body)?).await,
+        "fault" => Ok(json!(state.order_fault(parse(body)?)?)),
+        "faults/clear" => Ok(json!(state.faults.clear())),
+        "journal/clear" => {
+            state.calls.clear();
+            Ok(json!(state.logins.clear()))
+        }
+        "role" => {
+            let RoleChange {
+                account,
+                name,
+                role,
+            } = parse(body)?;
+            Ok(json!(state.put_role(&account, &name, role)?))
+        }
+        "sql" => {
+            let SqlRequest {
+                cluster,
+                database,
+                sql: text,
+            } = parse(body)?;
+            let rows = sql(state, &cluster, database.as_deref(), &text).await;
+            Ok(json!(rows.map_err(SimError::from)?))
+        }
+        "user" => {
+            let UserChange {
+                account,
+                name,
+                user,
+            } = parse(body)?;
+            Ok(json!(state.put_user(&account, &name, user)?))
+        }
+        _ => Err(Problem::Unknown),
+    }
+}
+
+async fn change_cluster(state: &Arc<State>, change: ClusterChange) -> Result<Value, Problem> {
+    Ok(match change {
+        ClusterChange::Add { id, cluster } => {
+            json!(verbs::add_cluster(state, &id, *cluster).await?)
+        }
+        ClusterChange::Change { id, patch } => {
+            json!(verbs::change_cluster(state, &id, patch).await?)
+        }
+        ClusterChange::Remove { id } => json!(verbs::remove_cluster(state, &id).await?),
+    })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(Problem::Unreadable)
+}

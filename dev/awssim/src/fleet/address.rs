@@ -1,0 +1,99 @@
+//! Loopback addresses of clusters, and the hosts file that names them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+
+use super::{Fleet, FleetError, Placed};
+use crate::world::ClusterId;
+
+/// Addresses that are tried for one cluster before giving up.
+pub(super) const ADDRESS_TRIES_MAX: u32 = 10_000;
+/// Addresses in 127.77.0.0/16 that are given out: 256 × 254.
+const ADDRESSES: u32 = 256 * 254;
+/// Which cluster has which address.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Counts the addresses that were tried; one that became free is not given out again soon.
+    next: u32,
+    pub(super) by_cluster: BTreeMap<ClusterId, Placed>,
+}
+
+/// The address that the world names, or the next one whose port is free.
+pub(super) async fn allocate(
+    places: &mut Places,
+    id: &ClusterId,
+    wanted: Option<Ipv4Addr>,
+    port: u16,
+) -> Result<(Ipv4Addr, TcpListener), FleetError> {
+    if let Some(address) = wanted {
+        return Ok((address, bind(id, address, port).await?));
+    }
+    for _ in 0..ADDRESS_TRIES_MAX {
+        let n = places.next % ADDRESSES;
+        places.next = places.next.wrapping_add(1);
+        let byte = |n: u32| u8::try_from(n).expect("below 256 by the bound on addresses");
+        let address = Ipv4Addr::new(127, 77, byte(n / 254), byte(n % 254 + 1));
+        if places
+            .by_cluster
+            .values()
+            .any(|p| p.endpoint.address == address && p.endpoint.port == port)
+        {
+            continue;
+        }
+        match bind(id, address, port).await {
+            Ok(listener) => return Ok((address, listener)),
+            Err(FleetError::Address { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(FleetError::NoAddress { port })
+}
+
+pub(super) async fn bind(
+    id: &ClusterId,
+    address: Ipv4Addr,
+    port: u16,
+) -> Result<TcpListener, FleetError> {
+    TcpListener::bind((address, port))
+        .await
+        .map_err(|source| FleetError::Address {
+            cluster: id.clone(),
+            address,
+            port,
+            source,
+        })
+}
+
+pub(super) async fn write_hosts(fleet: &Fleet) -> Result<(), FleetError> {
+    let endpoints = fleet.endpoints().await;
+    let lines: Vec<String> = endpoints
+        .iter()
+        .map(|e| format!("{} {}\n", e.address, e.host))
+        .collect();
+    let path = fleet.hosts_file();
+    replace_file(&path, &lines.concat()).map_err(|source| FleetError::Hosts { path, source })
+}
+
+/// Replaces a file at once. Its time of change moves by a whole second at least, by which
+/// `libnss-wrapper` sees that it has to read it again.
+fn replace_file(path: &Path, text: &str) -> io::Result<()> {
+    let before = std::fs::metadata(path)
+        .and_then(|found| found.modified())
+        .ok();
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, text)?;
+    let least = before.map(|before| before + Duration::from_secs(1));
+    if let Some(time) = least.filter(|least| *least > SystemTime::now()) {
+        std::fs::File::options()
+            .write(true)
+            .open(&fresh)?
+            .set_modified(time)?;
+    }
+    std::fs::rename(fresh, path)
+}

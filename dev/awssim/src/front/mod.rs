@@ -1,0 +1,230 @@
+//! A wire front: what a Redshift cluster's endpoint does and PostgreSQL does not.
+//!
+//! It answers SSLRequest, ends TLS, asks for the password in one of Redshift's ways, checks it
+//! against the minted ones, and then hands the session to PostgreSQL as the mapped role: start-up
+//! parameters that only Redshift knows are taken out, the server version becomes 8.0.2, and after
+//! that bytes pass unchanged. CancelRequests are passed on, with and without TLS.
+//!
+//! `server_protocol_version` is never announced, so row descriptions keep PostgreSQL's layout.
+
+mod auth;
+mod relay;
+mod startup;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::startup::{First, Refusal, Startup};
+use crate::journal::Login;
+use crate::state::State;
+use crate::world::ClusterId;
+
+/// Connections of one cluster at once, as many as a real one takes.
+const CONNECTIONS_MAX: usize = 2_000;
+/// How long a log-in may take.
+const LOGIN_MAX: Duration = Duration::from_secs(60);
+/// Requests for encryption before the start-up message: one for each kind.
+const NEGOTIATIONS_MAX: usize = 2;
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening front.
+#[derive(Debug)]
+pub(crate) struct Front {
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What one connection needs to know.
+struct Site {
+    state: Arc<State>,
+    cluster: ClusterId,
+    tls: TlsAcceptor,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Front {
+    pub(crate) fn start(
+        state: Arc<State>,
+        cluster: ClusterId,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+    ) -> Self {
+        let (cancel, tasks) = (state.cancel.child_token(), TaskTracker::new());
+        let site = Arc::new(Site {
+            state,
+            cluster,
+            tls: TlsAcceptor::from(tls),
+        });
+        let accepting = accept(listener, site, tasks.clone(), cancel.clone());
+        tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
+        tasks.close();
+        Self { cancel, tasks }
+    }
+
+    /// Stops listening and cuts every connection.
+    pub(crate) async fn stop(self) {
+        self.cancel.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    site: Arc<Site>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(cluster = %site.cluster, %error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&free).try_acquire_owned() else {
+            continue;
+        };
+        let (site, cancel) = (Arc::clone(&site), cancel.clone());
+        tasks.spawn(cancel.run_until_cancelled_owned(async move {
+            let served = Box::pin(serve(&site, stream)).await;
+            if let Err(error) = served {
+                tracing::debug!(cluster = %site.cluster, %error, "connection ended");
+            }
+            drop(permit);
+        }));
+    }
+}
+
+/// Serves one connection, as far as encryption is not settled.
+async fn serve(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    for _ in 0..=NEGOTIATIONS_MAX {
+        match timeout(LOGIN_MAX, startup::read(&mut stream)).await?? {
+            First::GssEncryption => stream.write_all(b"N").await?,
+            First::Tls => {
+                stream.write_all(b"S").await?;
+                let mut stream = timeout(LOGIN_MAX, site.tls.accept(stream)).await??;
+                let first = timeout(LOGIN_MAX, startup::read(&mut stream)).await??;
+                return serve_settled(site, stream, first, true).await;
+            }
+            first => return serve_settled(site, stream, first, false).await,
+        }
+    }
+    Ok(())
+}
+
+async fn serve_settled(
+    site: &Site,
+    mut stream: impl Stream,
+    first: First,
+    tls: bool,
+) -> std::io::Result<()> {
+    let startup = match first {
+        First::Cancel(packet) => return relay::cancel(&site.state, &packet).await,
+        First::Startup(startup) => startup,
+        First::GssEncryption | First::Tls => {
+            let refusal = Refusal::new("08P01", "a second request for encryption");
+            return stream.write_all(&refusal.to_message()).await;
+        }
+    };
+    let login = timeout(LOGIN_MAX, log_in(site, &mut stream, &startup, tls)).await?;
+    let refused = match &login {
+        Ok(_) => None,
+        Err(LoginError::Io(error)) => Some(error.to_string()),
+        Err(LoginError::Refused(refusal)) => Some(refusal.to_string()),
+    };
+    keep_record(site, &startup, tls, refused);
+    match login {
+        Ok(database) => relay::pass(stream, database).await,
+        Err(LoginError::Io(error)) => Err(error),
+        Err(LoginError::Refused(refusal)) => {
+            stream.write_all(&refusal.to_message()).await?;
+            stream.shutdown().await
+        }
+    }
+}
+
+/// Why a log-in came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum LoginError {
+    #[error("connection failed")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+}
+
+/// From the start-up message to the point where PostgreSQL is ready for a query.
+async fn log_in(
+    site: &Site,
+    stream: &mut impl Stream,
+    startup: &Startup,
+    tls: bool,
+) -> Result<tokio::net::UnixStream, LoginError> {
+    let cluster = site.state.world().cluster(&site.cluster).cloned();
+    let cluster = cluster.ok_or_else(|| Refusal::new("57P01", "the cluster was deleted"))?;
+    if cluster.require_ssl && !tls {
+        let message = format!(
+            "no pg_hba.conf entry for user \"{}\", database \"{}\", SSL off",
+            startup.user(),
+            startup.database(),
+        );
+        return Err(Refusal::new("28000", message).into());
+    }
+    let mint = auth::authenticate(site, stream, startup, &cluster).await?;
+    let admitted = auth::admit(site, startup, &mint)?;
+    let opened = relay::open(&site.state, startup, &admitted).await;
+    let mut database = opened.map_err(|error| {
+        tracing::warn!(cluster = %site.cluster, error = crate::error_chain(&error), "no database");
+        Refusal::new(
+            "57P03",
+            format!(
+                "the simulated database failed: {}",
+                crate::error_chain(&error)
+            ),
+        )
+    })?;
+    relay::start_up(stream, &mut database, startup).await?;
+    Ok(database)
+}
+
+fn keep_record(site: &Site, startup: &Startup, tls: bool, refused: Option<String>) {
+    let others = |(name, _): &&(String, String)| name != "user" && name != "database";
+    let params: BTreeMap<_, _> = startup
+        .parameters()
+        .iter()
+        .filter(others)
+        .cloned()
+        .collect();
+    site.state.logins.keep(Login {
+        seq: 0,
+        time: site.state.clock.now(),
+        cluster: site.cluster.clone(),
+        user: startup.user().to_owned(),
+        database: startup.database().to_owned(),
+        params,
+        tls,
+        refused,
+    });
+}

@@ -1,0 +1,343 @@
+//! The simulation as one value: start it, script it, stop it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::faults::Fault;
+use crate::fleet::{Endpoint, Fleet, FleetError, settle_all, sql};
+use crate::journal::{Call, Login};
+use crate::postgres::sql::Rows;
+use crate::state::State;
+use crate::tls::{Ca, TlsError};
+use crate::verbs::{self, ClusterPatch, Info, SimError};
+use crate::world::{Cluster, ClusterId, Role, User, World, WorldError};
+
+/// What to simulate, and where.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// What exists.
+    pub world: World,
+    /// Address of the AWS endpoint. Default `127.0.0.1:0`: a free port.
+    pub listen: SocketAddr,
+    /// Folder for the CA, the hosts file and PostgreSQL's data; made if it is not there. Use a
+    /// fresh one for fresh databases.
+    pub dir: PathBuf,
+    /// Folder with `initdb` and `postgres`. Default: found on `PATH`, else Debian's newest.
+    pub pg_bin_dir: Option<PathBuf>,
+    /// Start PostgreSQL with the simulation (default) instead of at the first log-in: without it
+    /// a missing server is noticed late, and nothing is spent on it where nobody logs in.
+    pub start_postgres: bool,
+}
+
+impl SimConfig {
+    /// This world, with its state in `dir`, on a free port.
+    pub fn new(world: World, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            world,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            dir: dir.into(),
+            pg_bin_dir: None,
+            start_postgres: true,
+        }
+    }
+
+    /// For tests that only call the API: PostgreSQL starts at the first log-in, if ever.
+    #[must_use]
+    pub fn without_postgres(mut self) -> Self {
+        self.start_postgres = false;
+        self
+    }
+}
+
+/// Why a simulation did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A cluster's server or address.
+    #[error("could not bring up the clusters")]
+    Fleet(#[from] FleetError),
+    /// The AWS endpoint's address.
+    #[error("could not listen on {address}")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The state folder.
+    #[error("could not write to {}", path.display())]
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The CA.
+    #[error("could not make the CA")]
+    Tls(#[from] TlsError),
+    /// The world breaks a rule.
+    #[error("the world breaks a rule")]
+    World(#[from] WorldError),
+}
+
+/// A running simulation. Dropping it ends it without waiting; [`Sim::stop`] waits.
+#[derive(Debug)]
+pub struct Sim {
+    state: Arc<State>,
+    tasks: TaskTracker,
+}
+
+impl Sim {
+    /// Starts everything; when it returns, the API answers and available clusters listen.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: SimConfig) -> Result<Self, StartError> {
+        config.world.validate()?;
+        let at = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| StartError::State { path, source }
+        };
+        std::fs::create_dir_all(&config.dir).map_err(at(&config.dir))?;
+        let dir = config.dir.canonicalize().map_err(at(&config.dir))?;
+        let fleet = Fleet::new(dir, config.pg_bin_dir, Ca::new()?);
+        std::fs::write(fleet.ca_file(), fleet.ca_pem()).map_err(at(&fleet.ca_file()))?;
+        let listen = |source| StartError::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let url = format!("http://{}", listener.local_addr().map_err(listen)?);
+        let sim = Self {
+            state: Arc::new(State::new(config.world, fleet, url)),
+            tasks: TaskTracker::new(),
+        };
+        if let Err(error) = sim.bring_up(config.start_postgres).await {
+            sim.stop().await;
+            return Err(error.into());
+        }
+        let (state, tasks) = (Arc::clone(&sim.state), sim.tasks.clone());
+        let cancel = sim.state.cancel.clone();
+        let serving = crate::http_server::serve(listener, state, tasks);
+        sim.tasks.spawn(cancel.run_until_cancelled_owned(serving));
+        Ok(sim)
+    }
+
+    async fn bring_up(&self, start_postgres: bool) -> Result<(), FleetError> {
+        if start_postgres {
+            self.state.fleet.shared().await?;
+        }
+        settle_all(&self.state).await
+    }
+
+    /// Ends every connection and server and waits for them. A repeat does nothing.
+    pub async fn stop(&self) {
+        self.state.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.state.fleet.stop().await;
+    }
+
+    /// Value for `AWS_ENDPOINT_URL`, without a slash at the end.
+    pub fn endpoint_url(&self) -> &str {
+        &self.state.endpoint_url
+    }
+
+    /// The CA that signs the certificates of cluster endpoints, PEM.
+    pub fn ca_pem_path(&self) -> PathBuf {
+        self.state.fleet.ca_file()
+    }
+
+    /// Lines of `address name`, one a cluster; rewritten when clusters come and go.
+    pub fn hosts_file(&self) -> PathBuf {
+        self.state.fleet.hosts_file()
+    }
+
+    /// All addresses.
+    pub async fn info(&self) -> Info {
+        self.state.info().await
+    }
+
+    /// A cluster's endpoint, if the cluster exists.
+    pub async fn endpoint(&self, id: &ClusterId) -> Option<Endpoint> {
+        self.state
+            .fleet
+            .endpoints()
+            .await
+            .into_iter()
+            .find(|endpoint| endpoint.cluster == *id)
+    }
+
+    /// Every API call so far, in order (the last [`crate::RECORDS_MAX`]).
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls_since(0)
+    }
+
+    /// The calls after the one numbered `seq`.
+    pub fn calls_since(&self, seq: u64) -> Vec<Call> {
+        self.state.calls.since(seq)
+    }
+
+    /// Every log-in to a wire front so far, in order.
+    pub fn logins(&self) -> Vec<Login> {
+        self.state.logins.since(0)
+    }
+
+    /// Forgets calls and log-ins.
+    pub fn clear_journal(&self) {
+        self.state.calls.clear();
+        self.state.logins.clear();
+    }
+
+    /// Orders a fault; it stays until it has struck often enough or is cleared.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::TooManyFaults`].
+    pub fn fault(&self, fault: Fault) -> Result<(), SimError> {
+        self.state.order_fault(fault)
+    }
+
+    /// Takes back every fault.
+    pub fn clear_faults(&self) {
+        self.state.faults.clear();
+    }
+
+    /// The simulation's time.
+    pub fn now(&self) -> Timestamp {
+        self.state.clock.now()
+    }
+
+    /// Puts the simulation's clock so many seconds after (or before) the system's.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.state.clock.set_offset(seconds);
+    }
+
+    /// Moves the simulation's clock on.
+    pub fn advance_clock(&self, seconds: i64) {
+        let offset = self.state.clock.offset_seconds();
+        self.state.clock.set_offset(offset.saturating_add(seconds));
+    }
+
+    /// Adds a cluster to an account of the world, enabling its region, and starts its server.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]; the cluster does not exist then.
+    pub async fn add_cluster(
+        &self,
+        id: &ClusterId,
+        cluster: Cluster,
+    ) -> Result<Endpoint, SimError> {
+        verbs::add_cluster(&self.state, id, cluster).await
+    }
+
+    /// Deletes a cluster: its connections end, its databases and passwords are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::UnknownCluster`], or its server could not be stopped.
+    pub async fn remove_cluster(&self, id: &ClusterId) -> Result<(), SimError> {
+        verbs::remove_cluster(&self.state, id).await
+    }
+
+    /// Changes a cluster.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such cluster, a rule broken, or its server could not follow.
+    pub async fn change_cluster(
+        &self,
+        id: &ClusterId,
+        patch: ClusterPatch,
+    ) -> Result<Endpoint, SimError> {
+        verbs::change_cluster(&self.state, id, patch).await
+    }
+
+    /// Replaces a cluster's tags.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sim::change_cluster`].
+    pub async fn set_tags(
+        &self,
+        id: &ClusterId,
+        tags: BTreeMap<String, String>,
+    ) -> Result<Endpoint, SimError> {
+        let patch = ClusterPatch {
+            tags: Some(tags),
+            ..ClusterPatch::default()
+        };
+        self.change_cluster(id, patch).await
+    }
+
+    /// Sets a cluster's status; pausing ends its connections and refuses TCP.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sim::change_cluster`].
+    pub async fn set_status(&self, id: &ClusterId, status: &str) -> Result<Endpoint, SimError> {
+        let patch = ClusterPatch {
+            status: Some(status.to_owned()),
+            ..ClusterPatch::default()
+        };
+        self.change_cluster(id, patch).await
+    }
+
+    /// Adds or replaces a role; sessions of it follow its new policies at once.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put_role(&self, account: &str, name: &str, role: Role) -> Result<(), SimError> {
+        self.state.put_role(account, name, role)
+    }
+
+    /// Adds or replaces an IAM user.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put_user(&self, account: &str, name: &str, user: User) -> Result<(), SimError> {
+        self.state.put_user(account, name, user)
+    }
+
+    /// Runs SQL as superuser in a cluster's first database, to seed it; the rows of all its
+    /// statements. Several statements are one transaction. As in Redshift, database users see
+    /// only what they are granted.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such cluster, or what PostgreSQL said.
+    pub async fn sql(&self, id: &ClusterId, text: &str) -> Result<Rows, SimError> {
+        Ok(sql(&self.state, id, None, text).await?)
+    }
+
+    /// As [`Sim::sql`], in one of the cluster's databases.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sim::sql`].
+    pub async fn sql_in(
+        &self,
+        id: &ClusterId,
+        database: &str,
+        text: &str,
+    ) -> Result<Rows, SimError> {
+        Ok(sql(&self.state, id, Some(database), text).await?)
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.state.cancel.cancel();
+    }
+}

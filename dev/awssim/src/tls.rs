@@ -1,0 +1,128 @@
+//! The simulation's own certificate authority.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::{Duration, OffsetDateTime};
+
+/// How long the CA and its certificates are good, in days, by the system's clock.
+const VALID_DAYS: i64 = 3_650;
+
+/// Why no certificate could be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The certificate could not be built or signed.
+    #[error("could not make a certificate for {name}")]
+    Certificate {
+        /// Host name, or what the CA is called.
+        name: String,
+        /// What the certificate library says.
+        source: rcgen::Error,
+    },
+    /// The TLS library does not take the certificate.
+    #[error("could not set up TLS for {name}")]
+    Config {
+        /// Host name.
+        name: String,
+        /// What the TLS library says.
+        source: rustls::Error,
+    },
+}
+
+/// Signs the certificates of cluster endpoints. Its key lives as long as the simulation.
+pub(crate) struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for Ca {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ca")
+    }
+}
+
+/// A certificate and its key, both PEM.
+pub(crate) struct Leaf {
+    pub(crate) cert_pem: String,
+    pub(crate) key_pem: String,
+    cert: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Result<Self, TlsError> {
+        let name = "awssim root CA";
+        let make = || {
+            let mut params = params(Vec::new(), name)?;
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+        };
+        let issuer = make().map_err(|source| certificate_error(name, source))?;
+        Ok(Self { issuer })
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A server certificate for exactly this host name.
+    pub(crate) fn leaf(&self, host: &str) -> Result<Leaf, TlsError> {
+        let make = || {
+            // The common name holds 64 characters; the host name is in the SAN.
+            let mut params = params(vec![host.to_owned()], "awssim cluster")?;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            let key = KeyPair::generate()?;
+            let cert = params.signed_by(&key, &self.issuer)?;
+            let der = PrivatePkcs8KeyDer::from(key.serialize_der());
+            Ok(Leaf {
+                cert_pem: cert.pem(),
+                key_pem: key.serialize_pem(),
+                cert: cert.der().clone(),
+                key: PrivateKeyDer::Pkcs8(der),
+            })
+        };
+        make().map_err(|source| certificate_error(host, source))
+    }
+}
+
+impl Leaf {
+    /// A server configuration that shows this certificate and asks for none.
+    pub(crate) fn server_config(self, host: &str) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map(|builder| builder.with_no_client_auth())
+            .and_then(|builder| builder.with_single_cert(vec![self.cert], self.key))
+            .map_err(|source| TlsError::Config {
+                name: host.to_owned(),
+                source,
+            })?;
+        Ok(Arc::new(config))
+    }
+}
+
+fn params(names: Vec<String>, common_name: &str) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - Duration::days(1);
+    params.not_after = now + Duration::days(VALID_DAYS);
+    Ok(params)
+}
+
+fn certificate_error(name: &str, source: rcgen::Error) -> TlsError {
+    TlsError::Certificate {
+        name: name.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,443 @@
+//! The world that is simulated: accounts, who may sign requests in them, and their clusters.
+//!
+//! A [`World`] is a value, read from JSON or built by code, and checked once by
+//! [`World::validate`]. It says what *is*; what happened (sessions, minted passwords, the
+//! journal) is kept elsewhere. Unknown keys are refused, so a misspelt fault in a test's world
+//! is found when it loads.
+//!
+//! Not here: how policies are evaluated ([`crate::iam`]), the servers behind clusters
+//! (`fleet`).
+
+mod cluster;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::iam::{IdentityPolicy, TrustPolicy};
+pub(crate) use cluster::is_db_identifier;
+pub use cluster::{AuthCode, Cluster, ClusterId, Native, ParseClusterIdError, PasswordEncryption};
+
+/// The port that Redshift listens on unless told otherwise.
+pub const REDSHIFT_PORT: u16 = 5439;
+
+/// The longest session that a role may grant, in seconds (12 hours).
+pub(crate) const ROLE_SESSION_SECONDS_MAX: u32 = 43_200;
+/// The least value of a role's longest session, in seconds (1 hour).
+pub(crate) const ROLE_SESSION_SECONDS_MIN: u32 = 3_600;
+
+/// Everything that exists in the simulated AWS.
+///
+/// In JSON every key but `accounts` has a default; policies are written as in AWS:
+///
+/// ```
+/// let world = awssim::World::from_json(r#"{
+///   "accounts": {
+///     "111111111111": {
+///       "regions": {"us-east-1": {}},
+///       "users": {"worker": {
+///         "access_keys": [{"id": "AKIAWORKER", "secret": "secret"}],
+///         "policies": [{"Version": "2012-10-17", "Statement": [
+///           {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]}]
+///       }}
+///     },
+///     "222222222222": {
+///       "roles": {"discover": {
+///         "trust": {"Version": "2012-10-17", "Statement": [{
+///           "Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111111111111:root"},
+///           "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+///           "Condition": {"StringEquals": {"sts:ExternalId": "x-1"}}}]},
+///         "policies": [{"Version": "2012-10-17", "Statement": [
+///           {"Effect": "Allow", "Action": "redshift:DescribeClusters", "Resource": "*"}]}]
+///       }},
+///       "regions": {"us-east-1": {"clusters": {
+///         "orders": {"tags": {"env": "prod"}, "db_users": ["alice"], "auth": 5}
+///       }}}
+///     }
+///   }
+/// }"#)?;
+/// assert_eq!(world.cluster_ids()[0].to_string(), "222222222222/us-east-1/orders");
+/// # Ok::<(), awssim::WorldError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    /// Accounts by their 12 digit number.
+    pub accounts: BTreeMap<String, Account>,
+    /// Port of every cluster that does not name its own. Default 5439.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// Caps the records of a page below what was asked for, so that small worlds page.
+    /// Default none: a page holds `MaxRecords` (20 to 100, 100 if not given).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_records_max: Option<usize>,
+}
+
+/// One AWS account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Account {
+    /// IAM users by name.
+    pub users: BTreeMap<String, User>,
+    /// IAM roles by name.
+    pub roles: BTreeMap<String, Role>,
+    /// Enabled regions by name. A region that is not listed is not opted in: calls signed for
+    /// it fail as AWS lets them fail, with `InvalidClientTokenId`. (`sts` in `us-east-1` always
+    /// works.)
+    pub regions: BTreeMap<String, Region>,
+}
+
+/// An IAM user: long-lived access keys and what they may do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct User {
+    /// Access keys; each id is unique in the world.
+    pub access_keys: Vec<AccessKey>,
+    /// Identity policies.
+    pub policies: Vec<IdentityPolicy>,
+}
+
+/// A long-lived access key. Its secret does not show in `Debug`.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessKey {
+    /// Public id, `AKIA…`.
+    pub id: String,
+    /// The secret that requests are signed with.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An IAM role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Who may assume it.
+    pub trust: TrustPolicy,
+    /// What its sessions may do.
+    #[serde(default)]
+    pub policies: Vec<IdentityPolicy>,
+    /// The longest session in seconds, 3600 to 43200. Default 3600.
+    #[serde(default = "default_role_session")]
+    pub max_session_duration: u32,
+    /// IAM path with both slashes. Default `/`.
+    #[serde(default = "default_path")]
+    pub path: String,
+}
+
+impl Role {
+    /// A role at path `/` with sessions of up to one hour.
+    pub fn new(trust: TrustPolicy, policies: Vec<IdentityPolicy>) -> Self {
+        Self {
+            trust,
+            policies,
+            max_session_duration: default_role_session(),
+            path: default_path(),
+        }
+    }
+}
+
+/// An enabled region of one account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Region {
+    /// Provisioned Redshift clusters by identifier.
+    pub clusters: BTreeMap<String, Cluster>,
+    /// Second label of endpoint host names; all clusters of an account and region share it.
+    /// Default: derived from account and region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_hash: Option<String>,
+}
+
+/// Why a world cannot be simulated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorldError {
+    /// One access key id belongs to two users.
+    #[error("access key {id} is given twice")]
+    AccessKeyTwice {
+        /// The public id.
+        id: String,
+    },
+    /// Some name or number breaks AWS's rules.
+    #[error("{at}: `{value}` {rule}")]
+    Invalid {
+        /// Where in the world.
+        at: String,
+        /// What was written.
+        value: String,
+        /// What has to hold.
+        rule: &'static str,
+    },
+    /// The text is no world: bad JSON, an unknown key, or an unsupported policy element.
+    #[error("could not read the world")]
+    Parse(#[from] serde_json::Error),
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            accounts: BTreeMap::new(),
+            port: default_port(),
+            page_records_max: None,
+        }
+    }
+}
+
+impl World {
+    /// An empty world on port 5439.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads and checks a world in JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError`]: text that is not a world, or names that AWS would not allow.
+    pub fn from_json(text: &str) -> Result<Self, WorldError> {
+        let world: Self = serde_json::from_str(text)?;
+        world.validate()?;
+        Ok(world)
+    }
+
+    /// The account `id`, made if it is not there.
+    pub fn account(&mut self, id: &str) -> &mut Account {
+        self.accounts.entry(id.to_owned()).or_default()
+    }
+
+    /// Adds or replaces a cluster, enabling its region.
+    pub fn put_cluster(&mut self, id: &ClusterId, cluster: Cluster) {
+        let region = self
+            .account(&id.account)
+            .regions
+            .entry(id.region.clone())
+            .or_default();
+        region.clusters.insert(id.id.clone(), cluster);
+    }
+
+    /// The cluster `id`, if it exists.
+    pub fn cluster(&self, id: &ClusterId) -> Option<&Cluster> {
+        self.region(&id.account, &id.region)?.clusters.get(&id.id)
+    }
+
+    /// The cluster `id`, to be changed.
+    pub fn cluster_mut(&mut self, id: &ClusterId) -> Option<&mut Cluster> {
+        let account = self.accounts.get_mut(&id.account)?;
+        account
+            .regions
+            .get_mut(&id.region)?
+            .clusters
+            .get_mut(&id.id)
+    }
+
+    /// Every cluster, ordered by account, region and identifier.
+    pub fn cluster_ids(&self) -> Vec<ClusterId> {
+        let mut ids = Vec::new();
+        for (account, in_account) in &self.accounts {
+            for (region, in_region) in &in_account.regions {
+                ids.extend(
+                    in_region
+                        .clusters
+                        .keys()
+                        .map(|id| ClusterId::new(account, region, id)),
+                );
+            }
+        }
+        ids
+    }
+
+    /// The AWS host name of a cluster's endpoint, `<id>.<hash>.<region>.redshift.amazonaws.com`.
+    pub fn host_name(&self, id: &ClusterId) -> String {
+        let given = self
+            .region(&id.account, &id.region)
+            .and_then(|r| r.host_hash.clone());
+        let hash = given.unwrap_or_else(|| cluster::host_hash(&id.account, &id.region));
+        let suffix = if id.region.starts_with("cn-") {
+            ".cn"
+        } else {
+            ""
+        };
+        format!(
+            "{}.{hash}.{}.redshift.amazonaws.com{suffix}",
+            id.id, id.region
+        )
+    }
+
+    pub(crate) fn region(&self, account: &str, region: &str) -> Option<&Region> {
+        self.accounts.get(account)?.regions.get(region)
+    }
+
+    /// Checks names and ranges against AWS's rules.
+    ///
+    /// # Errors
+    ///
+    /// The first [`WorldError`] found.
+    pub fn validate(&self) -> Result<(), WorldError> {
+        let mut keys = BTreeSet::new();
+        for (id, account) in &self.accounts {
+            if id.len() != 12 || !id.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(invalid("accounts", id, "must be 12 digits"));
+            }
+            account.validate(id, &mut keys)?;
+        }
+        if self.page_records_max == Some(0) {
+            return Err(invalid("page_records_max", "0", "must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+impl Account {
+    /// Adds or replaces a user with one access key.
+    pub fn put_user(&mut self, name: &str, key: AccessKey, policies: Vec<IdentityPolicy>) {
+        self.users.insert(
+            name.to_owned(),
+            User {
+                access_keys: vec![key],
+                policies,
+            },
+        );
+    }
+
+    /// Adds or replaces a role.
+    pub fn put_role(&mut self, name: &str, role: Role) {
+        self.roles.insert(name.to_owned(), role);
+    }
+
+    /// Enables a region; what it holds stays.
+    pub fn enable_region(&mut self, name: &str) {
+        self.regions.entry(name.to_owned()).or_default();
+    }
+
+    fn validate(&self, id: &str, keys: &mut BTreeSet<String>) -> Result<(), WorldError> {
+        for (name, user) in &self.users {
+            check_iam_name(&format!("accounts.{id}.users"), name)?;
+            for key in &user.access_keys {
+                if !keys.insert(key.id.clone()) {
+                    return Err(WorldError::AccessKeyTwice { id: key.id.clone() });
+                }
+            }
+        }
+        for (name, role) in &self.roles {
+            check_role(&format!("accounts.{id}.roles"), name, role)?;
+        }
+        for (region, in_region) in &self.regions {
+            let at = format!("accounts.{id}.regions");
+            if !is_region_name(region) {
+                return Err(invalid(&at, region, "is no region name"));
+            }
+            for (name, cluster) in &in_region.clusters {
+                cluster.validate(&format!("{at}.{region}.clusters"), name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn check_role(at: &str, name: &str, role: &Role) -> Result<(), WorldError> {
+    check_iam_name(at, name)?;
+    let seconds = role.max_session_duration;
+    if !(ROLE_SESSION_SECONDS_MIN..=ROLE_SESSION_SECONDS_MAX).contains(&seconds) {
+        let rule = "must be a session of 3600 to 43200 seconds";
+        return Err(invalid(&format!("{at}.{name}"), &seconds.to_string(), rule));
+    }
+    if !(role.path.starts_with('/') && role.path.ends_with('/')) {
+        return Err(invalid(
+            &format!("{at}.{name}"),
+            &role.path,
+            "must start and end with `/`",
+        ));
+    }
+    Ok(())
+}
+
+fn check_iam_name(at: &str, name: &str) -> Result<(), WorldError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+        return Err(invalid(
+            at,
+            name,
+            "must be 1 to 64 of letters, digits and _+=,.@-",
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn invalid(at: &str, value: &str, rule: &'static str) -> WorldError {
+    WorldError::Invalid {
+        at: at.to_owned(),
+        value: value.to_owned(),
+        rule,
+    }
+}
+
+fn is_region_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    name.contains('-') && name.len() <= 32 && name.bytes().all(allowed)
+}
+
+fn default_port() -> u16 {
+    REDSHIFT_PORT
+}
+
+fn default_role_session() -> u32 {
+    ROLE_SESSION_SECONDS_MIN
+}
+
+fn default_path() -> String {
+    "/".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let error = World::from_json(r#"{"accounts": {}, "prot": 1}"#).unwrap_err();
+        assert!(
+            std::error::Error::source(&error)
+                .unwrap()
+                .to_string()
+                .contains("prot")
+        );
+    }
+
+    #[test]
+    fn unsupported_policy_elements_are_refused_at_load() {
+        let world = |statement: &str| {
+            World::from_json(&format!(
+                r#"{{"accounts": {{"111111111111": {{"users": {{"u": {{"policies":
+                [{{"Version": "2012-10-17", "Statement": [{statement}]}}]}}}}}}}}}}"#
+            ))
+        };
+        assert!(world(r#"{"Effect":"Allow","Action":"*","Resource":"*"}"#).is_ok());
+        assert!(world(r#"{"Effect":"Allow","NotAction":"*","Resource":"*"}"#).is_err());
+        assert!(world(r#"{"Effect":"Allow","Action":"*","NotResource":"*"}"#).is_err());
+        let numeric = r#"{"Effect":"Allow","Action":"*","Resource":"*",
+            "Condition":{"NumericEquals":{"redshift:DurationSeconds":"900"}}}"#;
+        assert!(world(numeric).is_err());
+    }
+
+    #[test]
+    fn accounts_have_twelve_digits() {
+        assert!(World::from_json(r#"{"accounts": {"12": {}}}"#).is_err());
+    }
+
+    #[test]
+    fn clusters_of_one_region_share_a_host_hash() {
+        let world = World::new();
+        let host = |id| world.host_name(&ClusterId::new("111111111111", "us-east-1", id));
+        let hash = |name: &str| name.split('.').nth(1).unwrap().to_owned();
+        assert_eq!(hash(&host("a")), hash(&host("b")));
+        assert!(host("a").ends_with(".us-east-1.redshift.amazonaws.com"));
+    }
+}
