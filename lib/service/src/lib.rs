@@ -1,0 +1,13 @@
+//! What every Tidegate program needs: settings, telemetry, metrics, the admin port, supervised tasks, shutdown, the
+//! clock, gRPC over the cluster's TLS, and the process's own identity in the cluster.
+//!
+//! Not here: what any one service does.
+
+pub mod admin;
+pub mod clock;
+pub mod host;
+pub mod metrics;
+pub mod rpc;
+pub mod settings;
+pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,279 @@
+//! The configuration file: what an operator writes, and what the services use.
+//!
+//! Each section exists twice: as written (a tree of values that know their line and column) and as used (the types
+//! here, each value usable as it stands). [`load`] goes from one to the other, refuses unknown keys, tells everything
+//! that is wrong at once, and touches nothing but the file and the files that it names (token, pins, certificates).
+//!
+//! What is fine for a fragment that is looked at, and not for a process that starts, waits in
+//! [`Settings::check_startable`].
+
+mod auth;
+mod database;
+mod discovery;
+mod document;
+mod endpoint;
+mod error;
+mod process;
+mod proxy;
+mod regions;
+mod report;
+pub mod resource;
+mod section;
+mod spec;
+mod values;
+mod words;
+mod yaml;
+
+use std::{
+    fs,
+    io::Read as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use tidegate_core::{AwsMatcher, ClusterName, Database, ResourceMatcher};
+use tidegate_identity::CaPin;
+
+pub use error::{ConfigError, ConfigProblem, PROBLEMS_MAX};
+
+/// Largest configuration file.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a configuration file.
+///
+/// # Errors
+///
+/// When the file cannot be read, or for everything that is wrong in it, with line and column.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        file: path.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(unreadable)?;
+    parse(&text, path)
+}
+
+/// Reads a configuration; `path` is what errors call it.
+///
+/// # Errors
+///
+/// For everything that is wrong in it, with line and column.
+pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge {
+            file: path.to_owned(),
+            bytes_max: FILE_BYTES_MAX,
+        });
+    }
+    let documents = yaml::documents(text).map_err(|error| syntax_error(path, error))?;
+    let unusable = |at: yaml::Position, problem: &str| {
+        let problem = problem.to_owned();
+        Err(syntax_error(path, yaml::SyntaxError { at, problem }))
+    };
+    let start = yaml::Position { line: 1, column: 1 };
+    let root = match documents.as_slice() {
+        [] => return unusable(start, "holds no settings"),
+        [root] if matches!(root.value, yaml::Value::Null) => {
+            return unusable(start, "holds no settings");
+        }
+        [root] => root,
+        [_, second, ..] => return unusable(second.at, "holds more than one document"),
+    };
+    let report = report::Report::default();
+    let settings = document::read(root, path, &report);
+    let remarks = report.finish(path)?;
+    match settings {
+        Some(settings) => Ok(document::with_remarks(settings, remarks)),
+        None => unusable(root.at, "cannot be read as settings"),
+    }
+}
+
+fn syntax_error(path: &Path, error: yaml::SyntaxError) -> ConfigError {
+    let problem = ConfigProblem {
+        line: error.at.line,
+        column: error.at.column,
+        key: String::new(),
+        problem: error.problem,
+        expected: None,
+        nearest: None,
+    };
+    ConfigError::of(path, vec![problem])
+}
+
+/// Everything that one process runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file, for messages.
+    pub file: PathBuf,
+    /// Section `tidegate` (alias `teleport`).
+    pub process: ProcessSettings,
+    /// Section `auth_service`, when enabled.
+    pub auth: Option<AuthSettings>,
+    /// Section `proxy_service`, when enabled.
+    pub proxy: Option<ProxySettings>,
+    /// Section `discovery_service`, when enabled.
+    pub discovery: Option<DiscoverySettings>,
+    /// Section `db_service`, when enabled.
+    pub database: Option<DatabaseSettings>,
+    /// What was read but is not served, or looks wrong without being wrong; each is logged once.
+    pub warnings: Vec<Warning>,
+    /// What keeps a process from starting, though the file as such is sound; see [`Settings::check_startable`].
+    pub blockers: Vec<ConfigProblem>,
+}
+
+impl Settings {
+    /// Whether a process can start with this: a service is enabled, there is a way to the auth service, and the
+    /// files that are named for the start can be read.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, with the reasons.
+    pub fn check_startable(&self) -> Result<(), ConfigError> {
+        if self.blockers.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::of(&self.file, self.blockers.clone()))
+        }
+    }
+}
+
+/// Something in the file that the operator should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Line in the file, from 1; 0 when it is about no one line.
+    pub line: u64,
+    /// One line of text.
+    pub message: String,
+}
+
+/// What every service of the process shares.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// The process's name for people. Default: the host's name.
+    pub nodename: String,
+    /// Where identities and state are kept. Default `/var/lib/tidegate`.
+    pub data_dir: PathBuf,
+    /// Auth service addresses (`host:port`), tried in order. Default port 3025.
+    pub auth_servers: Vec<String>,
+    /// Proxy address (`host:port`), by which the auth service can be reached too. Default port 3080.
+    pub proxy_server: Option<String>,
+    /// How a new process joins; not needed once it has joined, nor beside an auth service in the same process.
+    pub join: JoinSettings,
+    /// Logging.
+    pub log: LogSettings,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; `None` is nowhere.
+    pub diag_addr: Option<SocketAddr>,
+}
+
+/// How a new process proves that it may join.
+#[derive(Clone, Debug, Default)]
+pub struct JoinSettings {
+    /// The join token, read from `auth_token`, `join_params.token_name`, or the file that either names.
+    pub token: Option<SecretString>,
+    /// Pins of the cluster's host CA; any may match.
+    pub ca_pins: Vec<CaPin>,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A filter such as `info` or `info,tidegate_proxy=debug`.
+    pub filter: String,
+    /// How events are written.
+    pub format: LogFormat,
+    /// Where to.
+    pub output: LogOutput,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where events are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Appended to a file.
+    File(PathBuf),
+    /// Standard error. The default.
+    #[default]
+    Stderr,
+    /// Standard output.
+    Stdout,
+}
+
+/// The control plane.
+#[derive(Clone, Debug)]
+pub struct AuthSettings {
+    /// The cluster's name, which is also its DNS domain. Default: the node's name, when that is a DNS name.
+    pub cluster_name: ClusterName,
+    /// Where gRPC is served. Default `0.0.0.0:3025`.
+    pub listen_addr: SocketAddr,
+    /// Directory of the embedded store. Default `<data_dir>/backend`.
+    pub storage_dir: PathBuf,
+    /// Join tokens from the file (`tokens: ["db,discovery:secret"]`), which never expire.
+    pub static_tokens: Vec<StaticToken>,
+}
+
+/// A join token written in the file.
+#[derive(Clone, Debug)]
+pub struct StaticToken {
+    /// What may join with it.
+    pub types: Vec<String>,
+    /// The secret.
+    pub secret: SecretString,
+}
+
+/// The proxy.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// The one port. Default `0.0.0.0:3080`.
+    pub listen_addr: SocketAddr,
+    /// `host:port` that clients and agents reach it by; first of `public_addr`. Default: node name and listen port.
+    pub public_addr: String,
+    /// Certificates for its public name; empty is one of the cluster's own.
+    pub https_keypairs: Vec<KeyPairFiles>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPairFiles {
+    /// PEM file of the private key.
+    pub key_file: PathBuf,
+    /// PEM file of the certificate chain.
+    pub cert_file: PathBuf,
+}
+
+/// The discovery worker.
+#[derive(Clone, Debug)]
+pub struct DiscoverySettings {
+    /// Workers of one group share the same work. Empty is allowed, with a warning.
+    pub group: String,
+    /// From the start of one scan to the start of the next, before jitter. Default 5 min, at least 1 s.
+    pub poll_interval: Duration,
+    /// What to look for.
+    pub matchers: Vec<AwsMatcher>,
+}
+
+/// The database service.
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    /// Which databases of the inventory to serve, and with which roles. Empty is none.
+    pub resources: Vec<ResourceMatcher>,
+    /// Databases written in the file.
+    pub databases: Vec<Database>,
+    /// Matchers of the service's own discovery worker, run beside it with a group of its own.
+    pub matchers: Vec<AwsMatcher>,
+}

@@ -1,0 +1,279 @@
+//! Section `tidegate` (alias `teleport`): what every service of the process shares.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use tidegate_identity::CaPin;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings,
+    section::{Item, Section},
+    values,
+    words::quote,
+};
+
+const DATA_DIR_DEFAULT: &str = "/var/lib/tidegate";
+const AUTH_PORT: u16 = 3025;
+const PROXY_PORT: u16 = 3080;
+const DIAG_PORT: u16 = 3000;
+const FILTER_DEFAULT: &str = "info";
+
+/// What the section says of the process, and of the auth service's store, whose settings stand here by tradition.
+pub(super) struct Process {
+    pub(super) settings: ProcessSettings,
+    pub(super) storage_path: Option<PathBuf>,
+}
+
+/// Reads the section; what is absent has its default.
+pub(super) fn read(item: Option<&Item<'_>>) -> Process {
+    let Some(mut section) = item.and_then(Item::section) else {
+        return defaults();
+    };
+    let process = read_section(&mut section);
+    section.ignore(&[
+        "advertise_ip",
+        "ca_signature_algo",
+        "cache",
+        "ciphers",
+        "ciphersuites",
+        "connection_limits",
+        "kex_algos",
+        "mac_algos",
+        "pid_file",
+        "upgrade_window",
+    ]);
+    section.finish();
+    process
+}
+
+fn read_section(section: &mut Section<'_>) -> Process {
+    let nodename = section.get("nodename").and_then(|item| item.full_text());
+    let data_dir = section.get("data_dir").and_then(|item| item.full_text());
+    let address = |item: Item<'_>| values::peer_address(&item, AUTH_PORT);
+    let auth_servers = match (section.get("auth_server"), section.get("auth_servers")) {
+        (Some(_), Some(many)) => {
+            many.error_expected("is given beside `auth_server`", "one of the two");
+            Vec::new()
+        }
+        (Some(one), None) => one.one_or_many().into_iter().filter_map(address).collect(),
+        (None, Some(many)) => many.one_or_many().into_iter().filter_map(address).collect(),
+        (None, None) => Vec::new(),
+    };
+    let proxy_server = section
+        .get("proxy_server")
+        .and_then(|item| values::peer_address(&item, PROXY_PORT));
+    let diag_addr = section
+        .get("diag_addr")
+        .filter(Item::is_given)
+        .and_then(|item| values::listen_address(&item, DIAG_PORT));
+    let settings = ProcessSettings {
+        nodename: nodename.map_or_else(host_name, str::to_owned),
+        data_dir: data_dir.unwrap_or(DATA_DIR_DEFAULT).into(),
+        auth_servers,
+        proxy_server,
+        join: JoinSettings {
+            token: join_token(section),
+            ca_pins: section
+                .get("ca_pin")
+                .map(|item| ca_pins(&item))
+                .unwrap_or_default(),
+        },
+        log: section
+            .get("log")
+            .map_or_else(log_defaults, |item| log(&item)),
+        diag_addr,
+    };
+    let storage_path = section.get("storage").and_then(|item| storage(&item));
+    Process {
+        settings,
+        storage_path,
+    }
+}
+
+fn defaults() -> Process {
+    Process {
+        settings: ProcessSettings {
+            nodename: host_name(),
+            data_dir: DATA_DIR_DEFAULT.into(),
+            auth_servers: Vec::new(),
+            proxy_server: None,
+            join: JoinSettings::default(),
+            log: log_defaults(),
+            diag_addr: None,
+        },
+        storage_path: None,
+    }
+}
+
+/// The host's own name, as the kernel knows it.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn join_token(section: &mut Section<'_>) -> Option<SecretString> {
+    let direct = section.get("auth_token").filter(Item::is_given);
+    let by_params = section
+        .get("join_params")
+        .and_then(|item| join_params(&item));
+    match (direct, by_params) {
+        (Some(direct), None) => values::secret_or_file(&direct, "join token"),
+        (None, Some(named)) => values::secret_or_file(&named, "join token"),
+        (Some(direct), Some(_)) => {
+            direct.error_expected("is given beside `join_params.token_name`", "one of the two");
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn join_params<'t>(item: &Item<'t>) -> Option<Item<'t>> {
+    let mut section = item.section()?;
+    if let Some(method) = section.get("method") {
+        match method.text() {
+            Some("iam") => {
+                method.error_expected("joining by `iam` comes with a later version", "`token`")
+            }
+            Some("token") | None => {}
+            Some(other) => method.not_one_of(other, &["token"]),
+        }
+    }
+    let token = section.get("token_name").filter(Item::is_given);
+    section.ignore(&["azure"]);
+    section.finish();
+    token
+}
+
+/// Pins in place or in files, one a line.
+fn ca_pins(item: &Item<'_>) -> Vec<CaPin> {
+    let mut pins = Vec::new();
+    for entry in item.one_or_many() {
+        let Some(text) = entry.text().map(str::trim).filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        let from_file = values::file_path(text).map(|path| (path, values::read_named_file(path)));
+        let content = match from_file {
+            None => text.to_owned(),
+            Some((_, Ok(content))) => content,
+            // Going on without the pin would trust more than the operator meant to.
+            Some((path, Err(error))) => {
+                entry.blocker(format!("cannot read {}: {error}", path.display()));
+                continue;
+            }
+        };
+        for pin in content.split_whitespace() {
+            match pin.parse::<CaPin>() {
+                Ok(pin) => pins.push(pin),
+                Err(_) => entry.error_expected(
+                    format!("{} is not a CA pin", quote(pin)),
+                    "`sha256:` and 64 hex digits, or the path of a file with such lines",
+                ),
+            }
+        }
+    }
+    pins
+}
+
+fn log_defaults() -> LogSettings {
+    LogSettings {
+        filter: FILTER_DEFAULT.to_owned(),
+        format: LogFormat::default(),
+        output: LogOutput::default(),
+    }
+}
+
+fn log(item: &Item<'_>) -> LogSettings {
+    let mut log = log_defaults();
+    let Some(mut section) = item.section() else {
+        return log;
+    };
+    if let Some(filter) = section
+        .get("severity")
+        .filter(Item::is_given)
+        .and_then(|item| severity(&item))
+    {
+        log.filter = filter;
+    }
+    if let Some(output) = section
+        .get("output")
+        .filter(Item::is_given)
+        .and_then(|item| log_output(&item))
+    {
+        log.output = output;
+    }
+    if let Some(mut format) = section.get("format").and_then(|item| item.section()) {
+        let formats = [
+            ("text", LogFormat::Text),
+            ("json", LogFormat::Json),
+            ("auto", LogFormat::Auto),
+        ];
+        if let Some(chosen) = format.get("output").and_then(|item| item.choice(&formats)) {
+            log.format = chosen;
+        }
+        format.ignore(&["extra_fields"]);
+        format.finish();
+    }
+    section.finish();
+    log
+}
+
+fn severity(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?.to_ascii_lowercase();
+    let filter = match text.as_str() {
+        "warning" => "warn",
+        "err" | "fatal" | "critical" => "error",
+        other => other,
+    };
+    let levels = ["trace", "debug", "info", "warn", "error", "off"];
+    let is_filter = filter.contains(['=', ',']) && EnvFilter::builder().parse(filter).is_ok();
+    if levels.contains(&filter) || is_filter {
+        return Some(filter.to_owned());
+    }
+    item.not_one_of(item.text()?, &levels);
+    None
+}
+
+fn log_output(item: &Item<'_>) -> Option<LogOutput> {
+    match item.text()? {
+        "stderr" | "error" | "err" | "2" => Some(LogOutput::Stderr),
+        "stdout" | "out" | "1" => Some(LogOutput::Stdout),
+        "syslog" => {
+            item.warn("ignored: logs go to standard error, where systemd picks them up");
+            Some(LogOutput::Stderr)
+        }
+        path if path.starts_with('/') => Some(LogOutput::File(path.into())),
+        other => {
+            item.error_expected(
+                format!("{} is no place to log to", quote(other)),
+                "`stderr`, `stdout` or the absolute path of a file",
+            );
+            None
+        }
+    }
+}
+
+fn storage(item: &Item<'_>) -> Option<PathBuf> {
+    let mut section = item.section()?;
+    if let Some(kind) = section.get("type") {
+        match kind.text() {
+            Some("sqlite" | "dir") | None => {}
+            Some("etcd") => kind.error_expected("`etcd` comes with a later version", "`sqlite`"),
+            Some(other) => kind.not_one_of(other, &["sqlite", "dir"]),
+        }
+    }
+    let path = section.get("path").and_then(|item| item.full_text());
+    section.ignore(&[
+        "audit_events_uri",
+        "audit_sessions_uri",
+        "journal",
+        "poll_stream_period",
+        "sync",
+    ]);
+    section.finish();
+    path.map(|path| Path::new(path).to_owned())
+}

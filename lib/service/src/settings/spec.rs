@@ -1,0 +1,305 @@
+//! How to reach a database, as `db_service.databases` and the `db` resource both write it.
+
+use std::{path::Path, str::FromStr as _};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tidegate_core::{
+    AwsMetadata, Database, DatabaseKind, DatabaseName, Labels, Origin, Protocol, TlsMode,
+    TlsSettings, Uri,
+};
+
+use super::{
+    discovery, endpoint,
+    section::{Item, Section},
+    values,
+    words::quote,
+};
+
+/// How certificates are given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Certificates {
+    /// `ca_cert_file`: a path, in configuration files.
+    InFile,
+    /// `ca_cert`: PEM in place, in resources, which travel.
+    InPlace,
+}
+
+/// The part that both forms share.
+pub(super) struct Spec {
+    protocol: Protocol,
+    uri: Uri,
+    tls: TlsSettings,
+    aws: AwsMetadata,
+    kind: Option<DatabaseKind>,
+}
+
+impl Spec {
+    pub(super) fn into_database(
+        self,
+        name: DatabaseName,
+        description: String,
+        labels: Labels,
+        origin: Origin,
+    ) -> Database {
+        Database {
+            name,
+            description,
+            labels,
+            origin,
+            protocol: self.protocol,
+            uri: self.uri,
+            tls: self.tls,
+            aws: self.aws,
+            kind: self.kind,
+            identity: String::new(),
+            discovered_name: String::new(),
+            unavailable: String::new(),
+        }
+    }
+}
+
+/// Reads the shared keys out of a section that may have others.
+pub(super) fn read(section: &mut Section<'_>, certificates: Certificates) -> Option<Spec> {
+    let protocol = section.require("protocol").and_then(|item| protocol(&item));
+    let uri_item = section.require("uri");
+    let uri = uri_item.as_ref().and_then(uri);
+    let tls = tls(section, certificates);
+    let (mut aws, mut kind) = aws(section);
+    section.ignore(&[
+        "ad",
+        "admin_user",
+        "azure",
+        "gcp",
+        "mongo_atlas",
+        "mysql",
+        "oracle",
+    ]);
+    if let (Some(item), Some(uri)) = (&uri_item, &uri) {
+        fill_in(item, uri, &mut aws, &mut kind);
+    }
+    if kind.is_none() && aws.region.is_some() {
+        kind = Some(DatabaseKind::Rds);
+    }
+    Some(Spec {
+        protocol: protocol?,
+        uri: uri?,
+        tls,
+        aws,
+        kind,
+    })
+}
+
+fn protocol(item: &Item<'_>) -> Option<Protocol> {
+    item.choice(&[("postgres", Protocol::Postgres), ("mysql", Protocol::Mysql)])
+}
+
+fn uri(item: &Item<'_>) -> Option<Uri> {
+    let text = item.full_text()?;
+    if endpoint::kind_of(text).is_some_and(is_redshift) {
+        return Uri::new(text, endpoint::REDSHIFT_PORT).ok();
+    }
+    let uri = Uri::from_str(text);
+    if uri.is_err() {
+        item.error_expected(
+            format!("{} is not the address of a database", quote(text)),
+            "`host:port`",
+        );
+    }
+    uri.ok()
+}
+
+fn is_redshift(kind: DatabaseKind) -> bool {
+    matches!(
+        kind,
+        DatabaseKind::Redshift | DatabaseKind::RedshiftServerless
+    )
+}
+
+fn tls(section: &mut Section<'_>, certificates: Certificates) -> TlsSettings {
+    let deprecated = match certificates {
+        Certificates::InFile => section.get("ca_cert_file").filter(Item::is_given),
+        Certificates::InPlace => section.get("ca_cert").filter(Item::is_given),
+    };
+    let mut tls = TlsSettings::default();
+    let mut ca = None;
+    if let Some(mut inner) = section.get("tls").and_then(|item| item.section()) {
+        let modes = [
+            ("verify-full", TlsMode::VerifyFull),
+            ("verify-ca", TlsMode::VerifyCa),
+            ("insecure", TlsMode::Insecure),
+        ];
+        tls.mode = inner
+            .get("mode")
+            .filter(Item::is_given)
+            .and_then(|item| item.choice(&modes))
+            .unwrap_or_default();
+        tls.server_name = inner
+            .get("server_name")
+            .filter(Item::is_given)
+            .and_then(|item| item.text().map(str::to_owned));
+        ca = match certificates {
+            Certificates::InFile => inner.get("ca_cert_file").filter(Item::is_given),
+            Certificates::InPlace => inner.get("ca_cert").filter(Item::is_given),
+        };
+        inner.ignore(&["trust_system_cert_pool"]);
+        inner.finish();
+    }
+    if let (Some(old), Some(_)) = (&deprecated, &ca) {
+        old.warn("ignored: the certificates under `tls` are used");
+    }
+    tls.ca_cert_pem = ca.or(deprecated).and_then(|item| match certificates {
+        Certificates::InFile => certificates_in_file(&item),
+        Certificates::InPlace => certificates_in_place(&item),
+    });
+    tls
+}
+
+fn certificates_in_file(item: &Item<'_>) -> Option<String> {
+    let path = Path::new(item.full_text()?);
+    match values::read_named_file(path) {
+        Ok(pem) if holds_certificates(&pem) => Some(pem),
+        Ok(_) => {
+            item.error(format!("{} holds no PEM certificates", path.display()));
+            None
+        }
+        Err(error) => {
+            item.error(format!("cannot read {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+fn certificates_in_place(item: &Item<'_>) -> Option<String> {
+    let pem = item.full_text()?;
+    if !holds_certificates(pem) {
+        item.error_expected(
+            "holds no PEM certificates",
+            "`-----BEGIN CERTIFICATE-----` and so on",
+        );
+        return None;
+    }
+    Some(pem.to_owned())
+}
+
+/// At least one certificate, and nothing broken.
+fn holds_certificates(pem: &str) -> bool {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    read.is_ok_and(|certificates| !certificates.is_empty())
+}
+
+/// The `aws` section, and the kind of database that it names.
+fn aws(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKind>) {
+    let mut metadata = AwsMetadata::default();
+    let mut kind = None;
+    let Some(mut aws) = section.get("aws").and_then(|item| item.section()) else {
+        return (metadata, kind);
+    };
+    metadata.region = aws
+        .get("region")
+        .filter(Item::is_given)
+        .and_then(|item| discovery::region(&item));
+    let account = aws.get("account_id").filter(Item::is_given);
+    metadata.account_id = account.and_then(|item| item.parse());
+    if let Some(cluster) = names(&mut aws, "redshift", &["cluster_id"], &[]) {
+        kind = Some(DatabaseKind::Redshift);
+        metadata.redshift_cluster_id = Some(cluster);
+    }
+    let serverless = ["workgroup_name", "endpoint_name"];
+    if names(
+        &mut aws,
+        "redshift_serverless",
+        &serverless,
+        &["workgroup_id"],
+    )
+    .is_some()
+    {
+        kind = kind.or(Some(DatabaseKind::RedshiftServerless));
+    }
+    let rds_facts = [
+        "resource_id",
+        "iam_auth",
+        "subnets",
+        "security_groups",
+        "vpc_id",
+    ];
+    if names(&mut aws, "rds", &["instance_id", "cluster_id"], &rds_facts).is_some() {
+        kind = kind.or(Some(DatabaseKind::Rds));
+    }
+    let proxy = ["name", "custom_endpoint_name"];
+    if names(&mut aws, "rdsproxy", &proxy, &["resource_id"]).is_some() {
+        kind = kind.or(Some(DatabaseKind::Rdsproxy));
+    }
+    let users_are_roles = kind == Some(DatabaseKind::RedshiftServerless);
+    metadata.assume_role = values::assume_role(&mut aws, users_are_roles);
+    if metadata.account_id.is_none() {
+        let role = metadata.assume_role.as_ref();
+        metadata.account_id = role.map(|role| role.role_arn.account());
+    }
+    aws.ignore(&[
+        "docdb",
+        "elasticache",
+        "iam_policy_status",
+        "memorydb",
+        "opensearch",
+        "secret_store",
+        "session_tags",
+    ]);
+    aws.finish();
+    (metadata, kind)
+}
+
+/// The first name that a section such as `redshift: {cluster_id}` gives; `facts` are known and left alone.
+fn names(
+    aws: &mut Section<'_>,
+    section: &'static str,
+    names: &[&'static str],
+    facts: &[&'static str],
+) -> Option<String> {
+    let mut section = aws.get(section)?.section()?;
+    let found: Vec<String> = names
+        .iter()
+        .filter_map(|name| {
+            let text = section.get(name).filter(Item::is_given)?.text()?;
+            Some(text.to_owned())
+        })
+        .collect();
+    for fact in facts {
+        section.get(fact);
+    }
+    section.finish();
+    found.into_iter().next()
+}
+
+/// Takes from the endpoint what the `aws` section does not say.
+fn fill_in(item: &Item<'_>, uri: &Uri, aws: &mut AwsMetadata, kind: &mut Option<DatabaseKind>) {
+    match endpoint::read(uri.host()) {
+        Ok(None) => {}
+        Ok(Some(found)) => {
+            kind.get_or_insert(found.kind);
+            let region = aws.region.get_or_insert_with(|| found.region.clone());
+            if *region != found.region {
+                item.warn(format!(
+                    "is in region `{}`, and `aws.region` says `{region}`, which is used",
+                    found.region
+                ));
+            }
+            if let Some(account) = found.account {
+                aws.account_id.get_or_insert(account);
+            }
+            if aws.redshift_cluster_id.is_none() {
+                aws.redshift_cluster_id = found.redshift_cluster_id;
+            }
+        }
+        Err(endpoint::NotAnEndpoint(DatabaseKind::Redshift)) => item.error_expected(
+            format!(
+                "{} is not an endpoint of Amazon Redshift",
+                quote(uri.host())
+            ),
+            "`<cluster>.<hash>.<region>.redshift.amazonaws.com:5439`",
+        ),
+        Err(endpoint::NotAnEndpoint(kind)) => item.warn(format!(
+            "is not an endpoint in the form that `{}` has",
+            kind.as_str()
+        )),
+    }
+}

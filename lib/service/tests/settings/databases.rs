@@ -1,0 +1,142 @@
+//! Databases written in files and as resources.
+
+use std::path::Path;
+
+use tidegate_core::{DatabaseKind, TlsMode};
+use tidegate_service::settings;
+
+use crate::{errors, good};
+
+/// A static database with lines put in.
+fn database(lines: &str) -> String {
+    format!(
+        "db_service:\n  enabled: yes\n  databases:\n    - {}\n",
+        lines.replace('\n', "\n      ")
+    )
+}
+
+#[test]
+fn a_static_redshift_cluster_is_known_by_its_endpoint() {
+    let text = database(
+        "name: dw\nprotocol: postgres\nuri: c0.abc.us-west-2.redshift.amazonaws.com\nstatic_labels: {env: prod, n: 1}\naws:\n  assume_role_arn: arn:aws:iam::012345678901:role/x\n  external_id: abc\ntls: {mode: verify-ca, server_name: x.example.com}",
+    );
+    let database = good(&text).database.unwrap().databases.remove(0);
+    assert_eq!(
+        database.uri.to_string(),
+        "c0.abc.us-west-2.redshift.amazonaws.com:5439"
+    );
+    assert_eq!(database.kind, Some(DatabaseKind::Redshift));
+    assert_eq!(database.aws.redshift_cluster_id.as_deref(), Some("c0"));
+    assert_eq!(database.aws.region.unwrap().as_str(), "us-west-2");
+    assert_eq!(database.aws.account_id.unwrap().as_str(), "012345678901");
+    assert_eq!(
+        database
+            .aws
+            .assume_role
+            .unwrap()
+            .external_id
+            .unwrap()
+            .as_str(),
+        "abc"
+    );
+    assert_eq!(database.tls.mode, TlsMode::VerifyCa);
+    assert_eq!(database.labels.get("n"), Some("1"));
+    assert_eq!(database.labels.get("tidegate.dev/origin"), Some("config"));
+}
+
+#[test]
+fn impossible_static_databases_are_refused() {
+    let base = "name: dw\nprotocol: postgres\nuri: h.example.com:1";
+    for (lines, told) in [
+        (
+            base.replace("dw", "1dw"),
+            "databases[0].name: `1dw` is not a valid database name",
+        ),
+        (
+            base.replace("postgres", "postgers"),
+            "did you mean `postgres`?",
+        ),
+        (
+            base.replace(":1", ""),
+            "`h.example.com` is not the address of a database, expected `host:port`",
+        ),
+        (
+            base.replace("h.example.com:1", "x.redshift.amazonaws.com"),
+            "is not an endpoint of Amazon Redshift",
+        ),
+        (
+            format!("{base}\ntls: {{mode: verify_full}}"),
+            "did you mean `verify-full`?",
+        ),
+        (
+            format!("{base}\ntls: {{ca_cert_file: /nonexistent.pem}}"),
+            "databases[0].tls.ca_cert_file: cannot read /nonexistent.pem",
+        ),
+        (
+            format!("{base}\nca_cert_file: /proc/self/cmdline"),
+            "holds no PEM certificates",
+        ),
+        (
+            format!("{base}\naws: {{account_id: 123}}"),
+            "account_id: `123` is not a valid AWS account id, expected 12 digits",
+        ),
+        (
+            format!("{base}\naws: {{external_id: abc}}"),
+            "external_id: is given without a role",
+        ),
+        (
+            format!("{base}\nstatic_labels: {{teleport.dev/origin: cloud}}"),
+            "only Tidegate sets labels such as",
+        ),
+        (
+            format!("{base}\nstatic_labels: {{'a b': c}}"),
+            "`a b` is not a label key",
+        ),
+        (
+            format!("{base}\ndynamic_labels: [{{name: a}}]"),
+            "dynamic_labels[0].command: is required",
+        ),
+        (
+            "protocol: postgres\nuri: h:1".to_owned(),
+            "databases[0].name: is required",
+        ),
+    ] {
+        let found = errors(&database(&lines));
+        assert!(
+            found.len() == 1 && found[0].contains(told),
+            "{found:?}: {told}"
+        );
+    }
+    let twice = format!(
+        "{}{}",
+        database(base),
+        "    - {name: dw, protocol: mysql, uri: 'h:2'}\n"
+    );
+    assert_eq!(
+        errors(&twice),
+        [
+            "tidegate.yaml:7:14: db_service.databases[1].name: database `dw` is already defined on line 4"
+        ]
+    );
+}
+
+#[test]
+fn resources_are_read_from_documents_lists_and_json() {
+    let one = |name: &str| {
+        format!(
+            "{{\"kind\": \"db\", \"version\": \"v3\", \"metadata\": {{\"name\": \"{name}\", \"labels\": {{\"tidegate.dev/origin\": \"dynamic\"}}}}, \"spec\": {{\"protocol\": \"postgres\", \"uri\": \"h:1\"}}, \"status\": {{}}}}"
+        )
+    };
+    let text = format!("{}\n---\n[{}, {}]\n", one("a"), one("b"), one("c"));
+    assert_eq!(settings::resource::parse_resources(&text).unwrap().len(), 3);
+    let wrong = one("a").replace("\"db\"", "\"bd\"");
+    let error = settings::resource::parse_resources(&wrong).unwrap_err();
+    let told = error.in_file(Path::new("x.yaml")).to_string();
+    assert_eq!(
+        told,
+        "x.yaml:1:10: kind: unknown value `bd`, expected `db`, did you mean `db`?"
+    );
+    let cloud = one("a").replace("dynamic", "cloud");
+    assert!(settings::resource::parse_resources(&cloud).is_err());
+    assert!(settings::resource::parse_resources("").unwrap().is_empty());
+}
