@@ -1,0 +1,229 @@
+//! Why a scope could not be read in full.
+
+use std::time::Duration;
+
+use tidegate_aws::{AwsErrorClass, AwsFailure};
+use tidegate_core::{DatabaseKind, ScanScope};
+use tidegate_proto::v1;
+
+use super::pages::PAGES_MAX;
+
+/// Why a scope could not be read in full.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// A call failed; AWS's answer says who must act.
+    #[error("{0}")]
+    Aws(Box<AwsFailure>),
+
+    /// AWS answered without something that it always sends, or with something that cannot be read.
+    #[error("{action} returned {resource} without a usable {field}")]
+    Malformed {
+        /// The call.
+        action: &'static str,
+        /// What lacks it.
+        resource: String,
+        /// What is lacking.
+        field: &'static str,
+    },
+
+    /// A database that was there before is listed without an address: it must not be taken for gone.
+    #[error("{action} returned {resource} in status `{status}` without an address")]
+    NoAddress {
+        /// The call.
+        action: &'static str,
+        /// What lacks it.
+        resource: String,
+        /// Its status.
+        status: String,
+    },
+
+    /// A page named an earlier page as its next one.
+    #[error("{action} repeated the marker of an earlier page after {pages} pages")]
+    RepeatedMarker {
+        /// The call.
+        action: &'static str,
+        /// Pages read until then.
+        pages: usize,
+    },
+
+    /// The scan took too long.
+    #[error("the scan did not end within {} s", after.as_secs())]
+    TimedOut {
+        /// The call that it was waiting for.
+        action: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+
+    /// More pages than a scan may read.
+    #[error("{action} has more than {PAGES_MAX} pages")]
+    TooManyPages {
+        /// The call.
+        action: &'static str,
+    },
+
+    /// Configuration may name this kind, and this version cannot scan it.
+    #[error("databases of type `{}` are not supported by this version", kind.as_str())]
+    Unsupported {
+        /// The kind.
+        kind: DatabaseKind,
+    },
+}
+
+impl From<AwsFailure> for FetchError {
+    fn from(failure: AwsFailure) -> Self {
+        Self::Aws(Box::new(failure))
+    }
+}
+
+impl FetchError {
+    /// The class as status and metrics have it.
+    pub(crate) const fn class(&self) -> &'static str {
+        match self {
+            Self::Aws(failure) => failure.class.as_str(),
+            Self::Malformed { .. } | Self::RepeatedMarker { .. } => {
+                AwsErrorClass::Malformed.as_str()
+            }
+            Self::NoAddress { .. } => "no_address",
+            Self::TimedOut { .. } => AwsErrorClass::Timeout.as_str(),
+            Self::TooManyPages { .. } => "too_many_pages",
+            Self::Unsupported { .. } => "unsupported",
+        }
+    }
+
+    /// The call that failed, as a policy names it; empty when none was made.
+    pub(crate) fn action(&self) -> &str {
+        match self {
+            Self::Aws(failure) => failure.denied_action.as_deref().unwrap_or(failure.action),
+            Self::Malformed { action, .. }
+            | Self::NoAddress { action, .. }
+            | Self::RepeatedMarker { action, .. }
+            | Self::TimedOut { action, .. }
+            | Self::TooManyPages { action } => action,
+            Self::Unsupported { .. } => "",
+        }
+    }
+
+    /// Whether somebody has to change a policy.
+    pub(crate) fn is_denial(&self) -> bool {
+        matches!(self, Self::Aws(failure) if failure.class == AwsErrorClass::AccessDenied)
+    }
+
+    /// Whether the scan broke off, so that trying again soon may bring more. Otherwise all was read but single
+    /// databases, or this version cannot read it: the next poll is soon enough.
+    pub(crate) const fn broke_off(&self) -> bool {
+        match self {
+            Self::Aws(_)
+            | Self::RepeatedMarker { .. }
+            | Self::TimedOut { .. }
+            | Self::TooManyPages { .. } => true,
+            Self::Malformed { .. } | Self::NoAddress { .. } | Self::Unsupported { .. } => false,
+        }
+    }
+
+    /// What tells this cause from another: the text without what differs in each attempt.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Aws(failure) => format!(
+                "{} {} {:?} {:?}",
+                failure.class,
+                self.action(),
+                failure.code,
+                failure.hop
+            ),
+            other => other.to_string(),
+        }
+    }
+
+    /// One line for the operator: what failed and, where that is known, who can end it and how.
+    pub(crate) fn explain(&self, scope: &ScanScope) -> String {
+        let text = match self {
+            Self::Aws(failure) if self.is_denial() && failure.hop.is_none() => {
+                let caller = scope.assume_role.as_ref().map_or_else(
+                    || "the worker's own AWS identity".to_owned(),
+                    |role| role.role_arn.to_string(),
+                );
+                let action = self.action();
+                format!("{failure}; an AWS administrator has to allow {action} for {caller}")
+            }
+            Self::Aws(failure) if !failure.class.is_transient() => {
+                format!("{failure}; {}", failure.hint())
+            }
+            other => other.to_string(),
+        };
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// For the scope's status; `further` more failures were met in the same scan.
+    pub(crate) fn status(&self, scope: &ScanScope, further: usize) -> v1::ScanFailure {
+        let mut message = self.explain(scope);
+        if further > 0 {
+            message.push_str(&format!("; and {further} more"));
+        }
+        let aws_code = match self {
+            Self::Aws(failure) => failure.code.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        v1::ScanFailure {
+            class: self.class().to_owned(),
+            aws_code,
+            action: self.action().to_owned(),
+            message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(role: Option<&str>) -> ScanScope {
+        ScanScope {
+            group: String::new(),
+            kind: DatabaseKind::Redshift,
+            region: "us-east-1".parse().unwrap(),
+            assume_role: role.map(|role| tidegate_core::AssumeRole {
+                role_arn: role.parse().unwrap(),
+                external_id: None,
+            }),
+            tags: tidegate_core::Selector::everything(),
+            order: 0,
+        }
+    }
+
+    fn denied(message: &str) -> FetchError {
+        AwsFailure::new(
+            AwsErrorClass::AccessDenied,
+            "redshift:DescribeClusters",
+            message,
+        )
+        .into()
+    }
+
+    #[test]
+    fn a_denial_names_the_missing_action_and_the_role() {
+        let role = "arn:aws:iam::123456789012:role/finder";
+        let status = denied("no\nway").status(&scope(Some(role)), 2);
+        assert_eq!(status.class, "access_denied");
+        assert_eq!(status.action, "redshift:DescribeClusters");
+        assert!(
+            status.message.contains(
+                "allow redshift:DescribeClusters for arn:aws:iam::123456789012:role/finder"
+            )
+        );
+        assert!(status.message.ends_with("and 2 more"), "{}", status.message);
+        assert!(!status.message.contains('\n'));
+        assert!(
+            denied("")
+                .explain(&scope(None))
+                .contains("worker's own AWS identity")
+        );
+    }
+
+    #[test]
+    fn one_cause_has_one_key_however_aws_words_it() {
+        assert_eq!(denied("request 1").key(), denied("request 2").key());
+        let other = FetchError::TooManyPages { action: "a" };
+        assert_ne!(denied("").key(), other.key());
+    }
+}

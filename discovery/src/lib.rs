@@ -1,0 +1,23 @@
+//! The discovery worker: scans AWS by matchers and publishes what it finds to the auth service.
+//!
+//! Matchers expand to *scan scopes* (one kind of database in one account and region). The worker
+//! holds a lease for each scope that it scans ([`lease`]), reads AWS to the last page ([`fetch`],
+//! [`scan`]), and streams the result ([`publish`]). The auth service compares that with what the
+//! scope owns, names newcomers and applies the difference.
+//!
+//! Invariant: a scan that did not see everything says so. Only [`scan::Observed::Complete`] is
+//! published as complete, and it is made in one place, from a reading without any failure; so
+//! nothing is ever deleted on doubt.
+//!
+//! Not here: what a scan changes in the inventory, and who owns a database (`tidegate-auth`).
+
+mod fetch;
+mod found;
+mod lease;
+mod metrics;
+mod publish;
+mod scan;
+mod schedule;
+mod worker;
+
+pub use worker::{DiscoveryError, SCANS_MAX, SCOPES_MAX, Worker};

@@ -1,0 +1,215 @@
+//! An auth service in memory, as far as the worker talks to it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use tidegate_proto::v1::{
+    self, discovery_service_server::DiscoveryService, publish_scan_request::Frame as Request,
+    publish_scan_response::Frame as Answer,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming, transport::server::Connected};
+
+use super::LEASE_SECONDS;
+
+/// What the fake auth service saw.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Event {
+    Acquired,
+    Published {
+        region: String,
+        epoch: u64,
+        complete: bool,
+        items: Option<Vec<String>>,
+    },
+}
+
+/// A discovery service that grants what it is told to, and remembers digests.
+pub(super) struct Fake {
+    pub(super) events: mpsc::UnboundedSender<(Instant, Event)>,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Epoch by region; a region that is not here is held by somebody else.
+    pub(super) epochs: HashMap<String, u64>,
+    pub(super) digests: HashMap<String, Vec<u8>>,
+    /// Statuses to refuse the next requests for scopes with.
+    pub(super) refuse: VecDeque<Status>,
+}
+
+pub(super) struct FakeService(pub(super) Arc<Fake>);
+
+impl Fake {
+    fn tell(&self, event: Event) {
+        let _ = self.events.send((Instant::now(), event));
+    }
+
+    fn epoch(&self, region: &str) -> Option<u64> {
+        self.state.lock().unwrap().epochs.get(region).copied()
+    }
+
+    /// Grants the scopes of a region with this epoch from here on.
+    pub(super) fn hand_over(&self, region: &str, epoch: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.epochs.insert(region.to_owned(), epoch);
+    }
+
+    async fn receive(
+        &self,
+        mut frames: Streaming<v1::PublishScanRequest>,
+        answers: mpsc::Sender<Result<v1::PublishScanResponse, Status>>,
+    ) -> Result<(), Status> {
+        let Some(Request::Header(header)) = next(&mut frames).await? else {
+            return Err(Status::invalid_argument("no header"));
+        };
+        let complete = header.completeness() == v1::Completeness::Complete;
+        let (scope, epoch) = (header.scope.unwrap_or_default(), header.epoch);
+        if self.epoch(&scope.region) != Some(epoch) {
+            return Err(Status::failed_precondition("another epoch"));
+        }
+        let old = {
+            let mut state = self.state.lock().unwrap();
+            state
+                .digests
+                .insert(scope.id, header.digest.clone())
+                .unwrap_or_default()
+        };
+        let unchanged = old == header.digest;
+        let mut items = None;
+        if !unchanged {
+            reply(&answers, Answer::SendItems(v1::SendItems {})).await;
+            items = Some(collect(&mut frames).await?);
+        }
+        let result = v1::PublishResult {
+            unchanged,
+            ..Default::default()
+        };
+        reply(&answers, Answer::Result(result)).await;
+        self.tell(Event::Published {
+            region: scope.region,
+            epoch,
+            complete,
+            items,
+        });
+        Ok(())
+    }
+}
+
+async fn next(frames: &mut Streaming<v1::PublishScanRequest>) -> Result<Option<Request>, Status> {
+    Ok(frames.message().await?.and_then(|frame| frame.frame))
+}
+
+async fn reply(answers: &mpsc::Sender<Result<v1::PublishScanResponse, Status>>, frame: Answer) {
+    let _ = answers
+        .send(Ok(v1::PublishScanResponse { frame: Some(frame) }))
+        .await;
+}
+
+async fn collect(frames: &mut Streaming<v1::PublishScanRequest>) -> Result<Vec<String>, Status> {
+    let mut items = Vec::new();
+    while let Some(frame) = next(frames).await? {
+        match frame {
+            Request::Item(item) => items.push(item.name_base),
+            Request::Trailer(trailer) if trailer.items as usize == items.len() => return Ok(items),
+            other => return Err(Status::invalid_argument(format!("{other:?}"))),
+        }
+    }
+    Err(Status::invalid_argument("no trailer"))
+}
+
+#[tonic::async_trait]
+impl DiscoveryService for FakeService {
+    async fn acquire_scopes(
+        &self,
+        request: tonic::Request<v1::AcquireScopesRequest>,
+    ) -> Result<Response<v1::AcquireScopesResponse>, Status> {
+        if let Some(status) = self.0.state.lock().unwrap().refuse.pop_front() {
+            return Err(status);
+        }
+        let grants = request.into_inner().scopes.into_iter().map(|scope| {
+            let epoch = self.0.epoch(&scope.region);
+            v1::ScopeGrant {
+                scope_id: scope.id,
+                held: epoch.is_some(),
+                epoch: epoch.unwrap_or_default(),
+                held_by: String::new(),
+            }
+        });
+        self.0.tell(Event::Acquired);
+        Ok(Response::new(v1::AcquireScopesResponse {
+            grants: grants.collect(),
+            lease_seconds: LEASE_SECONDS,
+        }))
+    }
+
+    type PublishScanStream = ReceiverStream<Result<v1::PublishScanResponse, Status>>;
+
+    async fn publish_scan(
+        &self,
+        request: tonic::Request<Streaming<v1::PublishScanRequest>>,
+    ) -> Result<Response<Self::PublishScanStream>, Status> {
+        let (answers, stream) = mpsc::channel(4);
+        let fake = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if let Err(status) = fake.receive(request.into_inner(), answers.clone()).await {
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn list_scopes(
+        &self,
+        _request: tonic::Request<v1::ListScopesRequest>,
+    ) -> Result<Response<v1::ListScopesResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+}
+
+/// An in-memory connection, so that paused time is the only clock.
+pub(super) struct Pipe(pub(super) tokio::io::DuplexStream);
+
+impl Connected for Pipe {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl tokio::io::AsyncRead for Pipe {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl tokio::io::AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
