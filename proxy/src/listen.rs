@@ -1,0 +1,279 @@
+//! Accepts connections and brings each to where it belongs.
+//!
+//! Bounds: [`CONNECTIONS_MAX`] open at one time, [`HANDSHAKES_MAX`] of them not yet known, each of those for at most
+//! [`crate::handshake::HANDSHAKE_MAX`]. At a bound accepting waits, and the kernel's queue with it.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tidegate_service::{
+    rpc::{Backoff, ConnectInfo, Connection},
+    tasks::ShutdownToken,
+    telemetry,
+};
+use tidegate_wire::hello::ClientHello;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::{debug, info, warn};
+
+use crate::{
+    auth_relay, cancel,
+    handshake::{self, HANDSHAKE_MAX, Opened},
+    metrics::Handshake,
+    net::{self, Replayed},
+    opening::Opening,
+    refuse,
+    route::{self, Route},
+    session::{self, Identified},
+    shared::Shared,
+    web,
+};
+
+/// Clients' connections open at one time; those that agents dial back belong to their sessions.
+const CONNECTIONS_MAX: usize = 65_536;
+/// Connections of which it is not known yet what they want.
+const HANDSHAKES_MAX: usize = 4_096;
+/// How often it is said that all places are taken.
+const FULL_SAID_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Accepts until shutdown.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, shutdown: ShutdownToken) {
+    let mut places = Places::new();
+    let mut backoff = Backoff::new();
+    loop {
+        let slot = tokio::select! {
+            () = shutdown.cancelled() => return,
+            slot = places.take() => slot,
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, addr)) => {
+                backoff.reset();
+                let shared_now = Arc::clone(&shared);
+                shared
+                    .tasks
+                    .spawn_quiet("proxy-connection", serve(shared_now, stream, addr, slot));
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: trying at once would spin.
+                warn!(error = %error, "could not accept a connection");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(backoff.next()) => {}
+                }
+            }
+        }
+    }
+}
+
+/// A connection's place among those open, and among those unknown.
+struct Slot {
+    connection: OwnedSemaphorePermit,
+    handshake: OwnedSemaphorePermit,
+}
+
+/// The places that there are.
+struct Places {
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    /// When it was last said that all are taken.
+    said: Option<Instant>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            said: None,
+        }
+    }
+
+    /// The next free place; waits for one.
+    async fn take(&mut self) -> Slot {
+        let full =
+            self.connections.available_permits() == 0 || self.handshakes.available_permits() == 0;
+        if full
+            && self
+                .said
+                .is_none_or(|said| said.elapsed() >= FULL_SAID_INTERVAL)
+        {
+            self.said = Some(Instant::now());
+            warn!(
+                connections_max = CONNECTIONS_MAX,
+                handshakes_max = HANDSHAKES_MAX,
+                "accepting waits: as many connections as allowed are open"
+            );
+        }
+        const OPEN: &str = "the semaphore is never closed";
+        Slot {
+            connection: Arc::clone(&self.connections)
+                .acquire_owned()
+                .await
+                .expect(OPEN),
+            handshake: Arc::clone(&self.handshakes)
+                .acquire_owned()
+                .await
+                .expect(OPEN),
+        }
+    }
+}
+
+/// One connection, from accept to its end.
+async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, slot: Slot) {
+    let Slot {
+        connection,
+        handshake,
+    } = slot;
+    if let Err(error) = net::tune(&stream) {
+        return debug!(client.address = %addr, error = %error, "connection broke at once");
+    }
+    let opened = Box::pin(handshake::open(stream)).await;
+    drop(handshake);
+    match opened {
+        Opened::As(opening, received, stream) => {
+            let client = Client {
+                stream,
+                addr,
+                received,
+            };
+            client.serve(&shared, opening).await;
+        }
+        Opened::Gone => shared.metrics.handshake(Handshake::Gone),
+        Opened::Refused(refusal) => {
+            shared.metrics.handshake(Handshake::Refused);
+            info!(client.address = %addr, error = %refusal, "refused a connection");
+        }
+    }
+    drop(connection);
+}
+
+struct Client {
+    stream: TcpStream,
+    addr: SocketAddr,
+    received: Bytes,
+}
+
+impl Client {
+    async fn serve(self, shared: &Arc<Shared>, opening: Opening) {
+        match opening {
+            Opening::Cancel(request) => {
+                shared.metrics.handshake(Handshake::Cancel);
+                cancel::pass_on(shared, &request, self.addr);
+            }
+            Opening::DialBack(token) => {
+                shared.metrics.handshake(Handshake::DialBack);
+                if !shared.dials.connected(token, self.stream) {
+                    info!(client.address = %self.addr, "closed a dialled-back connection that nobody waits for");
+                }
+            }
+            Opening::Tls {
+                hello,
+                after_ssl_request,
+            } => self.serve_tls(shared, &hello, after_ssl_request).await,
+        }
+    }
+
+    async fn serve_tls(self, shared: &Arc<Shared>, hello: &ClientHello, after_ssl_request: bool) {
+        let Self {
+            stream,
+            addr,
+            received,
+        } = self;
+        match route::decide(hello, after_ssl_request, &shared.cluster) {
+            Route::AuthRelay => {
+                shared.metrics.handshake(Handshake::AuthRelay);
+                auth_relay::serve(shared, stream, received, addr).await;
+            }
+            Route::Database(route) => {
+                shared.metrics.handshake(Handshake::Database);
+                let client = Identified {
+                    stream,
+                    hello: received,
+                    addr,
+                    route,
+                };
+                session::serve(shared, client).await;
+            }
+            Route::NoDatabase { given } => {
+                shared.metrics.handshake(Handshake::NoDatabase);
+                let told = refuse::no_database(shared, stream, received, addr, given.as_deref());
+                Box::pin(told).await;
+            }
+            Route::Tunnel => {
+                shared.metrics.handshake(Handshake::Tunnel);
+                Box::pin(tunnel(shared, Replayed::new(received, stream), addr)).await;
+            }
+            Route::Web => {
+                shared.metrics.handshake(Handshake::Web);
+                Box::pin(http(shared, Replayed::new(received, stream), addr)).await;
+            }
+        }
+    }
+}
+
+async fn http(shared: &Shared, stream: Replayed, addr: SocketAddr) {
+    let Some(tls) = secure(shared.certificates.web(), stream, addr).await else {
+        return;
+    };
+    let shutdown = shared.tasks.shutdown();
+    if let Err(error) = web::serve(tls, shared.web.clone(), &shutdown).await {
+        debug!(client.address = %addr, error = %error, "HTTP connection broke");
+    }
+}
+
+async fn tunnel(shared: &Shared, stream: Replayed, addr: SocketAddr) {
+    let Some(tls) = secure(shared.certificates.tunnel(), stream, addr).await else {
+        return;
+    };
+    let info = match ConnectInfo::of_tls(tls.get_ref().1, Some(addr)) {
+        Ok(info) => info,
+        Err(error) => {
+            return warn!(client.address = %addr, error = telemetry::chain(&error), "refused a control connection");
+        }
+    };
+    // The server takes them until shutdown, and then there is nobody to serve them.
+    let _ = shared.tunnels.send(Connection::new(tls, info)).await;
+}
+
+async fn secure(
+    config: Arc<rustls::ServerConfig>,
+    stream: Replayed,
+    addr: SocketAddr,
+) -> Option<TlsStream<Replayed>> {
+    let accept = TlsAcceptor::from(config).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_MAX, accept).await {
+        Ok(Ok(tls)) => return Some(tls),
+        Ok(Err(error)) => info!(client.address = %addr, error = %error, "TLS handshake failed"),
+        Err(_) => info!(client.address = %addr, "TLS handshake took too long"),
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection's task holds while it relays; a session that idles costs little more than this.
+    const TASK_BYTES_MAX: usize = 2 << 10;
+
+    fn future_bytes<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_session_stays_small() {
+        let bytes = future_bytes(serve);
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,138 @@
+//! Where a TLS connection goes, by what its ClientHello says. Pure.
+//!
+//! A name under `db.<cluster>` is a database; otherwise the offered protocols decide. Whoever sent a Postgres TLS
+//! request speaks Postgres, whatever else the hello claims.
+//!
+//! Not here: whether there is such a database ([`crate::directory`]), and who serves it ([`crate::choice`]).
+
+use tidegate_core::ClusterName;
+use tidegate_identity::{ALPN_AUTH, ALPN_POSTGRES, ALPN_TUNNEL};
+use tidegate_wire::{
+    hello::ClientHello,
+    route::{db_suffix, route_of_sni},
+};
+
+/// Where a connection goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To an auth server, untouched.
+    AuthRelay,
+    /// To an agent that serves this route, untouched.
+    Database(String),
+    /// To nobody: it speaks Postgres, and its host name is missing or none of ours.
+    NoDatabase {
+        /// The host that it named.
+        given: Option<String>,
+    },
+    /// To the proxy itself: an agent's control connection.
+    Tunnel,
+    /// To the proxy itself: HTTP.
+    Web,
+}
+
+/// Decides where a connection goes.
+pub(crate) fn decide(hello: &ClientHello, after_ssl_request: bool, cluster: &ClusterName) -> Route {
+    let postgres = after_ssl_request || hello.offers(ALPN_POSTGRES);
+    if !postgres && hello.offers(ALPN_AUTH) {
+        return Route::AuthRelay;
+    }
+    if !postgres && hello.offers(ALPN_TUNNEL) {
+        return Route::Tunnel;
+    }
+    let database = hello
+        .server_name
+        .as_deref()
+        .and_then(|name| route_of_sni(name, cluster.as_str()));
+    match database {
+        Some(route) if postgres || hello.alpn.is_empty() => Route::Database(route.to_owned()),
+        _ if postgres => Route::NoDatabase {
+            given: hello.server_name.clone(),
+        },
+        _ => Route::Web,
+    }
+}
+
+/// The host name that a client has to use for a database, for hints.
+pub(crate) fn host_pattern(cluster: &ClusterName) -> String {
+    format!("<database>.{}", db_suffix(cluster.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(server_name: Option<&str>, alpn: &[&[u8]], after_ssl_request: bool) -> Route {
+        let hello = ClientHello {
+            server_name: server_name.map(str::to_owned),
+            alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+        };
+        decide(
+            &hello,
+            after_ssl_request,
+            &"tide.example.com".parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_route_is_the_first_label_under_the_database_domain() {
+        let name = Some("orders.db.tide.example.com");
+        let orders = || Route::Database("orders".to_owned());
+        assert_eq!(route(name, &[], true), orders());
+        assert_eq!(route(name, &[], false), orders());
+        assert_eq!(route(name, &[b"postgresql"], false), orders());
+        assert_eq!(route(name, &[b"postgresql"], true), orders());
+    }
+
+    #[test]
+    fn postgres_without_a_database_name_is_told_so() {
+        assert_eq!(route(None, &[], true), Route::NoDatabase { given: None });
+        for other in [
+            "proxy.example.com",
+            "a.b.db.tide.example.com",
+            "db.tide.example.com",
+        ] {
+            let given = Some(other.to_owned());
+            assert_eq!(
+                route(Some(other), &[b"postgresql"], false),
+                Route::NoDatabase { given }
+            );
+        }
+    }
+
+    #[test]
+    fn the_cluster_s_own_protocols_are_known_by_alpn() {
+        assert_eq!(
+            route(Some("auth.tidegate.internal"), &[b"tidegate-auth"], false),
+            Route::AuthRelay
+        );
+        assert_eq!(
+            route(None, &[b"tidegate-tunnel", b"h2"], false),
+            Route::Tunnel
+        );
+    }
+
+    #[test]
+    fn a_postgres_client_cannot_reach_what_is_not_postgres() {
+        assert_eq!(
+            route(None, &[b"tidegate-auth"], true),
+            Route::NoDatabase { given: None }
+        );
+        assert_eq!(
+            route(None, &[b"tidegate-tunnel"], true),
+            Route::NoDatabase { given: None }
+        );
+    }
+
+    #[test]
+    fn everything_else_is_web() {
+        assert_eq!(
+            route(Some("proxy.example.com"), &[b"h2", b"http/1.1"], false),
+            Route::Web
+        );
+        assert_eq!(route(None, &[], false), Route::Web);
+        assert_eq!(
+            route(Some("orders.db.tide.example.com"), &[b"h2"], false),
+            Route::Web
+        );
+    }
+}
