@@ -1,0 +1,122 @@
+//! The way to the auth service: through a proxy with the person's certificate, through a proxy before anybody logged
+//! in, or over the local socket of an auth host.
+//!
+//! A channel connects with its first call, so making a [`Client`] never waits.
+//!
+//! Invariant: towards a proxy TLS ends at the auth service, whose certificate is always verified: by the cluster's host
+//! CA, or by a pin of it. There is no way around it.
+
+use std::{path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use tidegate_identity::{
+    ALPN_AUTH, IdentityError, KeyPair, SERVER_NAME_AUTH,
+    tls::{self, ClientTls, Roots},
+};
+use tidegate_proto::v1::{
+    access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
+    inventory_service_client::InventoryServiceClient, session_service_client::SessionServiceClient,
+    trust_service_client::TrustServiceClient,
+};
+use tidegate_service::rpc::{self, Endpoints, MESSAGE_BYTES_MAX};
+use tonic::transport::Channel;
+
+use crate::{
+    Failure,
+    profile::{Profile, ProxyAddr},
+};
+
+/// Calls to the auth service.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// Over the local socket of an auth host.
+    #[must_use]
+    pub fn local(socket: &Path) -> Self {
+        Self {
+            channel: rpc::unix_channel(socket),
+        }
+    }
+
+    /// Through a proxy, with a certificate or before there is one.
+    ///
+    /// # Errors
+    ///
+    /// When roots or certificate are no certificates.
+    pub fn through_proxy(
+        proxy: &ProxyAddr,
+        roots: Roots<'_>,
+        identity: Option<(&str, &KeyPair)>,
+    ) -> Result<Self, Failure> {
+        let config = tls::client_config(ClientTls {
+            roots,
+            identity,
+            alpn: &[ALPN_AUTH],
+        })
+        .map_err(tls_unusable)?;
+        let endpoints = Endpoints::new([proxy.to_string()]);
+        Ok(Self {
+            channel: rpc::channel(endpoints, move || Arc::clone(&config), SERVER_NAME_AUTH),
+        })
+    }
+
+    /// As the person whose login a profile holds.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is logged in, or the certificate expired.
+    pub fn of_profile(profile: &Profile) -> Result<Self, Failure> {
+        let credentials = profile.credentials(Timestamp::now())?;
+        let host_ca = profile.host_ca_pem()?;
+        Self::through_proxy(
+            &profile.facts().proxy_addr,
+            Roots::Pem(&host_ca),
+            Some((&credentials.chain_pem, &credentials.key)),
+        )
+    }
+
+    /// Users, roles, tokens and the cluster's status.
+    #[must_use]
+    pub fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Databases and who serves them.
+    #[must_use]
+    pub fn inventory(&self) -> InventoryServiceClient<Channel> {
+        InventoryServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Logins.
+    #[must_use]
+    pub fn session(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The cluster's CAs.
+    #[must_use]
+    pub fn trust(&self) -> TrustServiceClient<Channel> {
+        TrustServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// Certificates on this machine that TLS cannot be set up with.
+pub fn tls_unusable(error: IdentityError) -> Failure {
+    let failure = Failure::new(format!("cannot set up TLS: {error}"));
+    match error {
+        IdentityError::SystemRoots(_) => failure.hint(
+            "install the system's CA certificates (Debian: ca-certificates), or log in with `--ca-pin`",
+        ),
+        _ => failure.hint("log in again to write the profile anew"),
+    }
+}

@@ -1,0 +1,191 @@
+//! `tg db`: databases that the person may use.
+//!
+//! A database certificate is bound to one database and its user; it is what `psql` shows to the agent. Its files are
+//! below the profile, named after the database's route, which is one label of a host name whatever the name is.
+
+mod certificate;
+mod choice;
+mod ls;
+mod psql;
+mod service_file;
+mod target;
+
+use jiff::Timestamp;
+use tidegate_console::{
+    Failure, Format, Output,
+    client::Client,
+    inventory, output,
+    profile::{Home, Profile, ProxyAddr},
+    shell,
+    table::visible,
+};
+use tidegate_proto::v1;
+
+use crate::args::{ConnectArgs, DbLoginArgs, EnvArgs, Who};
+use certificate::{Certificate, Route};
+use target::Target;
+
+pub(crate) use ls::ls;
+
+/// The only protocol that clients can speak through a proxy.
+const PROTOCOL: &str = "postgres";
+
+/// What a command about one database needs.
+struct Session {
+    profile: Profile,
+    client: Client,
+    database: v1::Database,
+}
+
+impl Session {
+    async fn open(proxy: Option<&ProxyAddr>, name: &str) -> Result<Self, Failure> {
+        let profile = Home::locate()?.profile(proxy)?;
+        let client = Client::of_profile(&profile)?;
+        let database = inventory::find(&mut client.inventory(), name).await?;
+        if database.protocol != PROTOCOL {
+            return Err(Failure::new(format!(
+                "`{}` speaks {}, which cannot be connected to yet",
+                database.name,
+                visible(&database.protocol)
+            )));
+        }
+        if !database.unavailable.is_empty() {
+            output::remark(&format!(
+                "\"{}\" was {} when it was last looked at; connecting may fail.",
+                database.name,
+                visible(&database.unavailable)
+            ));
+        }
+        Ok(Self {
+            profile,
+            client,
+            database,
+        })
+    }
+
+    /// A certificate for this route: the one on disk while it is good, else a fresh one.
+    async fn certificate(&self, route: Route) -> Result<Certificate, Failure> {
+        let now = Timestamp::now();
+        match certificate::find(&self.profile, &route.database, now)? {
+            Some(kept) if kept.route == route => Ok(kept),
+            _ => certificate::issue(&self.profile, &self.client, route).await,
+        }
+    }
+
+    fn route(&self, db_user: String, db_name: Option<String>) -> Route {
+        Route {
+            database: self.database.name.clone(),
+            db_user,
+            db_name,
+        }
+    }
+}
+
+pub(crate) async fn connect(proxy: Option<&ProxyAddr>, args: ConnectArgs) -> Result<(), Failure> {
+    let session = Session::open(proxy, &args.name).await?;
+    let (db_user, db_name) = choose(&session, args.who)?;
+    let db_name = match db_name {
+        Some(name) => name,
+        None => {
+            let name = choice::usual_name(&session.database.kind);
+            output::remark(&format!(
+                "Opening database \"{name}\"; choose another with --db-name."
+            ));
+            name.to_owned()
+        }
+    };
+    let route = session.route(db_user, Some(db_name));
+    let certificate = session.certificate(route).await?;
+    let addresses = target::resolve(&session.profile.facts().proxy_addr).await?;
+    let target = Target::new(&session.profile, &certificate, addresses);
+    Err(psql::exec(&target, &args.psql))
+}
+
+pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: DbLoginArgs) -> Result<(), Failure> {
+    let session = Session::open(proxy, &args.name).await?;
+    let (db_user, db_name) = choose(&session, args.who)?;
+    let route = session.route(db_user, db_name);
+    let certificate = certificate::issue(&session.profile, &session.client, route).await?;
+    let addresses = target::without_dns(&session.profile, &certificate).await?;
+    let target = Target::new(&session.profile, &certificate, addresses);
+    let section = service_file::add(&session.profile, &certificate.route.database, &target)?;
+    let name = &certificate.route.database;
+    output::print(&format!(
+        "Logged in to \"{name}\" as database user \"{}\".\n\n\
+         Connect with:\n\n    \
+         psql service={}\n    \
+         tg db connect {}\n\n\
+         Or set up another program with what `tg db env {}` prints.\n",
+        visible(&certificate.route.db_user),
+        shell::quote(&section),
+        connect_arguments(&certificate.route),
+        shell::quote(name),
+    ))
+}
+
+fn connect_arguments(route: &Route) -> String {
+    let mut words = vec![format!("--db-user={}", route.db_user)];
+    words.extend(
+        route
+            .db_name
+            .as_ref()
+            .map(|name| format!("--db-name={name}")),
+    );
+    words.push(route.database.clone());
+    let words: Vec<String> = words.iter().map(|word| shell::quote(word)).collect();
+    words.join(" ")
+}
+
+pub(crate) async fn env(proxy: Option<&ProxyAddr>, args: EnvArgs) -> Result<(), Failure> {
+    let profile = Home::locate()?.profile(proxy)?;
+    let now = Timestamp::now();
+    profile.credentials(now)?;
+    let certificate = certificate::the_one(&profile, args.name.as_deref(), now)?;
+    let addresses = target::without_dns(&profile, &certificate).await?;
+    let target = Target::new(&profile, &certificate, addresses);
+    let out = Output::new(args.format);
+    let environment = target.environment();
+    match args.format {
+        Format::Text => output::print(&target::exports(&environment)),
+        Format::Json | Format::Yaml => out.value(&environment, String::new),
+    }
+}
+
+pub(crate) fn logout(proxy: Option<&ProxyAddr>, name: Option<&str>) -> Result<(), Failure> {
+    let profile = Home::locate()?.profile(proxy)?;
+    let Some(name) = name else {
+        let names = forget_all(&profile)?;
+        return match names.as_slice() {
+            [] => output::print("You were not logged in to any database.\n"),
+            names => output::print(&format!("Logged out of {}.\n", visible(&names.join(", ")))),
+        };
+    };
+    let name = certificate::kept_name(&profile, name)?;
+    certificate::remove(&profile, &name)?;
+    service_file::remove(&profile, &name)?;
+    output::print(&format!("Logged out of database \"{}\".\n", visible(&name)))
+}
+
+/// Removes every database certificate of a profile, and says of which databases.
+pub(crate) fn forget_all(profile: &Profile) -> Result<Vec<String>, Failure> {
+    let names = certificate::kept_names(profile)?;
+    for name in &names {
+        certificate::remove(profile, name)?;
+        service_file::remove(profile, name)?;
+    }
+    Ok(names)
+}
+
+/// Databases that the person is logged in to now.
+pub(crate) fn active_names(profile: &Profile, now: Timestamp) -> Result<Vec<String>, Failure> {
+    let kept = certificate::kept(profile, now)?;
+    Ok(kept.into_iter().map(|one| one.route.database).collect())
+}
+
+/// Database user and name: as asked for, else the only one that the person's traits allow.
+fn choose(session: &Session, who: Who) -> Result<(String, Option<String>), Failure> {
+    let user = session.profile.credentials(Timestamp::now())?.user;
+    let db_user = choice::db_user(who.db_user, &user.traits)?;
+    let db_name = choice::db_name(who.db_name, &user.traits)?;
+    Ok((db_user, db_name))
+}

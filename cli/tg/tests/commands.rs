@@ -1,0 +1,460 @@
+//! The program as people run it: from the first contact with a cluster to a `psql` that is started right.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fake;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use fake::{Fake, SIGNUP_TOKEN};
+use tempfile::TempDir;
+use tidegate_proto::v1;
+use tokio::{io::AsyncWriteExt, process::Command};
+
+/// Prints its arguments a line each, and ends with a code of its own.
+const PSQL: &str = "#!/bin/sh\nfor word in \"$@\"; do echo \"$word\"; done\nexit 7\n";
+
+struct Machine {
+    fake: Fake,
+    addr: SocketAddr,
+    dir: TempDir,
+}
+
+impl Machine {
+    async fn new() -> Self {
+        let fake = Fake::new();
+        {
+            let mut state = fake.state();
+            state.db_users = vec!["*".to_owned()];
+            state.db_names = vec!["*".to_owned()];
+            for (name, env) in [("my-redshift", "dev"), ("orders", "prod")] {
+                state.databases.insert(name.to_owned(), database(name, env));
+            }
+        }
+        let machine = Self {
+            addr: fake.serve().await,
+            fake,
+            dir: tempfile::tempdir().unwrap(),
+        };
+        fs::write(machine.path("web-ca.pem"), machine.fake.web_ca_pem()).unwrap();
+        machine
+    }
+
+    async fn logged_in() -> Self {
+        let machine = Self::new().await;
+        machine
+            .fake
+            .state()
+            .passwords
+            .insert("alice".to_owned(), "secret".to_owned());
+        machine.login(&[&machine.pin()]).await;
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn pin(&self) -> String {
+        format!("--ca-pin={}", self.fake.ca_pin())
+    }
+
+    fn with_psql(&self) {
+        let psql = self.path("psql");
+        fs::write(&psql, PSQL).unwrap();
+        fs::set_permissions(&psql, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tg"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("PATH", self.dir.path());
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().await.unwrap()
+    }
+
+    /// Logs in as alice with the password on standard input.
+    async fn login_output(&self, arguments: &[&str], password: &str) -> Output {
+        let proxy = format!("--proxy={}", self.addr);
+        let mut child = self
+            .command(&["login", &proxy, "--user=alice", "--password-stdin"])
+            .args(arguments)
+            .env("SSL_CERT_FILE", self.path("web-ca.pem"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let _ = stdin.write_all(format!("{password}\n").as_bytes()).await;
+        drop(stdin);
+        child.wait_with_output().await.unwrap()
+    }
+
+    async fn login(&self, arguments: &[&str]) -> String {
+        let output = self.login_output(arguments, "secret").await;
+        text_of(output)
+    }
+
+    async fn prints(&self, arguments: &[&str]) -> String {
+        text_of(self.run(arguments).await)
+    }
+
+    async fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        errors_of(self.run(arguments).await)
+    }
+}
+
+fn text_of(output: Output) -> String {
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(errors, "");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn errors_of(output: Output) -> (i32, String) {
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn database(name: &str, env: &str) -> v1::Database {
+    v1::Database {
+        name: name.to_owned(),
+        description: "Redshift cluster".to_owned(),
+        labels: [("env".to_owned(), env.to_owned())].into(),
+        origin: v1::Origin::Cloud.into(),
+        protocol: "postgres".to_owned(),
+        uri: "c.abc.redshift.amazonaws.com:5439".to_owned(),
+        kind: "redshift".to_owned(),
+        ..v1::Database::default()
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_signs_up_with_pin_and_token() {
+    let machine = Machine::new().await;
+    let token = format!("--token={SIGNUP_TOKEN}");
+    let text = machine.login(&[&machine.pin(), &token]).await;
+    assert!(text.contains("Logged in as:  alice\n"), "{text}");
+    assert!(
+        text.contains("Cluster:       tidegate.example.com\n"),
+        "{text}"
+    );
+    assert_eq!(machine.fake.state().passwords["alice"], "secret");
+    let json: serde_json::Value =
+        serde_json::from_str(&machine.prints(&["status", "--format=json"]).await).unwrap();
+    assert_eq!(json["user"], "alice");
+    assert_eq!(json["roles"][0], "access");
+}
+
+#[tokio::test]
+async fn without_a_pin_the_proxys_own_certificate_vouches() {
+    let machine = Machine::new().await;
+    machine
+        .fake
+        .state()
+        .passwords
+        .insert("alice".to_owned(), "secret".to_owned());
+    machine.login(&[]).await;
+    // From then on the cluster is known: the web certificate is not looked at again.
+    fs::write(machine.path("web-ca.pem"), "").unwrap();
+    machine.login(&[]).await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_given_the_password() {
+    let machine = Machine::new().await;
+    fs::write(machine.path("web-ca.pem"), Fake::new().web_ca_pem()).unwrap();
+    let (code, errors) = errors_of(machine.login_output(&[], "secret").await);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("does not trust the certificate"),
+        "{errors}"
+    );
+    assert!(errors.contains("--ca-pin"), "{errors}");
+
+    let other = format!("--ca-pin={}", Fake::new().ca_pin());
+    let (code, errors) = errors_of(machine.login_output(&[&other], "secret").await);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("certificate cannot be verified"),
+        "{errors}"
+    );
+    assert!(!machine.path(".tidegate").exists());
+}
+
+#[tokio::test]
+async fn a_wrong_password_leaves_nothing_behind() {
+    let machine = Machine::new().await;
+    let (code, errors) = errors_of(machine.login_output(&[&machine.pin()], "wrong").await);
+    assert_eq!(code, 1);
+    assert!(
+        errors.starts_with("ERROR: could not log in: wrong name or password\n  hint: check name"),
+        "{errors}"
+    );
+    assert!(!machine.path(".tidegate").exists());
+}
+
+#[tokio::test]
+async fn databases_are_listed_as_in_the_guide() {
+    let machine = Machine::logged_in().await;
+    assert_eq!(
+        machine.prints(&["db", "ls"]).await,
+        "\
+Name         Description       Labels
+-----------  ----------------  --------
+my-redshift  Redshift cluster  env=dev
+orders       Redshift cluster  env=prod
+"
+    );
+    let json: serde_json::Value = serde_json::from_str(
+        &machine
+            .prints(&["db", "ls", "env=prod", "--format=json"])
+            .await,
+    )
+    .unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(json[0]["metadata"]["name"], "orders");
+}
+
+#[tokio::test]
+async fn a_database_in_agents_configurations_is_listed_once_and_can_be_used() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    machine.fake.state().configured = vec![database("static", "lab"), database("static", "lab")];
+    let text = machine.prints(&["db", "ls"]).await;
+    assert_eq!(text.matches("static").count(), 1, "{text}");
+    let connect = ["db", "connect", "static", "--db-user=a", "--db-name=b"];
+    assert_eq!(machine.run(&connect).await.status.code(), Some(7));
+}
+
+#[tokio::test]
+async fn connect_becomes_psql_with_a_verified_way_to_the_database() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    let connect = [
+        "db",
+        "connect",
+        "--db-user=alice",
+        "--db-name=dev",
+        "my-red",
+        "--",
+        "-c",
+        "select 1",
+    ];
+    let output = machine.run(&connect).await;
+    assert_eq!(output.status.code(), Some(7));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<&str> = text.lines().collect();
+    let folder = machine
+        .path(".tidegate")
+        .join(format!("127.0.0.1_{}", machine.addr.port()));
+    let folder = folder.display();
+    assert_eq!(
+        words,
+        [
+            "--dbname",
+            &format!(
+                "host=my-redshift.db.tidegate.example.com hostaddr=127.0.0.1 port={} sslmode=verify-full \
+                 sslrootcert={folder}/db-ca.pem sslcert={folder}/db/my-redshift.pem \
+                 sslkey={folder}/db/my-redshift.key user=alice dbname=dev",
+                machine.addr.port()
+            ),
+            "-c",
+            "select 1",
+        ]
+    );
+    machine.run(&connect).await;
+    assert_eq!(
+        machine.fake.state().issued.len(),
+        1,
+        "a good certificate is used again"
+    );
+}
+
+#[tokio::test]
+async fn the_guides_role_user_connects_without_a_database_name() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    let output = machine
+        .run(&[
+            "db",
+            "connect",
+            "my-redshift",
+            "--db-user=role/redshift-user-role",
+        ])
+        .await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("user=role/redshift-user-role dbname=dev"),
+        "{text}"
+    );
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("--db-name"), "{errors}");
+}
+
+#[tokio::test]
+async fn without_psql_the_way_out_is_told() {
+    let machine = Machine::logged_in().await;
+    let (code, errors) = machine
+        .fails(&["db", "connect", "orders", "--db-user=a", "--db-name=b"])
+        .await;
+    assert_eq!(code, 1);
+    assert!(
+        errors.starts_with("ERROR: `psql` is not installed"),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
+async fn a_login_to_a_database_serves_other_programs_until_the_logout() {
+    let machine = Machine::logged_in().await;
+    let text = machine
+        .prints(&["db", "login", "--db-user=reader", "--db-name=dev", "orders"])
+        .await;
+    assert!(
+        text.contains("psql service=tidegate.example.com-orders\n"),
+        "{text}"
+    );
+    let services = fs::read_to_string(machine.path(".pg_service.conf")).unwrap();
+    assert!(
+        services.starts_with(
+            "[tidegate.example.com-orders]\nhost=orders.db.tidegate.example.com\nhostaddr=127.0.0.1\n"
+        ),
+        "{services}"
+    );
+    let env = machine.prints(&["db", "env"]).await;
+    assert!(
+        env.contains("export PGHOST=orders.db.tidegate.example.com\n"),
+        "{env}"
+    );
+    assert!(env.contains("export PGUSER=reader\n"), "{env}");
+    let json: serde_json::Value =
+        serde_json::from_str(&machine.prints(&["db", "env", "--format=json"]).await).unwrap();
+    assert_eq!(json["PGSSLMODE"], "verify-full");
+    assert_eq!(json["PGHOSTADDR"], "127.0.0.1");
+    let key = PathBuf::from(json["PGSSLKEY"].as_str().unwrap());
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(machine.prints(&["db", "ls"]).await.contains("> orders"));
+
+    machine.prints(&["db", "logout", "orders"]).await;
+    assert!(!key.exists());
+    let services = fs::read_to_string(machine.path(".pg_service.conf")).unwrap();
+    assert_eq!(services, "");
+    let (code, errors) = machine.fails(&["db", "env"]).await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("tg db login NAME"), "{errors}");
+}
+
+#[tokio::test]
+async fn several_database_users_have_to_be_chosen_from() {
+    let machine = Machine::new().await;
+    {
+        let mut state = machine.fake.state();
+        state
+            .passwords
+            .insert("alice".to_owned(), "secret".to_owned());
+        state.db_users = vec!["writer".to_owned(), "reader".to_owned()];
+    }
+    machine.login(&[&machine.pin()]).await;
+    let (code, errors) = machine.fails(&["db", "connect", "orders"]).await;
+    assert_eq!(code, 2);
+    assert!(errors.contains("You may use: reader, writer"), "{errors}");
+}
+
+#[tokio::test]
+async fn an_expired_login_says_to_log_in_again() {
+    let machine = Machine::new().await;
+    {
+        let mut state = machine.fake.state();
+        state
+            .passwords
+            .insert("alice".to_owned(), "secret".to_owned());
+        state.ttl = Duration::ZERO;
+    }
+    errors_of(machine.login_output(&[&machine.pin()], "secret").await);
+    for arguments in [&["db", "ls"][..], &["status"], &["db", "connect", "orders"]] {
+        let (code, errors) = machine.fails(arguments).await;
+        assert_eq!(code, 1);
+        assert!(errors.contains("expired at"), "{errors}");
+        assert!(errors.contains("tg login --proxy=127.0.0.1:"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_removes_what_could_be_misused() {
+    let machine = Machine::logged_in().await;
+    machine
+        .prints(&["db", "login", "--db-user=reader", "orders"])
+        .await;
+    machine.prints(&["logout"]).await;
+    let left: Vec<String> = walk(machine.path(".tidegate"));
+    assert!(left.iter().all(|path| !path.ends_with(".key")), "{left:?}");
+    assert_eq!(
+        machine.prints(&["logout"]).await,
+        "You were not logged in.\n"
+    );
+    let (code, errors) = machine.fails(&["db", "ls"]).await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("not logged in"), "{errors}");
+}
+
+fn walk(dir: PathBuf) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(path));
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_away_is_told_from_a_wrong_one() {
+    let machine = Machine::new().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let proxy = format!("--proxy={nobody}");
+    let file = machine.path("password");
+    fs::write(&file, "secret\n").unwrap();
+    let file = format!("--password-file={}", file.display());
+    let (code, errors) = machine
+        .fails(&["login", &proxy, "--user=alice", &machine.pin(), &file])
+        .await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("cannot be reached"), "{errors}");
+    assert!(errors.contains("refused"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_cluster_refuses_says_to_log_in_again() {
+    let machine = Machine::logged_in().await;
+    machine.fake.state().refuses_people = true;
+    let (code, errors) = machine.fails(&["db", "ls"]).await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("closed the connection"), "{errors}");
+    assert!(errors.contains("log in again with `tg login`"), "{errors}");
+}

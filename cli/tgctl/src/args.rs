@@ -1,0 +1,311 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use tidegate_console::{Format, when};
+
+use crate::resources::Reference;
+
+const EXAMPLES: &str = "\
+Examples:
+  tgctl status
+  tgctl users add --roles=access --db-users=reader --db-names='*' alice
+  tgctl tokens add --type=db --ttl=1h --format=text > /tmp/token
+  tgctl db ls env=prod
+  tgctl get db_server/orders --format=json
+  tgctl create -f orders.yaml
+
+On an auth host run it as root or as the service's user. Elsewhere, log in first with `tg login`.";
+
+/// Administers a Tidegate cluster.
+#[derive(Debug, Parser)]
+#[command(name = "tgctl", version, after_help = EXAMPLES, infer_subcommands = false)]
+pub(crate) struct Tgctl {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which auth service is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// The auth host's configuration file, to find its data directory.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "data_dir",
+        help_heading = "Which cluster"
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// The auth host's data directory, which holds its local socket [default: /var/lib/tidegate].
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Which cluster"
+    )]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What happened in the cluster.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Create databases and roles from a file.
+    Create(CreateArgs),
+    /// Databases and who serves them.
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Print resources in full.
+    Get(GetArgs),
+    /// Remove a resource.
+    Rm(RmArgs),
+    /// The cluster's name, version and CA pin.
+    #[command(
+        after_help = "Examples:\n  tgctl status\n  tgctl status --format=json | jq .databases"
+    )]
+    Status(FormatArgs),
+    /// Join tokens for services.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// People who may log in.
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// Print the program's version.
+    #[command(after_help = "Examples:\n  tgctl version")]
+    Version,
+}
+
+/// How results are written.
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List events, the newest last.
+    #[command(
+        after_help = "Examples:\n  tgctl audit ls\n  tgctl audit ls --event=db.session.start --user=alice\n  tgctl audit ls --limit=1000 --format=json | jq '.[].db_service'"
+    )]
+    Ls(AuditLsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditLsArgs {
+    /// Only this event, such as `db.session.start`.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) event: String,
+    /// Only events of this user.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) user: String,
+    /// At most this many, the newest.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub(crate) limit: i32,
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, role."
+)]
+pub(crate) struct CreateArgs {
+    /// Replace resources that exist already.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// A YAML or JSON file; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// List which agent serves which database.
+    #[command(
+        after_help = "Examples:\n  tgctl db ls\n  tgctl db ls env=prod,region=us-east-1\n  tgctl db ls --search=orders -v\n  tgctl db ls --format=json | jq -r '.[].metadata.name'\n\nDatabases that no agent serves are not in this list: see `tgctl get db`."
+    )]
+    Ls(DbLsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DbLsArgs {
+    /// Only databases with these labels: `key=value,other=value`.
+    #[arg(value_name = "LABELS")]
+    pub(crate) labels: Option<String>,
+    /// Only databases whose name, description or labels hold all these words.
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    pub(crate) search: Vec<String>,
+    /// All labels, the health and the role that each agent assumes.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n\nKinds: db, db_server, role, user, token. A database may be named by a prefix that only it has."
+)]
+pub(crate) struct GetArgs {
+    /// What to print.
+    #[arg(value_name = "KIND[/NAME]")]
+    pub(crate) resource: Reference,
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t = Format::Yaml)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm token/0a1b2c3d\n\nNames must be exact. Kinds: db, role, user, token."
+)]
+pub(crate) struct RmArgs {
+    /// What to remove.
+    #[arg(value_name = "KIND/NAME")]
+    pub(crate) resource: Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Create a join token and print its secret, which is shown nowhere else.
+    #[command(
+        after_help = "Examples:\n  tgctl tokens add --type=db --format=text > /tmp/token\n  tgctl tokens add --type=db,discovery --ttl=30m\n  tgctl tokens add --type=proxy --format=json | jq -r .token"
+    )]
+    Add(TokensAddArgs),
+    /// List tokens, never their secrets.
+    #[command(after_help = "Examples:\n  tgctl tokens ls\n  tgctl tokens ls --format=json")]
+    Ls(FormatArgs),
+    /// Remove a token: nothing more joins with it. What joined stays.
+    #[command(after_help = "Examples:\n  tgctl tokens rm 0a1b2c3d")]
+    Rm(TokensRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokensAddArgs {
+    /// What may join with it: `db`, `discovery`, `proxy`.
+    #[arg(
+        long = "type",
+        value_name = "TYPES",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub(crate) types: Vec<String>,
+    /// How long it can be used [default: 1h].
+    #[arg(long, value_parser = when::parse_span)]
+    pub(crate) ttl: Option<Duration>,
+    /// How the result is written; text is the secret alone.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokensRmArgs {
+    /// The id that `tokens ls` shows, or the secret.
+    pub(crate) token: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Create a user, and a one-time token to set a password with.
+    #[command(
+        after_help = "Examples:\n  tgctl users add --roles=access --db-users='*' --db-names='*' alice\n  tgctl users add --roles=access --db-users=reader --db-names=dev,prod --ttl=24h bob\n  tgctl users add --roles=editor carol        # an administrator"
+    )]
+    Add(UsersAddArgs),
+    /// List users.
+    #[command(after_help = "Examples:\n  tgctl users ls\n  tgctl users ls --format=json")]
+    Ls(FormatArgs),
+    /// Remove users. Certificates that they hold work until they end.
+    #[command(after_help = "Examples:\n  tgctl users rm alice\n  tgctl users rm alice,bob")]
+    Rm(UsersRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersAddArgs {
+    /// The person's name.
+    pub(crate) name: String,
+    /// Roles to give: `access` to use databases, `editor` to administer.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub(crate) roles: Vec<String>,
+    /// Database users that the person may be; `*` is any.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) db_users: Vec<String>,
+    /// Logical databases that the person may open; `*` is any.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) db_names: Vec<String>,
+    /// How long the sign-up token can be used [default: 1h].
+    #[arg(long, value_parser = when::parse_span)]
+    pub(crate) ttl: Option<Duration>,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersRmArgs {
+    /// Names, with commas between.
+    #[arg(value_delimiter = ',', required = true)]
+    pub(crate) users: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Tgctl::command().debug_assert();
+    }
+
+    #[test]
+    fn every_commands_help_has_examples() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands() {
+                if sub.has_subcommands() {
+                    check(sub);
+                } else {
+                    let help = sub.clone().render_long_help().to_string();
+                    assert!(help.contains("Examples:"), "{}", sub.get_name());
+                }
+            }
+        }
+        check(&Tgctl::command());
+    }
+
+    #[test]
+    fn the_guides_commands_are_understood() {
+        for line in [
+            r"tgctl users add --roles=access --db-users=* --db-names=* alice",
+            r"tgctl users add --roles=access,requester --db-users=* --db-names=* alice",
+            r"tgctl tokens add --type=db --format=text",
+            r"tgctl get db_server/postgres-instance-1 --format json",
+            r"tgctl status",
+            r"tgctl create -f db.yaml",
+            r"tgctl -c /etc/teleport.yaml db ls",
+        ] {
+            let parsed = Tgctl::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `tgctl create`: databases and roles from a file.
+//!
+//! A file is read and checked whole before anything is sent: one wrong document and nothing is created.
+
+mod role;
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use tidegate_console::{Failure, client::Client, output, rpc};
+use tidegate_core::{Database, Role};
+use tidegate_proto::v1::{
+    self, CreateDatabaseRequest, DeleteDatabaseRequest, ListRolesRequest, UpsertRoleRequest,
+};
+use tidegate_service::settings::resource;
+use tonic::Code;
+
+use crate::args::CreateArgs;
+
+/// Largest file of resources.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What a document asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wanted {
+    Database(Box<Database>),
+    Role(Box<Role>),
+}
+
+/// Reads and checks a file, or standard input.
+pub(crate) fn read(args: &CreateArgs) -> Result<Vec<Wanted>, Failure> {
+    let text = read_text(&args.file)?;
+    let wanted = parse(&text, &args.file)?;
+    if wanted.is_empty() {
+        return Err(Failure::new(format!(
+            "{} holds no resource",
+            args.file.display()
+        )));
+    }
+    Ok(wanted)
+}
+
+fn read_text(file: &Path) -> Result<String, Failure> {
+    let unreadable =
+        |error: io::Error| Failure::new(format!("cannot read {}: {error}", file.display()));
+    let input: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(fs::File::open(file).map_err(unreadable)?)
+    };
+    let mut text = String::new();
+    input
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::new(format!(
+            "{} is larger than {FILE_BYTES_MAX} bytes",
+            file.display()
+        )));
+    }
+    Ok(text)
+}
+
+fn parse(text: &str, file: &Path) -> Result<Vec<Wanted>, Failure> {
+    let mut wanted = Vec::new();
+    for document in documents(text) {
+        if role::is_role(&document) {
+            let roles = role::parse(&document)
+                .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+            wanted.extend(roles.into_iter().map(|role| Wanted::Role(Box::new(role))));
+            continue;
+        }
+        let resources = resource::parse_resources(&document)
+            .map_err(|error| Failure::new(error.in_file(file)))?;
+        for resource in resources {
+            match resource {
+                resource::Resource::Database(database) => {
+                    wanted.push(Wanted::Database(Box::new(database)));
+                }
+                other => {
+                    return Err(Failure::new(format!(
+                        "{}: this program cannot create {other:?}",
+                        file.display()
+                    )));
+                }
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// The documents of a file, each with as many empty lines before it as keep its line numbers right.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for (number, line) in text.lines().enumerate() {
+        if line == "---" || line.starts_with("--- ") {
+            documents.push("\n".repeat(number));
+        }
+        if let Some(document) = documents.last_mut() {
+            let content = line.strip_prefix("---").filter(|_| line.len() == 3);
+            document.push_str(content.unwrap_or(line));
+            document.push('\n');
+        }
+    }
+    documents.retain(|document| !document.trim().is_empty());
+    documents
+}
+
+/// Creates what was read, in its order; stops at the first that cannot be.
+pub(crate) async fn create(
+    client: &Client,
+    wanted: Vec<Wanted>,
+    replace: bool,
+) -> Result<(), Failure> {
+    for one in wanted {
+        match one {
+            Wanted::Database(database) => create_database(client, *database, replace).await?,
+            Wanted::Role(role) => create_role(client, *role, replace).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn create_database(
+    client: &Client,
+    database: Database,
+    replace: bool,
+) -> Result<(), Failure> {
+    let name = database.name.to_string();
+    let doing = format!("create database `{name}`");
+    let request = CreateDatabaseRequest {
+        database: Some(database.into()),
+    };
+    let mut inventory = client.inventory();
+    match inventory.create_database(request.clone()).await {
+        Ok(_) => {}
+        Err(status) if status.code() == Code::AlreadyExists && replace => {
+            let old = DeleteDatabaseRequest { name: name.clone() };
+            let _: v1::DeleteDatabaseResponse = rpc::call(
+                &format!("replace database `{name}`"),
+                inventory.delete_database(old),
+            )
+            .await?;
+            rpc::call(&doing, inventory.create_database(request)).await?;
+        }
+        Err(status) => return Err(exists_hint(rpc::failure(&doing, &status), status.code())),
+    }
+    output::print(&format!("Database \"{name}\" has been created.\n"))
+}
+
+async fn create_role(client: &Client, role: Role, replace: bool) -> Result<(), Failure> {
+    let name = role.name.clone();
+    let mut access = client.access();
+    if !replace {
+        let listed = rpc::call("list roles", access.list_roles(ListRolesRequest {})).await?;
+        if listed.roles.iter().any(|role| role.name == name) {
+            let failure = Failure::new(format!("there is a role `{name}` already"));
+            return Err(exists_hint(failure, Code::AlreadyExists));
+        }
+    }
+    let request = UpsertRoleRequest {
+        role: Some(role.into()),
+    };
+    rpc::call(
+        &format!("create role `{name}`"),
+        access.upsert_role(request),
+    )
+    .await?;
+    output::print(&format!("Role \"{name}\" has been created.\n"))
+}
+
+fn exists_hint(failure: Failure, code: Code) -> Failure {
+    if code == Code::AlreadyExists {
+        failure.hint("`tgctl create -f FILE` replaces what is there")
+    } else {
+        failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DB: &str = "\
+kind: db
+version: v3
+metadata:
+  name: rds-postgres
+spec:
+  protocol: postgres
+  uri: rds-postgres.abcdef012345.us-west-1.rds.amazonaws.com:5432
+";
+
+    const ROLE: &str = "\
+kind: role
+version: v7
+metadata:
+  name: analyst
+spec:
+  allow:
+    db_labels:
+      env: [dev, stage]
+    db_users: [reader]
+    db_names: ['*']
+";
+
+    fn parsed(text: &str) -> Result<Vec<Wanted>, String> {
+        parse(text, Path::new("f.yaml")).map_err(|failure| failure.message().to_owned())
+    }
+
+    #[test]
+    fn databases_and_roles_may_share_a_file() {
+        let wanted = parsed(&format!("{DB}---\n{ROLE}--- # the end\n")).unwrap();
+        let [Wanted::Database(database), Wanted::Role(role)] = wanted.as_slice() else {
+            panic!("{wanted:?}");
+        };
+        assert_eq!(database.name.as_str(), "rds-postgres");
+        assert_eq!(role.name, "analyst");
+        assert_eq!(role.allow.db_users, ["reader"]);
+        assert_eq!(role.allow.db_labels.written()["env"], ["dev", "stage"]);
+    }
+
+    #[test]
+    fn a_wrong_document_is_told_with_its_line_in_the_file() {
+        let problem =
+            parsed(&format!("{DB}---\nkind: db\nversion: v3\nmetadata: {{}}\n")).unwrap_err();
+        assert!(problem.starts_with("f.yaml:9:"), "{problem}");
+        let problem = parsed(&format!("{DB}---\n{ROLE}    logins: [root]\n")).unwrap_err();
+        assert!(
+            problem.contains("logins") && problem.contains("19"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn what_get_prints_can_be_given_back() {
+        let role = Role::builtin().into_iter().next().unwrap();
+        let printed = output::yaml(&tidegate_console::resource::Role::from(
+            &role.clone().into(),
+        ))
+        .unwrap();
+        assert_eq!(parsed(&printed), Ok(vec![Wanted::Role(Box::new(role))]));
+
+        let database = parsed(DB).unwrap();
+        let [Wanted::Database(given)] = database.as_slice() else {
+            panic!("{database:?}");
+        };
+        let message = v1::Database::from((**given).clone());
+        let printed = output::yaml(&tidegate_console::resource::Database::from(&message)).unwrap();
+        assert_eq!(parsed(&printed), Ok(database));
+    }
+}

@@ -1,0 +1,67 @@
+//! `tgctl db`: which agent serves which database.
+
+use tidegate_console::{
+    Failure, Format, Output, Table,
+    client::Client,
+    inventory::{self, Query},
+    labels, output, resource,
+};
+use tidegate_core::Labels;
+
+use crate::args::DbLsArgs;
+
+pub(crate) async fn ls(client: &Client, args: DbLsArgs) -> Result<(), Failure> {
+    let query = Query {
+        selector: args.labels.as_deref().map(labels::filter).transpose()?,
+        search: args.search,
+    };
+    let servers = inventory::servers(&mut client.inventory(), &query, "").await?;
+    let servers: Vec<resource::DatabaseServer> =
+        servers.iter().map(resource::DatabaseServer::from).collect();
+    Output::new(args.format).list(&servers, || table(&servers, args.verbose))?;
+    if servers.is_empty() && args.format == Format::Text {
+        output::remark("No agent serves such a database. `tgctl get db` lists what is registered.");
+    }
+    Ok(())
+}
+
+/// One row a database server.
+pub(crate) fn table(servers: &[resource::DatabaseServer], verbose: bool) -> Table {
+    let mut columns = vec!["Host", "Name", "Protocol", "URI"];
+    if verbose {
+        columns.extend(["Health", "Role", "Role Source"]);
+    }
+    columns.extend(["Labels", "Version"]);
+    let mut table = Table::new(columns);
+    if !verbose {
+        table = table.shrinking("Labels");
+    }
+    for server in servers {
+        let database = &server.spec.database;
+        let mut row = vec![
+            server.spec.hostname.clone(),
+            database.metadata.name.clone(),
+            database.spec.protocol.clone(),
+            database.spec.uri.clone(),
+        ];
+        if let (true, Some(status)) = (verbose, &server.status) {
+            row.extend([
+                status.target_health.status.clone(),
+                status.effective_role_arn.clone(),
+                status.role_source.to_owned(),
+            ]);
+        }
+        row.extend([
+            labels_text(&database.metadata, verbose),
+            server.spec.version.clone(),
+        ]);
+        table.row(row);
+    }
+    table
+}
+
+/// The labels of a resource in one cell.
+pub(crate) fn labels_text(metadata: &resource::Metadata, all: bool) -> String {
+    let labels: Labels = metadata.labels.clone().into_iter().collect();
+    labels::text(&labels, all)
+}

@@ -1,0 +1,166 @@
+//! `tgctl users`: who may log in.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+use tidegate_console::{
+    Failure, Format, Output, Table, client::Client, output, resource, rpc, shell, table::visible,
+    when,
+};
+use tidegate_core::access::{TRAIT_DB_NAMES, TRAIT_DB_USERS};
+use tidegate_proto::{
+    convert,
+    v1::{
+        self, CreateUserRequest, DeleteUserRequest, GetClusterStatusRequest, ListProxiesRequest,
+        ListUsersRequest,
+    },
+};
+
+use crate::args::UsersAddArgs;
+
+/// Stands for the proxy in the command to redeem a token, when none is up.
+const PROXY_UNKNOWN: &str = "PROXY_HOST:3080";
+
+/// A new user, and how to sign up.
+#[derive(Serialize)]
+struct Added {
+    user: resource::User,
+    signup_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<jiff::Timestamp>,
+    /// What the person types.
+    command: String,
+}
+
+pub(crate) async fn add(client: &Client, args: UsersAddArgs) -> Result<(), Failure> {
+    let request = CreateUserRequest {
+        user: Some(v1::User {
+            name: args.name.clone(),
+            roles: args.roles,
+            traits: traits(args.db_users, args.db_names),
+            ..v1::User::default()
+        }),
+        ttl: args.ttl.map(duration),
+    };
+    let doing = format!("create user `{}`", args.name);
+    let created = rpc::call(&doing, client.access().create_user(request)).await?;
+    let user = created.user.unwrap_or_default();
+    let added = Added {
+        command: login_command(client, &user.name, &created.signup_token).await,
+        user: resource::User::from(&user),
+        signup_token: created.signup_token,
+        expires: created
+            .expires_at
+            .as_ref()
+            .and_then(|at| convert::instant(at).ok()),
+    };
+    Output::new(args.format).value(&added, || text(&added))
+}
+
+fn text(added: &Added) -> String {
+    let until = added
+        .expires
+        .map(|at| format!(" and works until {}", when::utc(at)))
+        .unwrap_or_default();
+    format!(
+        "User \"{}\" has been created and has no password yet.\n\
+         \n\
+         Sign-up token: {}\n\
+         It can be used once{until}. To set a password and log in, the person runs:\n\
+         \n    {}\n",
+        visible(&added.user.metadata.name),
+        added.signup_token,
+        added.command,
+    )
+}
+
+/// The command that redeems a sign-up token. What cannot be asked for is left for the administrator to fill in: the
+/// user is created by now, and the token would be lost with a failure.
+async fn login_command(client: &Client, user: &str, token: &str) -> String {
+    let proxies = rpc::call(
+        "list proxies",
+        client.inventory().list_proxies(ListProxiesRequest {}),
+    )
+    .await;
+    let proxy = proxies
+        .ok()
+        .and_then(|listed| listed.proxies.into_iter().next())
+        .map(|proxy| proxy.public_addr)
+        .filter(|addr| !addr.is_empty())
+        .unwrap_or_else(|| PROXY_UNKNOWN.to_owned());
+    let status = rpc::call(
+        "get the cluster's status",
+        client
+            .access()
+            .get_cluster_status(GetClusterStatusRequest {}),
+    )
+    .await;
+    let pins = status.map(|status| status.ca_pins).unwrap_or_default();
+    let mut words = vec![
+        "tg".to_owned(),
+        "login".to_owned(),
+        format!("--proxy={proxy}"),
+        format!("--user={user}"),
+    ];
+    words.extend(pins.iter().map(|pin| format!("--ca-pin={pin}")));
+    words.push(format!("--token={token}"));
+    let words: Vec<String> = words.iter().map(|word| shell::quote(word)).collect();
+    words.join(" ")
+}
+
+fn traits(db_users: Vec<String>, db_names: Vec<String>) -> BTreeMap<String, v1::LabelValues> {
+    [(TRAIT_DB_USERS, db_users), (TRAIT_DB_NAMES, db_names)]
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(key, values)| (key.to_owned(), v1::LabelValues { values }))
+        .collect()
+}
+
+/// A length of time for the wire.
+pub(crate) fn duration(length: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}
+
+pub(crate) async fn ls(client: &Client, format: Format) -> Result<(), Failure> {
+    let users = list(client).await?;
+    Output::new(format).list(&users, || table(&users))
+}
+
+pub(crate) async fn list(client: &Client) -> Result<Vec<resource::User>, Failure> {
+    let listed = rpc::call(
+        "list users",
+        client.access().list_users(ListUsersRequest {}),
+    )
+    .await?;
+    Ok(listed.users.iter().map(resource::User::from).collect())
+}
+
+pub(crate) fn table(users: &[resource::User]) -> Table {
+    let mut table = Table::new(["User", "Roles", "DB Users", "DB Names", "Signed Up"]);
+    for user in users {
+        let values = |key: &str| user.spec.traits.get(key).map(|all| all.join(","));
+        let signed_up = user.status.as_ref().is_some_and(|status| status.signed_up);
+        table.row([
+            user.metadata.name.as_str(),
+            &user.spec.roles.join(","),
+            &values(TRAIT_DB_USERS).unwrap_or_default(),
+            &values(TRAIT_DB_NAMES).unwrap_or_default(),
+            if signed_up { "yes" } else { "no" },
+        ]);
+    }
+    table
+}
+
+pub(crate) async fn rm(client: &Client, names: &[String]) -> Result<(), Failure> {
+    for name in names {
+        let request = DeleteUserRequest { name: name.clone() };
+        let doing = format!("remove user `{name}`");
+        let _: v1::DeleteUserResponse =
+            rpc::call(&doing, client.access().delete_user(request)).await?;
+        output::print(&format!("User \"{}\" has been removed.\n", visible(name)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,435 @@
+//! The program as administrators run it, against a control plane in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fake;
+
+use std::{fs, process::Output};
+
+use fake::Fake;
+use tempfile::TempDir;
+use tidegate_core::Role;
+use tidegate_proto::v1;
+use tokio::process::Command;
+
+struct Cluster {
+    fake: Fake,
+    dir: TempDir,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake::default();
+        {
+            let mut state = fake.state();
+            for (name, env) in [
+                ("orders-redshift-us-east-1-111122223333", "prod"),
+                ("orders-redshift-us-west-2-111122223333", "prod"),
+                ("users-redshift-us-east-1-111122223333", "dev"),
+            ] {
+                state.databases.insert(name.to_owned(), database(name, env));
+            }
+            let prod = database("orders-redshift-us-east-1-111122223333", "prod");
+            let dev = database("users-redshift-us-east-1-111122223333", "dev");
+            state.servers = vec![
+                server("ip-10-0-0-222", &prod),
+                server("ip-10-0-0-111", &prod),
+                server("ip-10-0-0-111", &dev),
+            ];
+            for role in Role::builtin() {
+                state.roles.insert(role.name.clone(), role.into());
+            }
+        }
+        fake.serve(dir.path());
+        Self { fake, dir }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_tgctl"))
+            .arg("--data-dir")
+            .arg(self.dir.path())
+            .args(arguments)
+            .env("TIDEGATE_HOME", self.dir.path().join("home"))
+            .output()
+            .await
+            .unwrap()
+    }
+
+    /// Standard output of a command that succeeds and says nothing else.
+    async fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        assert_eq!(errors, "", "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Exit code and standard error of a command that fails and prints no result.
+    async fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments).await;
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+}
+
+fn database(name: &str, env: &str) -> v1::Database {
+    v1::Database {
+        name: name.to_owned(),
+        description: "Redshift cluster".to_owned(),
+        labels: [
+            ("env".to_owned(), env.to_owned()),
+            ("tidegate.dev/origin".to_owned(), "cloud".to_owned()),
+        ]
+        .into(),
+        origin: v1::Origin::Cloud.into(),
+        protocol: "postgres".to_owned(),
+        uri: "c.abc.redshift.amazonaws.com:5439".to_owned(),
+        kind: "redshift".to_owned(),
+        discovered_name: name.split('-').next().unwrap().to_owned(),
+        revision: 3,
+        ..v1::Database::default()
+    }
+}
+
+fn server(hostname: &str, database: &v1::Database) -> v1::DatabaseServer {
+    v1::DatabaseServer {
+        host_id: format!("id-of-{hostname}"),
+        hostname: hostname.to_owned(),
+        version: "0.1.0".to_owned(),
+        database: Some(database.clone()),
+        effective_role: Some(v1::AssumeRole {
+            role_arn: "arn:aws:iam::111122223333:role/access".to_owned(),
+            external_id: String::new(),
+        }),
+        role_source: v1::RoleSource::Override.into(),
+        target_health: Some(v1::TargetHealth {
+            status: "healthy".to_owned(),
+            ..v1::TargetHealth::default()
+        }),
+        revision: 4,
+    }
+}
+
+#[tokio::test]
+async fn status_is_the_guides() {
+    let cluster = Cluster::new();
+    assert_eq!(
+        cluster.prints(&["status"]).await,
+        format!(
+            "Cluster  tidegate.example.com\nVersion  0.1.0\nCA pin   sha256:{}\n",
+            "ab".repeat(32)
+        )
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&cluster.prints(&["status", "--format=json"]).await).unwrap();
+    assert_eq!(json["databases"], 3);
+}
+
+#[tokio::test]
+async fn database_servers_are_listed_by_host_then_name() {
+    let cluster = Cluster::new();
+    assert_eq!(
+        cluster.prints(&["db", "ls"]).await,
+        "\
+Host           Name                                    Protocol  URI                                Labels    Version
+-------------  --------------------------------------  --------  ---------------------------------  --------  -------
+ip-10-0-0-111  orders-redshift-us-east-1-111122223333  postgres  c.abc.redshift.amazonaws.com:5439  env=prod  0.1.0
+ip-10-0-0-111  users-redshift-us-east-1-111122223333   postgres  c.abc.redshift.amazonaws.com:5439  env=dev   0.1.0
+ip-10-0-0-222  orders-redshift-us-east-1-111122223333  postgres  c.abc.redshift.amazonaws.com:5439  env=prod  0.1.0
+"
+    );
+    let dev = cluster.prints(&["db", "ls", "env=dev"]).await;
+    assert_eq!(dev.lines().count(), 3, "{dev}");
+    let found = cluster.prints(&["db", "ls", "--search=users", "-v"]).await;
+    assert!(found.contains("role/access  override"), "{found}");
+}
+
+#[tokio::test]
+async fn the_guides_question_about_health_is_answered() {
+    let cluster = Cluster::new();
+    let name = "db_server/orders-redshift-us-east-1-111122223333";
+    let text = cluster.prints(&["get", name, "--format", "json"]).await;
+    let servers: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let hosts: Vec<&str> = servers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|server| server["spec"]["hostname"].as_str().unwrap())
+        .collect();
+    assert_eq!(hosts, ["ip-10-0-0-111", "ip-10-0-0-222"]);
+    assert_eq!(servers[0]["status"]["target_health"]["status"], "healthy");
+    assert_eq!(
+        servers[0]["status"]["effective_role_arn"],
+        "arn:aws:iam::111122223333:role/access"
+    );
+}
+
+#[tokio::test]
+async fn databases_are_found_by_undecorated_name_and_prefix_and_never_guessed() {
+    let cluster = Cluster::new();
+    let users = cluster.prints(&["get", "db/users"]).await;
+    assert!(
+        users.contains("  name: users-redshift-us-east-1-111122223333\n"),
+        "{users}"
+    );
+    let west = cluster.prints(&["get", "db/orders-redshift-us-w"]).await;
+    assert!(west.contains("us-west-2"), "{west}");
+    let (code, errors) = cluster.fails(&["get", "db/orders"]).await;
+    assert_eq!(code, 1);
+    assert_eq!(
+        errors,
+        "\
+ERROR: `orders` fits 2 databases
+  hint: name one of them:
+    orders-redshift-us-east-1-111122223333
+    orders-redshift-us-west-2-111122223333
+"
+    );
+}
+
+#[tokio::test]
+async fn a_listing_is_read_to_its_last_page() {
+    let cluster = Cluster::new();
+    let text = cluster.prints(&["get", "db", "--format=json"]).await;
+    let databases: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(databases.as_array().unwrap().len(), 3);
+    let yaml = cluster.prints(&["get", "db"]).await;
+    assert_eq!(yaml.matches("kind: db\n").count(), 3);
+    assert_eq!(yaml.matches("---\n").count(), 2);
+}
+
+#[tokio::test]
+async fn a_new_user_comes_with_the_command_to_sign_up() {
+    let cluster = Cluster::new();
+    cluster.fake.state().proxies = vec![v1::Proxy {
+        public_addr: "proxy.example.com:3080".to_owned(),
+        ..v1::Proxy::default()
+    }];
+    let add = [
+        "users",
+        "add",
+        "--roles=access,requester",
+        "--db-users=*",
+        "--db-names=*",
+        "alice",
+    ];
+    let text = cluster.prints(&add).await;
+    let command = format!(
+        "\n    tg login --proxy=proxy.example.com:3080 --user=alice --ca-pin=sha256:{} \
+         --token=0123456789abcdef0123456789abcdef\n",
+        "ab".repeat(32)
+    );
+    assert!(text.ends_with(&command), "{text}");
+    assert_eq!(
+        cluster.prints(&["users", "ls"]).await,
+        "\
+User   Roles             DB Users  DB Names  Signed Up
+-----  ----------------  --------  --------  ---------
+alice  access,requester  *         *         no
+"
+    );
+    assert_eq!(
+        cluster.prints(&["users", "rm", "alice"]).await,
+        "User \"alice\" has been removed.\n"
+    );
+    let (code, errors) = cluster.fails(&["users", "rm", "alice"]).await;
+    assert_eq!(
+        (code, errors.as_str()),
+        (
+            1,
+            "ERROR: could not remove user `alice`: there is no user `alice`\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_token_prints_alone_and_is_never_listed() {
+    let cluster = Cluster::new();
+    let add = [
+        "tokens",
+        "add",
+        "--type=db,Discovery",
+        "--ttl=2h",
+        "--format=text",
+    ];
+    assert_eq!(cluster.prints(&add).await, "abcd123\n");
+    assert_eq!(
+        cluster.prints(&["tokens", "ls"]).await,
+        "\
+Token     Type          Expiry Time (UTC)
+--------  ------------  -----------------------
+0a1b2c3d  db,discovery  1970-01-01 02:00:00 UTC
+"
+    );
+    cluster.prints(&["tokens", "rm", "0a1b2c3d"]).await;
+    assert!(cluster.fake.state().tokens.is_empty());
+    let json = cluster
+        .prints(&["tokens", "add", "--type=proxy", "--format=json"])
+        .await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["token"], "abcd123");
+    assert_eq!(json["types"][0], "proxy");
+}
+
+#[tokio::test]
+async fn resources_are_created_from_a_file_and_replaced_only_on_demand() {
+    let cluster = Cluster::new();
+    let file = cluster.dir.path().join("resources.yaml");
+    let text = "\
+kind: db
+version: v3
+metadata: {name: pg, labels: {env: dev}}
+spec: {protocol: postgres, uri: 'pg.internal:5432'}
+---
+kind: role
+version: v7
+metadata: {name: analyst}
+spec: {allow: {db_labels: {env: dev}, db_users: [reader], db_names: ['*']}}
+";
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        cluster.prints(&["create", file]).await,
+        "Database \"pg\" has been created.\nRole \"analyst\" has been created.\n"
+    );
+    assert_eq!(
+        cluster.fake.state().roles["analyst"]
+            .allow
+            .as_ref()
+            .unwrap()
+            .db_users,
+        ["reader"]
+    );
+    let (code, errors) = cluster.fails(&["create", file]).await;
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("already\n  hint: `tgctl create -f"),
+        "{errors}"
+    );
+    cluster.prints(&["create", "-f", file]).await;
+    cluster.prints(&["rm", "db/pg"]).await;
+    assert!(!cluster.fake.state().databases.contains_key("pg"));
+}
+
+#[tokio::test]
+async fn a_wrong_file_creates_nothing() {
+    let cluster = Cluster::new();
+    let file = cluster.dir.path().join("resources.yaml");
+    let text = "\
+kind: db
+version: v3
+metadata: {name: pg}
+spec: {protocol: postgres, uri: 'pg.internal:5432'}
+---
+kind: db
+version: v3
+metadata: {name: pg2}
+spec: {protocol: oracle, uri: 'pg.internal:5432'}
+";
+    fs::write(&file, text).unwrap();
+    let (code, errors) = cluster.fails(&["create", file.to_str().unwrap()]).await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("resources.yaml:9:"), "{errors}");
+    assert!(!cluster.fake.state().databases.contains_key("pg"));
+}
+
+#[tokio::test]
+async fn events_are_listed_by_name_and_user() {
+    let cluster = Cluster::new();
+    let event = |name: &str, user: &str| v1::AuditEvent {
+        event: name.to_owned(),
+        user: user.to_owned(),
+        code: "TDB00I".to_owned(),
+        success: true,
+        ..v1::AuditEvent::default()
+    };
+    cluster.fake.state().events = vec![
+        event("db.session.start", "alice"),
+        event("db.session.end", "alice"),
+        event("db.session.start", "bob"),
+    ];
+    let arguments = ["audit", "ls", "--event=db.session.start", "--user=bob"];
+    let text = cluster.prints(&arguments).await;
+    assert_eq!(text.lines().count(), 3, "{text}");
+    let all = cluster.prints(&["audit", "ls", "--format=json"]).await;
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    assert_eq!(all[1]["event"], "db.session.end");
+}
+
+#[tokio::test]
+async fn failures_are_one_line_and_a_hint_with_their_exit_codes() {
+    let cluster = Cluster::new();
+    let (code, errors) = cluster.fails(&["rm", "role/access"]).await;
+    assert_eq!(code, 1);
+    assert!(
+        errors.starts_with(
+            "ERROR: could not remove role `access`: role `access` is built in\n  hint: "
+        ),
+        "{errors}"
+    );
+    assert_eq!(cluster.fails(&["get", "node"]).await.0, 2);
+    assert_eq!(cluster.fails(&["db", "ls", "env"]).await.0, 2);
+    assert_eq!(cluster.fails(&["tokens", "add"]).await.0, 2);
+}
+
+#[tokio::test]
+async fn without_a_cluster_both_ways_to_one_are_named() {
+    if std::path::Path::new("/var/lib/tidegate/auth.sock").exists() {
+        return; // this machine is an auth host: there is a cluster
+    }
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tgctl"))
+        .arg("status")
+        .env("TIDEGATE_HOME", home.path())
+        .output()
+        .await
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("/var/lib/tidegate/auth.sock"), "{errors}");
+    assert!(errors.contains("not logged in"), "{errors}");
+    assert!(errors.contains("tg login --proxy=HOST"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_error() {
+    let cluster = Cluster::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_tgctl"))
+        .arg("--data-dir")
+        .arg(cluster.dir.path())
+        .args(["get", "db"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap()
+        ),
+        (Some(0), String::new())
+    );
+}
+
+#[tokio::test]
+async fn the_version_needs_no_cluster() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tgctl"))
+        .arg("version")
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("Tidegate v") && text.ends_with("(tgctl)\n"),
+        "{text}"
+    );
+}

@@ -1,0 +1,320 @@
+//! A control plane in memory, on a Unix socket, with just enough behaviour for the commands: it keeps what it is given,
+//! pages its listings, and says no like the real one.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tidegate_core::{Labels, Selector};
+use tidegate_proto::v1::{
+    self,
+    access_service_server::{AccessService, AccessServiceServer},
+    audit_service_server::{AuditService, AuditServiceServer},
+    inventory_service_server::{InventoryService, InventoryServiceServer},
+};
+use tidegate_service::{rpc, tasks::ShutdownToken};
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status, async_trait, service::Routes};
+
+/// Rows on a page, so that three databases already take two.
+const PAGE_SIZE: usize = 2;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// What the control plane knows.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) databases: BTreeMap<String, v1::Database>,
+    pub(crate) servers: Vec<v1::DatabaseServer>,
+    pub(crate) users: BTreeMap<String, v1::User>,
+    pub(crate) roles: BTreeMap<String, v1::Role>,
+    pub(crate) tokens: BTreeMap<String, v1::Token>,
+    pub(crate) proxies: Vec<v1::Proxy>,
+    pub(crate) events: Vec<v1::AuditEvent>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Serves on `<data_dir>/auth.sock` until the test ends.
+    pub(crate) fn serve(&self, data_dir: &Path) {
+        let incoming = rpc::unix_incoming(&data_dir.join("auth.sock")).unwrap();
+        let routes = Routes::new(AccessServiceServer::new(self.clone()))
+            .add_service(InventoryServiceServer::new(self.clone()))
+            .add_service(AuditServiceServer::new(self.clone()));
+        tokio::spawn(rpc::serve(routes, incoming, ShutdownToken::new()));
+    }
+}
+
+fn page<T: Clone>(all: &[T], token: &str) -> (Vec<T>, String) {
+    let start: usize = token.parse().unwrap_or(0);
+    let end = (start + PAGE_SIZE).min(all.len());
+    let next = if end < all.len() {
+        end.to_string()
+    } else {
+        String::new()
+    };
+    (all[start..end].to_vec(), next)
+}
+
+fn fits(database: &v1::Database, selector: &Option<v1::Selector>, search: &[String]) -> bool {
+    let labels: Labels = database.labels.clone().into_iter().collect();
+    let text = format!("{} {:?}", database.name, database.labels);
+    search.iter().all(|word| text.contains(word.as_str()))
+        && selector
+            .clone()
+            .is_none_or(|selector| Selector::try_from(selector).unwrap().matches(&labels))
+}
+
+#[async_trait]
+impl InventoryService for Fake {
+    type WatchDatabasesStream = Empty<Result<v1::WatchDatabasesResponse, Status>>;
+    type WatchDatabaseServersStream = Empty<Result<v1::WatchDatabaseServersResponse, Status>>;
+
+    async fn list_databases(
+        &self,
+        request: Request<v1::ListDatabasesRequest>,
+    ) -> Answer<v1::ListDatabasesResponse> {
+        let request = request.into_inner();
+        let all: Vec<v1::Database> = self
+            .state()
+            .databases
+            .values()
+            .filter(|database| fits(database, &request.selector, &request.search))
+            .cloned()
+            .collect();
+        let (databases, next_page_token) = page(&all, &request.page_token);
+        Ok(Response::new(v1::ListDatabasesResponse {
+            databases,
+            next_page_token,
+            revision: 1,
+        }))
+    }
+
+    async fn get_database(&self, request: Request<v1::GetDatabaseRequest>) -> Answer<v1::Database> {
+        let name = request.into_inner().name;
+        let found = self.state().databases.get(&name).cloned();
+        found
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("there is no database `{name}`")))
+    }
+
+    async fn watch_databases(
+        &self,
+        _: Request<v1::WatchDatabasesRequest>,
+    ) -> Answer<Self::WatchDatabasesStream> {
+        Err(Status::unimplemented("watch"))
+    }
+
+    async fn create_database(
+        &self,
+        request: Request<v1::CreateDatabaseRequest>,
+    ) -> Answer<v1::Database> {
+        let database = request.into_inner().database.unwrap();
+        let mut state = self.state();
+        if state.databases.contains_key(&database.name) {
+            let name = &database.name;
+            return Err(Status::already_exists(format!(
+                "there is a database `{name}` already"
+            )));
+        }
+        state
+            .databases
+            .insert(database.name.clone(), database.clone());
+        Ok(Response::new(database))
+    }
+
+    async fn delete_database(
+        &self,
+        request: Request<v1::DeleteDatabaseRequest>,
+    ) -> Answer<v1::DeleteDatabaseResponse> {
+        let name = request.into_inner().name;
+        match self.state().databases.remove(&name) {
+            Some(_) => Ok(Response::new(v1::DeleteDatabaseResponse {})),
+            None => Err(Status::not_found(format!("there is no database `{name}`"))),
+        }
+    }
+
+    async fn list_database_servers(
+        &self,
+        request: Request<v1::ListDatabaseServersRequest>,
+    ) -> Answer<v1::ListDatabaseServersResponse> {
+        let request = request.into_inner();
+        let all: Vec<v1::DatabaseServer> = self
+            .state()
+            .servers
+            .iter()
+            .filter(|server| {
+                let database = server.database.clone().unwrap_or_default();
+                (request.database.is_empty() || database.name == request.database)
+                    && fits(&database, &request.selector, &request.search)
+            })
+            .cloned()
+            .collect();
+        let (database_servers, next_page_token) = page(&all, &request.page_token);
+        Ok(Response::new(v1::ListDatabaseServersResponse {
+            database_servers,
+            next_page_token,
+            revision: 1,
+        }))
+    }
+
+    async fn watch_database_servers(
+        &self,
+        _: Request<v1::WatchDatabaseServersRequest>,
+    ) -> Answer<Self::WatchDatabaseServersStream> {
+        Err(Status::unimplemented("watch"))
+    }
+
+    async fn list_proxies(
+        &self,
+        _: Request<v1::ListProxiesRequest>,
+    ) -> Answer<v1::ListProxiesResponse> {
+        let proxies = self.state().proxies.clone();
+        Ok(Response::new(v1::ListProxiesResponse { proxies }))
+    }
+}
+
+#[async_trait]
+impl AccessService for Fake {
+    type WatchRolesStream = Empty<Result<v1::WatchRolesResponse, Status>>;
+
+    async fn create_user(
+        &self,
+        request: Request<v1::CreateUserRequest>,
+    ) -> Answer<v1::CreateUserResponse> {
+        let request = request.into_inner();
+        let user = request.user.unwrap();
+        let seconds = request.ttl.map_or(3600, |ttl| ttl.seconds);
+        self.state().users.insert(user.name.clone(), user.clone());
+        Ok(Response::new(v1::CreateUserResponse {
+            user: Some(user),
+            signup_token: "0123456789abcdef0123456789abcdef".to_owned(),
+            expires_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+        }))
+    }
+
+    async fn list_users(&self, _: Request<v1::ListUsersRequest>) -> Answer<v1::ListUsersResponse> {
+        let users = self.state().users.values().cloned().collect();
+        Ok(Response::new(v1::ListUsersResponse { users }))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<v1::DeleteUserRequest>,
+    ) -> Answer<v1::DeleteUserResponse> {
+        let name = request.into_inner().name;
+        match self.state().users.remove(&name) {
+            Some(_) => Ok(Response::new(v1::DeleteUserResponse {})),
+            None => Err(Status::not_found(format!("there is no user `{name}`"))),
+        }
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Answer<v1::CreateTokenResponse> {
+        let request = request.into_inner();
+        let seconds = request.ttl.map_or(3600, |ttl| ttl.seconds);
+        let token = v1::Token {
+            id: "0a1b2c3d".to_owned(),
+            types: request.types,
+            expires_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+        };
+        self.state().tokens.insert(token.id.clone(), token.clone());
+        Ok(Response::new(v1::CreateTokenResponse {
+            secret: "abcd123".to_owned(),
+            token: Some(token),
+        }))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<v1::ListTokensRequest>,
+    ) -> Answer<v1::ListTokensResponse> {
+        let tokens = self.state().tokens.values().cloned().collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn delete_token(
+        &self,
+        request: Request<v1::DeleteTokenRequest>,
+    ) -> Answer<v1::DeleteTokenResponse> {
+        match self.state().tokens.remove(&request.into_inner().token) {
+            Some(_) => Ok(Response::new(v1::DeleteTokenResponse {})),
+            None => Err(Status::not_found("there is no such token")),
+        }
+    }
+
+    async fn list_roles(&self, _: Request<v1::ListRolesRequest>) -> Answer<v1::ListRolesResponse> {
+        let roles = self.state().roles.values().cloned().collect();
+        Ok(Response::new(v1::ListRolesResponse { roles }))
+    }
+
+    async fn upsert_role(&self, request: Request<v1::UpsertRoleRequest>) -> Answer<v1::Role> {
+        let role = request.into_inner().role.unwrap();
+        self.state().roles.insert(role.name.clone(), role.clone());
+        Ok(Response::new(role))
+    }
+
+    async fn delete_role(
+        &self,
+        _: Request<v1::DeleteRoleRequest>,
+    ) -> Answer<v1::DeleteRoleResponse> {
+        Err(Status::permission_denied("role `access` is built in"))
+    }
+
+    async fn watch_roles(
+        &self,
+        _: Request<v1::WatchRolesRequest>,
+    ) -> Answer<Self::WatchRolesStream> {
+        Err(Status::unimplemented("watch"))
+    }
+
+    async fn get_cluster_status(
+        &self,
+        _: Request<v1::GetClusterStatusRequest>,
+    ) -> Answer<v1::ClusterStatus> {
+        let state = self.state();
+        Ok(Response::new(v1::ClusterStatus {
+            cluster: "tidegate.example.com".to_owned(),
+            version: "0.1.0".to_owned(),
+            ca_pins: vec![format!("sha256:{}", "ab".repeat(32))],
+            revision: 9,
+            databases: u32::try_from(state.databases.len()).unwrap(),
+            database_servers: u32::try_from(state.servers.len()).unwrap(),
+            agents: 2,
+            proxies: 1,
+        }))
+    }
+}
+
+#[async_trait]
+impl AuditService for Fake {
+    async fn emit(&self, _: Request<v1::EmitRequest>) -> Answer<v1::EmitResponse> {
+        Err(Status::unimplemented("emit"))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Answer<v1::ListEventsResponse> {
+        let wanted = request.into_inner();
+        let events = self
+            .state()
+            .events
+            .iter()
+            .filter(|event| wanted.event.is_empty() || event.event == wanted.event)
+            .filter(|event| wanted.user.is_empty() || event.user == wanted.user)
+            .cloned()
+            .collect();
+        Ok(Response::new(v1::ListEventsResponse { events }))
+    }
+}
