@@ -1,0 +1,271 @@
+//! Audit events on their way to the auth service.
+//!
+//! Sessions put events into one bounded queue; one task sends them in batches and tries again until they are taken. An
+//! event has an id of its own, so a batch that is sent twice is kept once.
+//!
+//! Invariant: the relay never waits for audit. A statement that finds no room is counted, and its session says how many
+//! at its end. The start and end of a session do wait: part of the queue is kept free for them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use tidegate_proto::{
+    convert,
+    v1::{self, AuditEvent, audit_service_client::AuditServiceClient},
+};
+use tidegate_service::{rpc, tasks::ShutdownToken};
+use tokio::sync::mpsc;
+use tonic::{Code, Status, transport::Channel};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::{metrics::ServiceMetrics, retry::Retry};
+
+/// Events that wait to be sent.
+pub(crate) const QUEUE_EVENTS_MAX: usize = 8192;
+
+/// Places in the queue that statements may not take.
+const RESERVED_EVENTS: usize = 1024;
+
+/// Events in one request; the most that the service takes.
+const BATCH_EVENTS_MAX: usize = 256;
+
+/// How long a request may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long after the end of the last session events are still being sent at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A kind of event: its name and code, as they are known elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A session ended.
+    End,
+    /// A statement was sent.
+    Query,
+    /// A session began.
+    Start,
+    /// Somebody was not let in.
+    StartFailed,
+}
+
+impl Kind {
+    const fn name_and_code(self) -> (&'static str, &'static str) {
+        match self {
+            Self::End => ("db.session.end", "TDB01I"),
+            Self::Query => ("db.session.query", "TDB02I"),
+            Self::Start => ("db.session.start", "TDB00I"),
+            Self::StartFailed => ("db.session.start", "TDB00W"),
+        }
+    }
+}
+
+/// What all events of one session have in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subject {
+    pub(crate) user: String,
+    pub(crate) sid: String,
+    pub(crate) db_service: String,
+    pub(crate) db_user: String,
+    pub(crate) db_name: String,
+    /// `db_protocol`, `db_origin`, `user_agent`, …
+    pub(crate) fields: BTreeMap<String, String>,
+}
+
+/// Makes an event.
+pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent {
+    let (name, code) = kind.name_and_code();
+    AuditEvent {
+        uid: Uuid::new_v4().to_string(),
+        time: Some(convert::timestamp(now)),
+        event: name.to_owned(),
+        code: code.to_owned(),
+        user: subject.user.clone(),
+        sid: subject.sid.clone(),
+        success: kind != Kind::StartFailed,
+        error: String::new(),
+        db_service: subject.db_service.clone(),
+        db_user: subject.db_user.clone(),
+        db_name: subject.db_name.clone(),
+        server_id: String::new(),
+        fields: subject.fields.clone(),
+    }
+}
+
+/// Where sessions put their events. Clones share the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditQueue {
+    sender: mpsc::Sender<AuditEvent>,
+    metrics: ServiceMetrics,
+}
+
+/// The other end of the queue.
+pub(crate) type AuditReceiver = mpsc::Receiver<AuditEvent>;
+
+impl AuditQueue {
+    /// A queue, and the end that [`send_all`] empties.
+    pub(crate) fn new(metrics: ServiceMetrics) -> (Self, AuditReceiver) {
+        let (sender, receiver) = mpsc::channel(QUEUE_EVENTS_MAX);
+        (Self { sender, metrics }, receiver)
+    }
+
+    /// Puts an event in, and waits for room.
+    pub(crate) async fn put(&self, event: AuditEvent) {
+        if self.sender.send(event).await.is_err() {
+            self.metrics.audit_dropped.inc();
+            error!("an audit event was lost: the sender has ended");
+        }
+    }
+
+    /// Puts an event in if there is room; `false` when it was dropped.
+    pub(crate) fn try_put(&self, event: impl FnOnce() -> AuditEvent) -> bool {
+        let has_room = self.sender.capacity() > RESERVED_EVENTS;
+        let put = has_room && self.sender.try_send(event()).is_ok();
+        if !put {
+            self.metrics.audit_dropped.inc();
+        }
+        put
+    }
+}
+
+/// Sends what is put into the queue. After shutdown it goes on until every session has let go of the queue and it is
+/// empty, at most [`FLUSH_TIMEOUT`] longer than `sessions_end_within`.
+pub(crate) async fn send_all(
+    mut receiver: AuditReceiver,
+    channel: Channel,
+    metrics: ServiceMetrics,
+    shutdown: ShutdownToken,
+    sessions_end_within: Duration,
+) {
+    let mut batch = Vec::with_capacity(BATCH_EVENTS_MAX);
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(sessions_end_within + FLUSH_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = send_until_closed(&mut receiver, &mut batch, channel, &metrics) => {}
+        () = deadline => {}
+    }
+    let lost = batch.len() + receiver.len();
+    if lost > 0 {
+        metrics.audit_dropped.inc_by(count(lost));
+        error!(
+            events = lost,
+            "audit events were lost: the auth service was away until the end"
+        );
+    }
+}
+
+async fn send_until_closed(
+    receiver: &mut AuditReceiver,
+    batch: &mut Vec<AuditEvent>,
+    channel: Channel,
+    metrics: &ServiceMetrics,
+) {
+    let mut client = AuditServiceClient::new(channel);
+    let mut retry = Retry::new();
+    while receiver.recv_many(batch, BATCH_EVENTS_MAX).await > 0 {
+        let mut is_late = false;
+        loop {
+            retry.begin();
+            let request = v1::EmitRequest {
+                events: batch.clone(),
+            };
+            let status = match tokio::time::timeout(SEND_TIMEOUT, client.emit(request)).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            let cause = rpc::describe(&status);
+            if is_hopeless(&status) {
+                metrics.audit_dropped.inc_by(count(batch.len()));
+                error!(
+                    error = cause,
+                    events = batch.len(),
+                    "the auth service refuses audit events; they are dropped"
+                );
+                break;
+            }
+            is_late = true;
+            if retry.failed(&cause) {
+                warn!(
+                    error = cause,
+                    waiting = receiver.len(),
+                    "cannot send audit events; they wait"
+                );
+            }
+            retry.pause().await;
+        }
+        if is_late {
+            info!(waiting = receiver.len(), "audit events are sent again");
+        }
+        retry.succeeded();
+        batch.clear();
+    }
+}
+
+fn count(events: usize) -> u64 {
+    u64::try_from(events).unwrap_or(u64::MAX)
+}
+
+/// Whether the same request can never be taken.
+fn is_hopeless(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_service::metrics::Metrics;
+
+    use super::*;
+
+    fn queue() -> (AuditQueue, AuditReceiver) {
+        AuditQueue::new(ServiceMetrics::register(&Metrics::new()))
+    }
+
+    fn any(kind: Kind) -> AuditEvent {
+        event(kind, &Subject::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn statements_leave_room_for_starts_and_ends() {
+        let (queue, receiver) = queue();
+        let taken = (0..QUEUE_EVENTS_MAX)
+            .filter(|_| queue.try_put(|| any(Kind::Query)))
+            .count();
+        assert_eq!(taken, QUEUE_EVENTS_MAX - RESERVED_EVENTS);
+        queue.put(any(Kind::End)).await;
+        assert_eq!(receiver.len(), taken + 1);
+    }
+
+    #[test]
+    fn names_and_codes_are_the_known_ones() {
+        let shown = |kind| {
+            let event = any(kind);
+            (event.event, event.code, event.success)
+        };
+        let expect =
+            |event: &str, code: &str, success| (event.to_owned(), code.to_owned(), success);
+        assert_eq!(
+            shown(Kind::Start),
+            expect("db.session.start", "TDB00I", true)
+        );
+        assert_eq!(
+            shown(Kind::StartFailed),
+            expect("db.session.start", "TDB00W", false)
+        );
+        assert_eq!(
+            shown(Kind::Query),
+            expect("db.session.query", "TDB02I", true)
+        );
+        assert_eq!(shown(Kind::End), expect("db.session.end", "TDB01I", true));
+    }
+
+    #[test]
+    fn every_event_has_an_id_of_its_own() {
+        assert_ne!(any(Kind::Query).uid, any(Kind::Query).uid);
+    }
+}

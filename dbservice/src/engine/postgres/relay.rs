@@ -1,0 +1,442 @@
+//! Moves bytes both ways between client and database, as they came.
+//!
+//! There is no buffer of our own: plaintext is taken where rustls decrypted it, and handed to the other side's rustls,
+//! which encrypts it into its send queue. The queue goes out when it is full (four records, one system call) or when
+//! the reader has nothing more; so bulk goes out in large writes and a single answer at once. An idle session holds no
+//! buffer, and a slow receiver stops the reading from its sender.
+//!
+//! Invariant: bytes are looked at before any of them is sent, and never changed.
+
+use std::{
+    io::{self, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tidegate_wire::frame::FrameError;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+use tokio_rustls::{client, server};
+
+use super::view::{Statement, View};
+
+/// Bytes that one direction moves before the other, and other sessions, get their turn.
+const TURN_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that are queued before they are sent: four records of TLS, which leave in one system call.
+const BATCH_BYTES_MAX: usize = 64 << 10;
+
+/// Room for that in rustls' queue, with the records' own bytes; its default would cut the fourth record in two.
+pub(crate) const QUEUE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// One end of a session: a TLS stream of which the parts are used directly.
+pub(crate) trait End: AsyncBufRead + Unpin {
+    /// Queues bytes to be sent, as far as there is room, without any I/O.
+    fn queue(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Sends what is queued.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> End for client::TlsStream<S> {
+    fn queue(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.get_mut().1.writer().write(bytes)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> End for server::TlsStream<S> {
+    fn queue(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.get_mut().1.writer().write(bytes)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+}
+
+/// How a relay came to its end.
+#[derive(Debug)]
+pub(crate) enum RelayEnd {
+    /// The client closed its side, or broke off.
+    Client(Option<io::Error>),
+    /// The client's bytes are no sequence of messages.
+    ClientFrame(FrameError),
+    /// The database closed its side, or broke off.
+    Database(Option<io::Error>),
+    /// The database's bytes are no sequence of messages.
+    DatabaseFrame(FrameError),
+    /// It was asked to stop, and this is a good moment.
+    Stopped,
+}
+
+/// When to stop by ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Not at all.
+    Ended,
+    /// As soon as no statement runs and no transaction is open.
+    Idle,
+    /// As soon as a message may be put in.
+    Boundary,
+}
+
+/// How one direction came to its end.
+enum Stop {
+    Frame(FrameError),
+    Read(Option<io::Error>),
+    Write(io::Error),
+}
+
+/// One direction: bytes that were read before the relay began, and how many are queued.
+#[derive(Debug)]
+struct Direction {
+    head: Bytes,
+    queued: usize,
+}
+
+impl Direction {
+    fn new(head: Bytes) -> Self {
+        Self { head, queued: 0 }
+    }
+
+    /// Moves what there is. `Ready` is the end of this direction.
+    fn poll<R: End, W: End>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        look: impl FnMut(&[u8]) -> Result<(), FrameError>,
+    ) -> Poll<Stop> {
+        let moved = self.poll_moves(cx, reader, writer, look);
+        let end = match moved {
+            Poll::Ready(Err(end)) => Some(end),
+            Poll::Ready(Ok(())) => {
+                cx.waker().wake_by_ref();
+                None
+            }
+            Poll::Pending => None,
+        };
+        // What came before the end still belongs to the other side, unless it is not worth sending.
+        if !matches!(end, Some(Stop::Frame(_) | Stop::Write(_)))
+            && let Err(error) = ready!(poll_send(&mut self.queued, cx, writer))
+        {
+            return Poll::Ready(Stop::Write(error));
+        }
+        match end {
+            Some(end) => Poll::Ready(end),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads and queues until the reader has nothing (`Pending`), ends (`Err`), or the turn is over (`Ok`).
+    fn poll_moves<R: End, W: End>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        mut look: impl FnMut(&[u8]) -> Result<(), FrameError>,
+    ) -> Poll<Result<(), Stop>> {
+        let mut moved = 0;
+        while moved < TURN_BYTES_MAX {
+            let from_head = !self.head.is_empty();
+            let bytes = if from_head {
+                &self.head[..]
+            } else {
+                ready!(Pin::new(&mut *reader).poll_fill_buf(cx))
+                    .map_err(|error| Stop::Read(Some(error)))?
+            };
+            if bytes.is_empty() {
+                return Poll::Ready(Err(Stop::Read(None)));
+            }
+            let has_room = self.queued == 0 || self.queued + bytes.len() <= BATCH_BYTES_MAX;
+            let taken = if has_room {
+                writer.queue(bytes).map_err(Stop::Write)?
+            } else {
+                0
+            };
+            if taken == 0 {
+                self.queued = self.queued.max(1);
+                ready!(poll_send(&mut self.queued, cx, writer)).map_err(Stop::Write)?;
+                continue;
+            }
+            self.queued += taken;
+            look(&bytes[..taken]).map_err(Stop::Frame)?;
+            if from_head {
+                self.head.advance(taken);
+            } else {
+                Pin::new(&mut *reader).consume(taken);
+            }
+            moved += taken;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn poll_send<W: End>(
+    queued: &mut usize,
+    cx: &mut Context<'_>,
+    writer: &mut W,
+) -> Poll<io::Result<()>> {
+    if *queued > 0 {
+        ready!(writer.poll_send(cx))?;
+        *queued = 0;
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// A running session's two ends.
+#[derive(Debug)]
+pub(crate) struct Relay<C, D> {
+    pub(crate) client: C,
+    pub(crate) database: D,
+    pub(crate) view: View,
+    to_database: Direction,
+    to_client: Direction,
+    /// Why nothing can be sent to the database any more; its own last words may still be under way.
+    database_deaf: Option<io::Error>,
+}
+
+impl<C: End, D: End> Relay<C, D> {
+    /// A relay between two ends, of which some bytes were read already.
+    pub(crate) fn new(
+        (client, client_head): (C, Bytes),
+        (database, database_head): (D, Bytes),
+        view: View,
+    ) -> Self {
+        Self {
+            client,
+            database,
+            view,
+            to_database: Direction::new(client_head),
+            to_client: Direction::new(database_head),
+            database_deaf: None,
+        }
+    }
+
+    /// Moves bytes until one side ends, or until `until`. May be called again after `Stopped`.
+    pub(crate) async fn run(
+        &mut self,
+        until: Until,
+        mut on_statement: impl FnMut(Statement<'_>),
+    ) -> RelayEnd {
+        std::future::poll_fn(|cx| self.poll(cx, until, &mut on_statement)).await
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        until: Until,
+        on_statement: &mut impl FnMut(Statement<'_>),
+    ) -> Poll<RelayEnd> {
+        let Self {
+            client,
+            database,
+            view,
+            to_database,
+            to_client,
+            database_deaf,
+        } = self;
+        let looking = |bytes: &[u8]| view.sent_by_client(bytes, &mut *on_statement);
+        if database_deaf.is_none()
+            && let Poll::Ready(stop) = to_database.poll(cx, client, database, looking)
+        {
+            match stop {
+                Stop::Frame(error) => return Poll::Ready(RelayEnd::ClientFrame(error)),
+                Stop::Read(error) => return Poll::Ready(RelayEnd::Client(error)),
+                Stop::Write(error) => *database_deaf = Some(error),
+            }
+        }
+        let looking = |bytes: &[u8]| view.sent_by_database(bytes);
+        if let Poll::Ready(stop) = to_client.poll(cx, database, client, looking) {
+            return Poll::Ready(match stop {
+                Stop::Frame(error) => RelayEnd::DatabaseFrame(error),
+                Stop::Read(error) => RelayEnd::Database(database_deaf.take().or(error)),
+                Stop::Write(error) => RelayEnd::Client(Some(error)),
+            });
+        }
+        let settled = to_client.queued == 0 && view.may_speak_to_client();
+        match until {
+            Until::Idle if settled && view.is_idle() => Poll::Ready(RelayEnd::Stopped),
+            Until::Boundary if settled => Poll::Ready(RelayEnd::Stopped),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, atomic::AtomicBool},
+    };
+
+    use futures::FutureExt;
+    use proptest::prelude::*;
+    use tidegate_wire::{
+        backend::{TxStatus, ready_for_query},
+        frontend,
+    };
+
+    use super::*;
+
+    /// An end that gives its bytes in set pieces and takes at most `room` between two sends.
+    #[derive(Debug, Default)]
+    struct Pieces {
+        incoming: VecDeque<Vec<u8>>,
+        at_end: bool,
+        room: usize,
+        queued: Vec<u8>,
+        sent: Vec<u8>,
+        sends: usize,
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            unreachable!("the relay reads without copying")
+        }
+    }
+
+    impl AsyncBufRead for Pieces {
+        fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+            let this = self.get_mut();
+            match this.incoming.front() {
+                Some(piece) => Poll::Ready(Ok(piece)),
+                None if this.at_end => Poll::Ready(Ok(&[])),
+                None => Poll::Pending,
+            }
+        }
+
+        fn consume(mut self: Pin<&mut Self>, taken: usize) {
+            let piece = self.incoming.front_mut().unwrap();
+            piece.drain(..taken);
+            if piece.is_empty() {
+                self.incoming.pop_front();
+            }
+        }
+    }
+
+    impl End for Pieces {
+        fn queue(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room - self.queued.len());
+            self.queued.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn poll_send(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.sends += 1;
+            self.sent.append(&mut self.queued);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn pieces(bytes: &[u8], sizes: &[usize]) -> Pieces {
+        let mut rest = bytes;
+        let mut incoming = VecDeque::new();
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, left) = rest.split_at((*size).min(rest.len()));
+            incoming.push_back(piece.to_vec());
+            rest = left;
+        }
+        Pieces {
+            incoming,
+            room: 64 << 10,
+            ..Pieces::default()
+        }
+    }
+
+    fn relay(client: Pieces, database: Pieces) -> Relay<Pieces, Pieces> {
+        let view = View::new(Arc::new(AtomicBool::new(false)));
+        Relay::new((client, Bytes::new()), (database, Bytes::new()), view)
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    fn row(len: usize) -> Vec<u8> {
+        let mut message = vec![b'D'];
+        message.extend_from_slice(&u32::try_from(len + 4).unwrap().to_be_bytes());
+        message.resize(len + 5, 0x5a);
+        message
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_arrive_as_they_were_sent_however_they_are_cut(
+            rows in proptest::collection::vec(0usize..5_000, 1..20),
+            sizes in proptest::collection::vec(1usize..40_000, 1..8),
+            room in 1usize..70_000,
+        ) {
+            let answer: Vec<u8> = rows.iter().flat_map(|len| row(*len)).collect();
+            let asked = frontend::query("select * from t");
+            let mut client = pieces(&asked, &sizes);
+            client.room = room;
+            let mut database = pieces(&answer, &sizes);
+            database.at_end = true;
+            database.room = room;
+            let mut relay = relay(client, database);
+            let end = block_on(relay.run(Until::Ended, |_| ()));
+            prop_assert!(matches!(end, RelayEnd::Database(None)));
+            prop_assert_eq!(&relay.client.sent, &answer);
+            prop_assert_eq!(&relay.database.sent, &asked.to_vec());
+            prop_assert_eq!(relay.view.counts().rows, rows.len() as u64);
+            prop_assert_eq!(relay.view.counts().statements, 1);
+        }
+    }
+
+    #[test]
+    fn bulk_goes_out_in_few_large_sends() {
+        let records = 64;
+        let mut database = pieces(b"", &[1]);
+        for _ in 0..records {
+            database.incoming.push_back(row((16 << 10) - 5));
+        }
+        database.at_end = true;
+        let mut relay = relay(pieces(b"", &[1]), database);
+        block_on(relay.run(Until::Ended, |_| ()));
+        assert_eq!(relay.client.sent.len(), records * (16 << 10));
+        assert!(
+            relay.client.sends <= records / 4 + 1,
+            "{}",
+            relay.client.sends
+        );
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_statement_and_then_for_nothing() {
+        let mut relay = relay(
+            pieces(&frontend::query("select 1"), &[9]),
+            pieces(b"", &[1]),
+        );
+        let running = relay.run(Until::Idle, |_| ()).now_or_never();
+        assert!(running.is_none(), "the statement runs");
+        relay
+            .database
+            .incoming
+            .push_back(ready_for_query(TxStatus::Idle).to_vec());
+        let end = block_on(relay.run(Until::Idle, |_| ()));
+        assert!(matches!(end, RelayEnd::Stopped));
+    }
+
+    #[test]
+    fn a_stream_that_is_no_protocol_ends_the_session_before_it_reaches_the_database() {
+        let mut relay = relay(pieces(b"Q\0\0\0\x01garbage", &[64]), pieces(b"", &[1]));
+        let end = block_on(relay.run(Until::Ended, |_| ()));
+        assert!(matches!(end, RelayEnd::ClientFrame(_)));
+        assert!(relay.database.sent.is_empty());
+    }
+}

@@ -1,0 +1,196 @@
+//! The connection to a database: TCP, `SSLRequest`, TLS.
+//!
+//! It is begun while the client's own handshake is still in flight ([`super::ahead`]), so that the client waits for one of
+//! them and not for both; a login never happens here.
+//!
+//! Invariant: nothing is sent to a database before its certificate was verified as its settings say ([`super::upstream_tls`]). A database
+//! that does not speak TLS is not served.
+//!
+//! Not here: the login ([`super::upstream_login`]).
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tidegate_core::{Database, ErrorCode, Problem};
+use tidegate_wire::startup::SSL_REQUEST;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    bulk::BulkReader,
+    upstream_tls::{TlsConfigs, handshake_problem},
+};
+use crate::metrics::{ConnectSeconds, Stage, StageLabel};
+
+/// How long a TCP connection to a database may take, all its addresses together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long `SSLRequest` and TLS handshake may take.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Silence after which the kernel asks whether the other side is still there, and how often it asks again.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A database's answer to `SSLRequest` when it speaks TLS.
+const TLS_ACCEPTED: u8 = b'S';
+
+/// A connection to a database, inside TLS, before any login.
+pub(crate) type Upstream = TlsStream<BulkReader<TcpStream>>;
+
+/// Connects to databases.
+pub(crate) struct Connector {
+    configs: TlsConfigs,
+    seconds: ConnectSeconds,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// A connector that tells how long connections took.
+    pub(crate) fn new(seconds: ConnectSeconds) -> Self {
+        Self {
+            configs: TlsConfigs::default(),
+            seconds,
+        }
+    }
+
+    /// Opens a TCP connection to a database.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] of code `DatabaseUnreachable`.
+    pub(crate) async fn tcp(&self, database: &Database) -> Result<TcpStream, Problem> {
+        let (host, port) = (database.uri.host(), database.uri.port());
+        self.dial(database, TcpStream::connect((host, port))).await
+    }
+
+    /// The same, to the very address that a session is connected to.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::tcp`].
+    pub(crate) async fn tcp_to(
+        &self,
+        database: &Database,
+        address: SocketAddr,
+    ) -> Result<TcpStream, Problem> {
+        self.dial(database, TcpStream::connect(address)).await
+    }
+
+    async fn dial(
+        &self,
+        database: &Database,
+        connecting: impl Future<Output = io::Result<TcpStream>>,
+    ) -> Result<TcpStream, Problem> {
+        let unreachable = |cause: &dyn std::fmt::Display| {
+            Problem::new(
+                ErrorCode::DatabaseUnreachable,
+                format!("cannot reach database `{}`", database.name),
+            )
+            .because(format_args!("{}: {cause}", database.uri))
+            .hint("an operator has to check that the database runs and that its network lets the database service in")
+        };
+        let begun = Instant::now();
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected.map_err(|error| unreachable(&error))?,
+            Err(_) => {
+                return Err(unreachable(&format_args!(
+                    "no answer in {} s",
+                    CONNECT_TIMEOUT.as_secs()
+                )));
+            }
+        };
+        tune(&stream).map_err(|error| unreachable(&error))?;
+        self.took(Stage::Tcp, begun);
+        Ok(stream)
+    }
+
+    fn took(&self, stage: Stage, begun: Instant) {
+        self.seconds
+            .get_or_create(&StageLabel { stage })
+            .observe(begun.elapsed().as_secs_f64());
+    }
+
+    /// Makes TLS of a TCP connection to a database.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] of code `DatabaseTls`, or `DatabaseUnreachable` when the connection breaks.
+    pub(crate) async fn tls(
+        &self,
+        database: &Database,
+        mut stream: TcpStream,
+    ) -> Result<Upstream, Problem> {
+        let failed = |message: &str| {
+            Problem::new(
+                ErrorCode::DatabaseTls,
+                format!("{message} of database `{}`", database.name),
+            )
+        };
+        let config = self
+            .configs
+            .get(&database.tls)
+            .await
+            .map_err(|error| failed("cannot verify the certificate").because(error))?;
+        let host = database
+            .tls
+            .server_name
+            .as_deref()
+            .unwrap_or_else(|| database.uri.host());
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| failed("cannot verify the name").because(error))?;
+        let begun = Instant::now();
+        let shaking = async {
+            stream.write_all(&SSL_REQUEST).await?;
+            match stream.read_u8().await? {
+                TLS_ACCEPTED => TlsConnector::from(config)
+                    .connect(name, BulkReader::new(stream))
+                    .await
+                    .map(Ok),
+                answer => Ok(Err(answer)),
+            }
+        };
+        match tokio::time::timeout(TLS_TIMEOUT, shaking).await {
+            Ok(Ok(Ok(upstream))) => {
+                self.took(Stage::Tls, begun);
+                Ok(upstream)
+            }
+            Ok(Ok(Err(answer))) => Err(failed("no TLS on the side")
+                .because(format_args!(
+                    "{} answered {:?} to SSLRequest",
+                    database.uri,
+                    char::from(answer)
+                ))
+                .hint(
+                    "the database service connects over TLS alone; an operator has to switch TLS on there",
+                )),
+            Ok(Err(error)) => Err(handshake_problem(database, &error)),
+            Err(_) => Err(handshake_problem(
+                database,
+                &io::ErrorKind::TimedOut.into(),
+            )),
+        }
+    }
+}
+
+/// Small messages go at once, and a peer that vanished is noticed.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}

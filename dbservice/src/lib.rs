@@ -1,0 +1,192 @@
+//! The database service: an agent that serves databases to people, near the databases.
+//!
+//! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
+//! (`tunnel`), lets in whom roles allow (`roles`), logs in to databases with credentials that AWS mints
+//! (`credentials`), relays sessions (`engine`), and says what happened (`audit`).
+//!
+//! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
+//! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
+//! stops no session and, for as long as certificates last, none from beginning.
+//!
+//! Not here: which roles and databases there are (`tidegate-auth`), how databases are found (`tidegate-discovery`), and
+//! what a proxy does with a client (`tidegate-proxy`).
+
+mod audit;
+mod certificate;
+mod credentials;
+mod engine;
+mod health;
+mod metrics;
+mod presence;
+mod retry;
+mod roles;
+mod served;
+#[cfg(test)]
+mod testing;
+mod tunnel;
+mod wanted;
+
+use std::sync::Arc;
+
+use tidegate_aws::AwsFactory;
+use tidegate_service::{
+    admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
+    settings::DatabaseSettings, tasks::Tasks,
+};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use crate::{
+    audit::AuditQueue,
+    certificate::ClientTls,
+    credentials::AwsCredentials,
+    engine::postgres::{BOUNDARY_GRACE, CancelRegistry, Connector, DRAIN_GRACE, Engine},
+    health::Health,
+    metrics::ServiceMetrics,
+    presence::Announcer,
+    roles::Roles,
+    served::ServedSet,
+    tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
+    wanted::watch::Reconciler,
+};
+
+/// The service that a host's certificate must allow.
+const SERVICE: &str = "db";
+
+/// What the agent knows of its surroundings.
+#[derive(Clone, Debug)]
+pub struct AgentContext {
+    /// Its name for people.
+    pub hostname: String,
+    /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
+    pub proxy_server: Option<String>,
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseServiceError {
+    /// The process joined without the right to run it.
+    #[error(
+        "this host's certificate is for {services}, not for `{SERVICE}`: join with a token of type `{SERVICE}`"
+    )]
+    NotAllowed {
+        /// What it may run.
+        services: String,
+    },
+}
+
+/// The database service.
+#[derive(Debug)]
+pub struct DatabaseService;
+
+impl DatabaseService {
+    /// Starts the service. It returns at once; everything runs in tasks of `tasks`, until shutdown.
+    ///
+    /// Nothing that is away now (auth service, proxies, databases, AWS) keeps it from starting: each is tried again,
+    /// and `readiness` tells what is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseServiceError::NotAllowed`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing that the process has one of"
+    )]
+    pub fn start(
+        settings: DatabaseSettings,
+        context: AgentContext,
+        host: HostHandle,
+        aws: AwsFactory,
+        metrics: &Metrics,
+        readiness: &Readiness,
+        clock: SharedClock,
+        tasks: &Tasks,
+    ) -> Result<(), DatabaseServiceError> {
+        let services = host.services();
+        if !services.iter().any(|service| service == SERVICE) {
+            return Err(DatabaseServiceError::NotAllowed {
+                services: services.join(", "),
+            });
+        }
+        info!(
+            databases = settings.databases.len(),
+            resources = settings.resources.len(),
+            "starting the database service"
+        );
+        let metrics = ServiceMetrics::register(metrics);
+        let (shutdown, auth) = (tasks.shutdown(), host.auth_channel());
+        let (audit, events) = AuditQueue::new(metrics.clone());
+        let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
+        let (roles, client_tls) = (Roles::default(), ClientTls::default());
+        let engine = Arc::new(Engine {
+            cluster: host.cluster(),
+            roles: roles.clone(),
+            credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
+            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            cancels: CancelRegistry::default(),
+            audit,
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+            shutdown: shutdown.clone(),
+        });
+        let tunnel = Arc::new(Tunnel {
+            host: host.clone(),
+            hostname: context.hostname.clone(),
+            served: Arc::clone(&served),
+            client_tls: client_tls.clone(),
+            engine,
+            tasks: tasks.clone(),
+            sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
+            ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
+            cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
+            connected: Connected::default(),
+        });
+        let reconciler = Reconciler::new(settings, Arc::clone(&served), metrics.clone());
+        let announcer = Announcer {
+            host_id: host.host_id(),
+            hostname: context.hostname,
+            served: Arc::clone(&served),
+            health: Arc::clone(&health),
+        };
+        let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
+        tasks.spawn(
+            "audit",
+            audit::send_all(
+                events,
+                auth.clone(),
+                metrics,
+                shutdown.clone(),
+                sessions_end_within,
+            ),
+        );
+        tasks.spawn(
+            "roles",
+            roles::follow(auth.clone(), roles, shutdown.clone()),
+        );
+        tasks.spawn(
+            "database_certificate",
+            certificate::keep_fresh(
+                host,
+                client_tls,
+                Arc::clone(&clock),
+                readiness.component(SERVICE),
+                shutdown.clone(),
+            ),
+        );
+        tasks.spawn(
+            "inventory",
+            reconciler.follow(auth.clone(), shutdown.clone()),
+        );
+        tasks.spawn(
+            "health",
+            health::check_all(served, health, clock, shutdown.clone()),
+        );
+        tasks.spawn("presence", announcer.run(auth, shutdown));
+        tasks.spawn(
+            "proxies",
+            tunnel::proxies::keep_connected(tunnel, context.proxy_server),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! What this service counts. Labels come from enums alone.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+};
+use tidegate_service::metrics::Metrics;
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Cause {
+    /// It was a request to cancel, and was handled.
+    CancelRequest,
+    /// The client closed its connection without a goodbye.
+    ClientClosed,
+    /// The client's connection broke.
+    ClientFailed,
+    /// The client said goodbye.
+    ClientTerminated,
+    /// No credentials for the database.
+    Credentials,
+    /// The database closed the connection.
+    DatabaseClosed,
+    /// The connection to the database broke.
+    DatabaseFailed,
+    /// The database refused the login.
+    DatabaseRefused,
+    /// The database is not available, or cannot be reached.
+    DatabaseUnavailable,
+    /// No role allows it, or the certificate does not.
+    Denied,
+    /// The agent shuts down.
+    Drained,
+    /// The client's TLS handshake or start-up failed.
+    Handshake,
+    /// The database's endpoint changed, or it is served no longer.
+    NotServed,
+    /// One side broke the protocol.
+    Protocol,
+    /// A fault or a bound of ours.
+    Internal,
+}
+
+impl Cause {
+    /// The word for audit and logs.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::CancelRequest => "cancel_request",
+            Self::ClientClosed => "client_closed",
+            Self::ClientFailed => "client_failed",
+            Self::ClientTerminated => "client_terminated",
+            Self::Credentials => "credentials",
+            Self::DatabaseClosed => "database_closed",
+            Self::DatabaseFailed => "database_failed",
+            Self::DatabaseRefused => "database_refused",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::Denied => "denied",
+            Self::Drained => "drained",
+            Self::Handshake => "handshake",
+            Self::NotServed => "not_served",
+            Self::Protocol => "protocol",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// How asking for credentials came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    /// AWS refused.
+    Denied,
+    /// AWS did not answer usefully.
+    Failed,
+    /// There are credentials.
+    Minted,
+}
+
+/// A part of connecting to a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Stage {
+    /// Until TCP is connected.
+    Tcp,
+    /// Until TLS is set up.
+    Tls,
+}
+
+/// Labels of sessions that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CauseLabel {
+    pub(crate) cause: Cause,
+}
+
+/// Labels of credential requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabel {
+    pub(crate) outcome: Outcome,
+}
+
+/// Labels of connection times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StageLabel {
+    pub(crate) stage: Stage,
+}
+
+/// Seconds by part of connecting.
+pub(crate) type ConnectSeconds = Family<StageLabel, Histogram, fn() -> Histogram>;
+
+/// The service's metrics; clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceMetrics {
+    pub(crate) sessions_active: Gauge,
+    pub(crate) sessions: Family<CauseLabel, Counter>,
+    pub(crate) connect_seconds: ConnectSeconds,
+    pub(crate) credentials: Family<OutcomeLabel, Counter>,
+    pub(crate) databases_served: Gauge,
+    pub(crate) dials_refused: Counter,
+    pub(crate) audit_dropped: Counter,
+    pub(crate) proxies_connected: Gauge,
+}
+
+impl ServiceMetrics {
+    /// Registers all of them.
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        Self {
+            sessions_active: metrics.register(
+                "tidegate_dbservice_sessions_active",
+                "Sessions from accept to end",
+                Gauge::default(),
+            ),
+            sessions: metrics.register(
+                "tidegate_dbservice_sessions_total",
+                "Sessions that ended, by cause",
+                Family::default(),
+            ),
+            connect_seconds: metrics.register(
+                "tidegate_dbservice_upstream_connect_seconds",
+                "Time to connect to a database, by stage",
+                Family::new_with_constructor(seconds),
+            ),
+            credentials: metrics.register(
+                "tidegate_dbservice_credentials_total",
+                "Requests for database credentials, cached ones included, by outcome",
+                Family::default(),
+            ),
+            databases_served: metrics.register(
+                "tidegate_dbservice_databases_served",
+                "Databases that this agent serves",
+                Gauge::default(),
+            ),
+            dials_refused: metrics.register(
+                "tidegate_dbservice_dials_refused_total",
+                "Sessions that were left to another agent",
+                Counter::default(),
+            ),
+            audit_dropped: metrics.register(
+                "tidegate_dbservice_audit_events_dropped_total",
+                "Audit events of statements that found the queue full, and batches that were refused",
+                Counter::default(),
+            ),
+            proxies_connected: metrics.register(
+                "tidegate_dbservice_proxies_connected",
+                "Proxies that can send sessions here",
+                Gauge::default(),
+            ),
+        }
+    }
+}
+
+/// From 1 ms to about 16 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}

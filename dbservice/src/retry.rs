@@ -1,0 +1,57 @@
+//! Loops that keep a stream to another service: try, say each distinct cause once, wait, try again.
+
+use std::time::Duration;
+
+use tidegate_service::{rpc::Backoff, tasks::ShutdownToken, telemetry::SaidOnce};
+use tokio::time::Instant;
+
+/// An attempt that lived this long was a good one: its end is a new failure, and the first wait is short again.
+const STEADY_AFTER: Duration = Duration::from_secs(30);
+
+/// The state of one such loop.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    backoff: Backoff,
+    said: SaidOnce,
+    begun: Instant,
+}
+
+impl Retry {
+    /// Before the first attempt.
+    pub(crate) fn new() -> Self {
+        Self {
+            backoff: Backoff::new(),
+            said: SaidOnce::new(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// An attempt begins.
+    pub(crate) fn begin(&mut self) {
+        self.begun = Instant::now();
+    }
+
+    /// The attempt did what it should: whatever fails next is news.
+    pub(crate) fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.said.clear();
+    }
+
+    /// The attempt failed; whether its cause has not been said yet.
+    pub(crate) fn failed(&mut self, cause: &str) -> bool {
+        if self.begun.elapsed() >= STEADY_AFTER {
+            self.succeeded();
+        }
+        self.said.is_new(cause)
+    }
+
+    /// Waits before the next attempt, whatever else happens.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.backoff.next()).await;
+    }
+
+    /// Waits before the next attempt; `false` when there is none because of shutdown.
+    pub(crate) async fn wait(&mut self, shutdown: &ShutdownToken) -> bool {
+        shutdown.run_until_cancelled(self.pause()).await.is_some()
+    }
+}

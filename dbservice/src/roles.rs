@@ -1,0 +1,132 @@
+//! The cluster's roles as this agent knows them: read live from the auth service, kept while it is away.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tidegate_core::{Policy, Role, RoleConditions, Selector};
+use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
+use tidegate_service::{
+    rpc::{self, MESSAGE_BYTES_MAX},
+    tasks::ShutdownToken,
+};
+use tonic::{Status, transport::Channel};
+use tracing::{error, info, warn};
+
+use crate::retry::Retry;
+
+/// The present policy; absent until the first answer of the auth service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Roles {
+    policy: Arc<ArcSwapOption<Policy>>,
+}
+
+impl Roles {
+    /// Decides by these roles from here on.
+    pub(crate) fn set(&self, roles: Vec<Role>) {
+        self.policy.store(Some(Arc::new(Policy::new(roles))));
+    }
+
+    /// The policy, if one is known.
+    pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
+        self.policy.load_full()
+    }
+}
+
+/// Follows the roles until shutdown.
+pub(crate) async fn follow(channel: Channel, roles: Roles, shutdown: ShutdownToken) {
+    let mut retry = Retry::new();
+    loop {
+        retry.begin();
+        let watched = shutdown
+            .run_until_cancelled(watch_once(channel.clone(), &roles))
+            .await;
+        let cause = match watched {
+            None => return,
+            Some(Ok(())) => "the auth service ended the watch".to_owned(),
+            Some(Err(status)) => rpc::describe(&status),
+        };
+        if retry.failed(&cause) {
+            let has_roles = roles.policy().is_some();
+            warn!(
+                error = cause,
+                has_roles, "cannot watch roles; deciding by what was last known"
+            );
+        }
+        if !retry.wait(&shutdown).await {
+            return;
+        }
+    }
+}
+
+async fn watch_once(channel: Channel, roles: &Roles) -> Result<(), Status> {
+    let mut client = AccessServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let mut stream = client
+        .watch_roles(v1::WatchRolesRequest {})
+        .await?
+        .into_inner();
+    while let Some(answer) = stream.message().await? {
+        let understood: Vec<Role> = answer.roles.into_iter().map(understood).collect();
+        info!(roles = understood.len(), "roles changed");
+        roles.set(understood);
+    }
+    Ok(())
+}
+
+/// A role as it was sent. One that cannot be understood might forbid something, so its holders get nothing here.
+fn understood(role: v1::Role) -> Role {
+    let name = role.name.clone();
+    Role::try_from(role).unwrap_or_else(|invalid| {
+        error!(role = name, error = %invalid, "a role cannot be understood; whoever holds it is refused everything");
+        Role {
+            name,
+            allow: RoleConditions::default(),
+            deny: RoleConditions {
+                db_labels: Selector::everything(),
+                ..RoleConditions::default()
+            },
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::{Request, Subject};
+
+    use super::*;
+    use crate::testing::redshift;
+
+    #[test]
+    fn a_role_that_cannot_be_understood_forbids_everything() {
+        let mut broken: v1::Role = Role::builtin().remove(0).into();
+        broken.name = "broken".to_owned();
+        if let Some(labels) = broken
+            .allow
+            .as_mut()
+            .and_then(|allow| allow.db_labels.as_mut())
+        {
+            labels.labels.insert(
+                "env".to_owned(),
+                v1::LabelValues {
+                    values: vec!["^(a$".to_owned()],
+                },
+            );
+        }
+        let mut roles = Role::builtin();
+        roles.push(understood(broken));
+        let subject = Subject {
+            user: "alice".to_owned(),
+            roles: vec!["access".to_owned(), "broken".to_owned()],
+            traits: [
+                ("db_users".to_owned(), vec!["*".to_owned()]),
+                ("db_names".to_owned(), vec!["*".to_owned()]),
+            ]
+            .into(),
+        };
+        let request = Request {
+            database: &redshift("orders", &[]),
+            db_user: "reader",
+            db_name: "dev",
+        };
+        assert!(Policy::new(roles).check(&subject, request).is_err());
+    }
+}

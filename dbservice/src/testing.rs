@@ -1,0 +1,67 @@
+//! What unit tests share: databases and roles with nothing in them but what a test is about.
+
+use std::sync::Arc;
+
+use tidegate_core::{
+    AssumeRole, AwsMetadata, Database, DatabaseKind, EffectiveRole, Origin, Protocol, RoleSource,
+    TlsSettings, overrides,
+};
+
+use crate::wanted::Wanted;
+
+pub(crate) fn role(name: &str) -> AssumeRole {
+    AssumeRole {
+        role_arn: format!("arn:aws:iam::123456789012:role/{name}")
+            .parse()
+            .unwrap(),
+        external_id: None,
+    }
+}
+
+/// A discovered Redshift cluster in `us-east-1`.
+pub(crate) fn redshift(name: &str, labels: &[(&str, &str)]) -> Database {
+    Database {
+        name: name.parse().unwrap(),
+        description: String::new(),
+        labels: labels.iter().copied().collect(),
+        origin: Origin::Cloud,
+        protocol: Protocol::Postgres,
+        uri: format!("{name}.abc.us-east-1.redshift.amazonaws.com:5439")
+            .parse()
+            .unwrap(),
+        tls: TlsSettings::default(),
+        aws: AwsMetadata {
+            region: Some("us-east-1".parse().unwrap()),
+            account_id: Some("123456789012".parse().unwrap()),
+            assume_role: None,
+            redshift_cluster_id: Some(name.to_owned()),
+        },
+        kind: Some(DatabaseKind::Redshift),
+        identity: String::new(),
+        discovered_name: String::new(),
+        unavailable: String::new(),
+    }
+}
+
+/// The same, as this agent serves it.
+pub(crate) fn wanted(name: &str) -> Arc<Wanted> {
+    let database = redshift(name, &[]);
+    Arc::new(Wanted {
+        effective: overrides::effective_role(&[], &database),
+        route: name.to_owned(),
+        database,
+    })
+}
+
+/// A database that an override gives a role, or that the agent reaches as itself.
+pub(crate) fn wanted_as(effective: Option<&str>) -> Wanted {
+    Wanted {
+        database: redshift("orders", &[]),
+        effective: EffectiveRole {
+            role: effective.map(role),
+            source: RoleSource::Override,
+            entry: None,
+        },
+        route: "orders".to_owned(),
+    }
+}

@@ -1,0 +1,188 @@
+//! Takes a session: dials back to the proxy that asked, and hands the connection to the engine.
+//!
+//! The database is dialled first, beside the proxy, so that an agent that cannot reach it says so while the proxy can
+//! still ask another one; the client never notices. Beyond [`super::AHEAD_MAX`] of such connections, or when the
+//! database is known to be unavailable, the session is taken without.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tidegate_core::Problem;
+use tidegate_proto::v1::{self, control_request::Message as Said};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, TryAcquireError},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Tunnel,
+    control::{Outgoing, say},
+};
+use crate::{
+    engine::postgres::{self, Ahead, Incoming},
+    served::Serving,
+};
+
+/// Introduces a connection that was dialled back; the token follows.
+const PREAMBLE: [u8; 8] = *b"TGDIAL\x00\x01";
+
+/// Bytes of a token.
+const TOKEN_BYTES: usize = 16;
+
+/// How long the proxy's TCP address may take to answer.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest address of a client that is kept.
+const CLIENT_ADDR_CHARS_MAX: usize = 64;
+
+/// Why a session is left to another agent.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{}", .0.operator)]
+    Database(Problem),
+    #[error("this agent has no certificate for clients yet")]
+    NoCertificate,
+    #[error(transparent)]
+    Route(#[from] crate::served::LookupError),
+    #[error("this agent shuts down")]
+    ShuttingDown,
+    #[error("this agent has {} sessions, its most", super::SESSIONS_MAX)]
+    TooMany,
+}
+
+/// What a session needs from the start.
+struct Taken {
+    serving: Serving,
+    tls: Arc<ServerConfig>,
+    place: OwnedSemaphorePermit,
+}
+
+/// Takes the session that the proxy asks for, in a task of its own, or refuses it.
+pub(super) async fn take(
+    tunnel: &Arc<Tunnel>,
+    proxy: SocketAddr,
+    outgoing: &Outgoing,
+    asked: v1::Dial,
+) {
+    if asked.token.len() != TOKEN_BYTES {
+        warn!(
+            bytes = asked.token.len(),
+            "a proxy sent a token of the wrong length"
+        );
+        return;
+    }
+    match admit(tunnel, &asked.route) {
+        Ok(taken) => {
+            let (session, outgoing) = (Arc::clone(tunnel), outgoing.clone());
+            tunnel.tasks.spawn_quiet("session", async move {
+                Box::pin(session_task(session, proxy, outgoing, asked, taken)).await;
+            });
+        }
+        Err(refused) => refuse(tunnel, outgoing, asked, &refused).await,
+    }
+}
+
+fn admit(tunnel: &Tunnel, route: &str) -> Result<Taken, Refused> {
+    if tunnel.tasks.shutdown().is_cancelled() {
+        return Err(Refused::ShuttingDown);
+    }
+    let serving = tunnel.served.by_route(route)?;
+    let tls = tunnel.client_tls.config().ok_or(Refused::NoCertificate)?;
+    let place = Arc::clone(&tunnel.sessions)
+        .try_acquire_owned()
+        .map_err(|_: TryAcquireError| Refused::TooMany)?;
+    Ok(Taken {
+        serving,
+        tls,
+        place,
+    })
+}
+
+async fn refuse(tunnel: &Tunnel, outgoing: &Outgoing, asked: v1::Dial, refused: &Refused) {
+    tunnel.engine.metrics.dials_refused.inc();
+    warn!(route = asked.route, error = %refused, "left a session to another agent");
+    let message = Said::DialRefused(v1::DialRefused {
+        token: asked.token,
+        reason: refused.to_string(),
+    });
+    say(outgoing, message).await;
+}
+
+async fn session_task(
+    tunnel: Arc<Tunnel>,
+    proxy: SocketAddr,
+    outgoing: Outgoing,
+    asked: v1::Dial,
+    taken: Taken,
+) {
+    let Taken {
+        serving,
+        tls,
+        place,
+    } = taken;
+    let (to_proxy, ahead) = tokio::join!(dial_proxy(proxy), begin_ahead(&tunnel, &serving));
+    let ahead = match ahead {
+        Ok(ahead) => ahead,
+        Err(problem) => {
+            refuse(&tunnel, &outgoing, asked, &Refused::Database(problem)).await;
+            return;
+        }
+    };
+    // The proxy notices by itself that nobody dials back.
+    let mut stream = match to_proxy {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!(proxy.address = %proxy, %error, "could not dial back to a proxy");
+            return;
+        }
+    };
+    drop(outgoing);
+    if let Err(error) = stream.write_all(&introduction(&asked.token)).await {
+        debug!(proxy.address = %proxy, %error, "a proxy closed a connection that was dialled back");
+        return;
+    }
+    let client_addr = asked
+        .client_addr
+        .chars()
+        .take(CLIENT_ADDR_CHARS_MAX)
+        .collect();
+    let incoming = Incoming {
+        stream,
+        tls,
+        serving,
+        client_addr,
+        ahead,
+    };
+    postgres::serve(&tunnel.engine, incoming).await;
+    drop(place);
+}
+
+fn introduction(token: &[u8]) -> Vec<u8> {
+    [&PREAMBLE[..], token].concat()
+}
+
+async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = timeout(PROXY_TIMEOUT, TcpStream::connect(proxy))
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+    postgres::tune(&stream)?;
+    Ok(stream)
+}
+
+/// Connects to the database, as far as TCP; the rest goes on while the client's handshake is under way.
+async fn begin_ahead(tunnel: &Tunnel, serving: &Serving) -> Result<Option<Ahead>, Problem> {
+    let wanted = Arc::clone(&serving.wanted);
+    if !wanted.database.unavailable.is_empty() {
+        return Ok(None);
+    }
+    let Ok(permit) = Arc::clone(&tunnel.ahead).try_acquire_owned() else {
+        return Ok(None);
+    };
+    let connector = Arc::clone(&tunnel.engine.connector);
+    let stream = connector.tcp(&wanted.database).await?;
+    let work = async move { connector.tls(&wanted.database, stream).await };
+    Ok(Some(Ahead::new(work, permit)))
+}

@@ -1,0 +1,8 @@
+//! The agent as a whole, against a control plane, a proxy and a database that do what a test tells them.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod agent;
+mod plane;
+mod sessions;
+mod world;

@@ -1,0 +1,327 @@
+//! A control plane: gives the agent what it asks for, and keeps what it says.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use tidegate_core::Role;
+use tidegate_identity::HOST_CERT_TTL;
+use tidegate_proto::{
+    convert,
+    v1::{
+        self, AnnounceRequest, AnnounceResponse, AuditEvent, WatchDatabasesRequest,
+        WatchDatabasesResponse,
+        access_service_server::{AccessService, AccessServiceServer},
+        audit_service_server::{AuditService, AuditServiceServer},
+        inventory_service_server::{InventoryService, InventoryServiceServer},
+        presence_service_server::{PresenceService, PresenceServiceServer},
+        trust_service_server::{TrustService, TrustServiceServer},
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Request, Response, Status, Streaming, async_trait, service::Routes};
+
+use crate::world::Cas;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// What a test sends to one watch of the inventory.
+pub(crate) type Watch = mpsc::UnboundedSender<Result<WatchDatabasesResponse, Status>>;
+
+/// What the agent did, as the plane saw it.
+pub(crate) struct Seen {
+    /// Each watch of the inventory, with its request.
+    pub(crate) watches: mpsc::UnboundedReceiver<(WatchDatabasesRequest, Watch)>,
+    /// Everything that was announced.
+    pub(crate) announced: mpsc::UnboundedReceiver<AnnounceRequest>,
+    /// Audit events.
+    pub(crate) events: mpsc::UnboundedReceiver<AuditEvent>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Plane {
+    cas: Arc<Cas>,
+    proxies: Arc<Mutex<Vec<String>>>,
+    watches: mpsc::UnboundedSender<(WatchDatabasesRequest, Watch)>,
+    announced: mpsc::UnboundedSender<AnnounceRequest>,
+    events: mpsc::UnboundedSender<AuditEvent>,
+}
+
+impl Plane {
+    pub(crate) fn new(cas: Arc<Cas>, proxies: Vec<String>) -> (Self, Seen) {
+        let (watches, seen_watches) = mpsc::unbounded_channel();
+        let (announced, seen_announced) = mpsc::unbounded_channel();
+        let (events, seen_events) = mpsc::unbounded_channel();
+        let plane = Self {
+            cas,
+            proxies: Arc::new(Mutex::new(proxies)),
+            watches,
+            announced,
+            events,
+        };
+        let seen = Seen {
+            watches: seen_watches,
+            announced: seen_announced,
+            events: seen_events,
+        };
+        (plane, seen)
+    }
+
+    pub(crate) fn routes(&self) -> Routes {
+        Routes::new(InventoryServiceServer::new(self.clone()))
+            .add_service(PresenceServiceServer::new(self.clone()))
+            .add_service(TrustServiceServer::new(self.clone()))
+            .add_service(AccessServiceServer::new(self.clone()))
+            .add_service(AuditServiceServer::new(self.clone()))
+    }
+}
+
+fn no<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not in this test"))
+}
+
+#[async_trait]
+impl InventoryService for Plane {
+    type WatchDatabasesStream = Answers<WatchDatabasesResponse>;
+    type WatchDatabaseServersStream = Answers<v1::WatchDatabaseServersResponse>;
+
+    async fn watch_databases(
+        &self,
+        request: Request<WatchDatabasesRequest>,
+    ) -> Result<Response<Self::WatchDatabasesStream>, Status> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let _ = self.watches.send((request.into_inner(), sender));
+        Ok(Response::new(
+            UnboundedReceiverStream::new(receiver).boxed(),
+        ))
+    }
+
+    async fn list_proxies(
+        &self,
+        _: Request<v1::ListProxiesRequest>,
+    ) -> Result<Response<v1::ListProxiesResponse>, Status> {
+        let proxies = self.proxies.lock().unwrap().clone();
+        let proxies = proxies
+            .into_iter()
+            .map(|public_addr| v1::Proxy {
+                public_addr,
+                ..v1::Proxy::default()
+            })
+            .collect();
+        Ok(Response::new(v1::ListProxiesResponse { proxies }))
+    }
+
+    async fn list_databases(
+        &self,
+        _: Request<v1::ListDatabasesRequest>,
+    ) -> Result<Response<v1::ListDatabasesResponse>, Status> {
+        no()
+    }
+
+    async fn get_database(
+        &self,
+        _: Request<v1::GetDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        no()
+    }
+
+    async fn create_database(
+        &self,
+        _: Request<v1::CreateDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        no()
+    }
+
+    async fn delete_database(
+        &self,
+        _: Request<v1::DeleteDatabaseRequest>,
+    ) -> Result<Response<v1::DeleteDatabaseResponse>, Status> {
+        no()
+    }
+
+    async fn list_database_servers(
+        &self,
+        _: Request<v1::ListDatabaseServersRequest>,
+    ) -> Result<Response<v1::ListDatabaseServersResponse>, Status> {
+        no()
+    }
+
+    async fn watch_database_servers(
+        &self,
+        _: Request<v1::WatchDatabaseServersRequest>,
+    ) -> Result<Response<Self::WatchDatabaseServersStream>, Status> {
+        no()
+    }
+}
+
+#[async_trait]
+impl PresenceService for Plane {
+    type AnnounceStream = Answers<AnnounceResponse>;
+
+    async fn announce(
+        &self,
+        request: Request<Streaming<AnnounceRequest>>,
+    ) -> Result<Response<Self::AnnounceStream>, Status> {
+        let announced = self.announced.clone();
+        let answers = request.into_inner().map(move |message| {
+            let _ = announced.send(message?);
+            Ok(AnnounceResponse {
+                heartbeat_seconds: 60,
+                revision: 1,
+            })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+}
+
+#[async_trait]
+impl TrustService for Plane {
+    async fn issue_database_server_certificate(
+        &self,
+        request: Request<v1::IssueDatabaseServerCertificateRequest>,
+    ) -> Result<Response<v1::HostCertificate>, Status> {
+        let issued = self
+            .cas
+            .db
+            .issue_database_server(
+                &request.into_inner().public_key,
+                &self.cas.cluster,
+                Timestamp::now(),
+                HOST_CERT_TTL,
+            )
+            .unwrap();
+        Ok(Response::new(v1::HostCertificate {
+            certificate_pem: issued.chain_pem,
+            expires_at: Some(convert::timestamp(issued.expires_at)),
+        }))
+    }
+
+    async fn get_trust(
+        &self,
+        _: Request<v1::GetTrustRequest>,
+    ) -> Result<Response<v1::Trust>, Status> {
+        no()
+    }
+
+    async fn join(
+        &self,
+        _: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        no()
+    }
+
+    async fn renew_host_certificate(
+        &self,
+        _: Request<v1::RenewHostCertificateRequest>,
+    ) -> Result<Response<v1::HostCertificate>, Status> {
+        no()
+    }
+}
+
+#[async_trait]
+impl AuditService for Plane {
+    async fn emit(
+        &self,
+        request: Request<v1::EmitRequest>,
+    ) -> Result<Response<v1::EmitResponse>, Status> {
+        for event in request.into_inner().events {
+            let _ = self.events.send(event);
+        }
+        Ok(Response::new(v1::EmitResponse {}))
+    }
+
+    async fn list_events(
+        &self,
+        _: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        no()
+    }
+}
+
+#[async_trait]
+impl AccessService for Plane {
+    type WatchRolesStream = Answers<v1::WatchRolesResponse>;
+
+    async fn watch_roles(
+        &self,
+        _: Request<v1::WatchRolesRequest>,
+    ) -> Result<Response<Self::WatchRolesStream>, Status> {
+        let roles = Role::builtin().into_iter().map(Into::into).collect();
+        let now = v1::WatchRolesResponse { roles, revision: 1 };
+        let answers = futures::stream::iter([Ok(now)]).chain(futures::stream::pending());
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn create_user(
+        &self,
+        _: Request<v1::CreateUserRequest>,
+    ) -> Result<Response<v1::CreateUserResponse>, Status> {
+        no()
+    }
+
+    async fn list_users(
+        &self,
+        _: Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersResponse>, Status> {
+        no()
+    }
+
+    async fn delete_user(
+        &self,
+        _: Request<v1::DeleteUserRequest>,
+    ) -> Result<Response<v1::DeleteUserResponse>, Status> {
+        no()
+    }
+
+    async fn create_token(
+        &self,
+        _: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        no()
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        no()
+    }
+
+    async fn delete_token(
+        &self,
+        _: Request<v1::DeleteTokenRequest>,
+    ) -> Result<Response<v1::DeleteTokenResponse>, Status> {
+        no()
+    }
+
+    async fn list_roles(
+        &self,
+        _: Request<v1::ListRolesRequest>,
+    ) -> Result<Response<v1::ListRolesResponse>, Status> {
+        no()
+    }
+
+    async fn upsert_role(
+        &self,
+        _: Request<v1::UpsertRoleRequest>,
+    ) -> Result<Response<v1::Role>, Status> {
+        no()
+    }
+
+    async fn delete_role(
+        &self,
+        _: Request<v1::DeleteRoleRequest>,
+    ) -> Result<Response<v1::DeleteRoleResponse>, Status> {
+        no()
+    }
+
+    async fn get_cluster_status(
+        &self,
+        _: Request<v1::GetClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatus>, Status> {
+        no()
+    }
+}
