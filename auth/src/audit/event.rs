@@ -1,0 +1,36 @@
+//! The events that the auth service itself emits, with the names and codes that SIEM rules know.
+
+use tidegate_proto::v1;
+
+/// Name, code, and whether it tells of a success.
+pub(crate) type Kind = (&'static str, &'static str, bool);
+
+/// A database was added.
+pub(crate) const DB_CREATE: Kind = ("db.create", "TDB03I", true);
+/// A database went.
+pub(crate) const DB_DELETE: Kind = ("db.delete", "TDB05I", true);
+/// A database changed.
+pub(crate) const DB_UPDATE: Kind = ("db.update", "TDB04I", true);
+/// A process joined.
+pub(crate) const JOIN: Kind = ("instance.join", "TJ002I", true);
+/// A process was not let in.
+pub(crate) const JOIN_FAILED: Kind = ("instance.join", "TJ002E", false);
+/// A join token was made.
+pub(crate) const JOIN_TOKEN_CREATE: Kind = ("join_token.create", "TJT00I", true);
+/// A person logged in.
+pub(crate) const LOGIN: Kind = ("user.login", "T1000I", true);
+/// A login failed.
+pub(crate) const LOGIN_FAILED: Kind = ("user.login", "T1000W", false);
+/// A person was added.
+pub(crate) const USER_CREATE: Kind = ("user.create", "T1002I", true);
+
+/// An event with a uid of its own; the log adds the time.
+pub(crate) fn new((event, code, success): Kind) -> v1::AuditEvent {
+    v1::AuditEvent {
+        uid: uuid::Uuid::now_v7().to_string(),
+        event: event.to_owned(),
+        code: code.to_owned(),
+        success,
+        ..v1::AuditEvent::default()
+    }
+}

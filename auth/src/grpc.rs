@@ -1,0 +1,121 @@
+//! The gRPC services, one file each, thin: check the message, call what does the work, turn its answer into a message.
+//!
+//! Who may call what is decided before any of them, for every method in one place: [`guard`].
+
+mod access;
+mod audit;
+mod discovery;
+pub(crate) mod guard;
+mod inventory;
+mod presence;
+mod session;
+mod status;
+mod trust;
+
+use std::sync::Arc;
+
+use tidegate_proto::{
+    DESCRIPTOR,
+    v1::{
+        access_service_server::AccessServiceServer, audit_service_server::AuditServiceServer,
+        discovery_service_server::DiscoveryServiceServer,
+        inventory_service_server::InventoryServiceServer,
+        presence_service_server::PresenceServiceServer,
+        session_service_server::SessionServiceServer, trust_service_server::TrustServiceServer,
+    },
+};
+use tidegate_service::{
+    clock::SharedClock, metrics::Metrics, rpc::MESSAGE_BYTES_MAX, tasks::ShutdownToken,
+};
+use tonic::service::Routes;
+
+use crate::{
+    access::Access, audit::AuditLog, authority::Authority, databases::Databases,
+    inventory::Inventory, ledger::Ledger, presence::Presence,
+};
+use guard::{Guard, GuardLayer};
+
+/// Largest message of an agent: its full set of databases is one message.
+const ANNOUNCE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What the services stand on.
+pub(crate) struct Services {
+    /// People, roles, tokens.
+    pub(crate) access: Access,
+    /// The audit log.
+    pub(crate) audit: AuditLog,
+    /// The CAs.
+    pub(crate) authority: Arc<Authority>,
+    /// The time.
+    pub(crate) clock: SharedClock,
+    /// Databases of administrators.
+    pub(crate) databases: Databases,
+    /// Listings and watches.
+    pub(crate) inventory: Arc<Inventory>,
+    /// Discovery.
+    pub(crate) ledger: Ledger,
+    /// Agents and proxies.
+    pub(crate) presence: Arc<Presence>,
+    /// Ends what streams.
+    pub(crate) shutdown: ShutdownToken,
+}
+
+/// The server-side part of one gRPC service; clones share everything.
+#[derive(Clone)]
+struct Api(Arc<Services>);
+
+impl std::ops::Deref for Api {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+/// All services behind the guard, with health and reflection.
+///
+/// # Errors
+///
+/// When the contract's own description cannot be read, which is a fault of the build.
+pub(crate) async fn routes(
+    services: Arc<Services>,
+    metrics: &Metrics,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let guard = Guard::new(
+        services.authority.cluster().clone(),
+        services.inventory.clone(),
+        services.clock.clone(),
+        metrics,
+    );
+    let api = || Api(services.clone());
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<InventoryServiceServer<Api>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(AccessServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(AuditServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            DiscoveryServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            InventoryServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            PresenceServiceServer::new(api()).max_decoding_message_size(ANNOUNCE_BYTES_MAX),
+        )
+        .add_service(SessionServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(TrustServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(health_server)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let guarded = routes
+        .routes()
+        .into_axum_router()
+        .layer(GuardLayer::new(guard));
+    Ok(Routes::from(guarded))
+}

@@ -1,0 +1,146 @@
+//! `DiscoveryService`: who scans what, and what was found.
+
+use std::{pin::Pin, time::Duration};
+
+use futures::{Stream, StreamExt as _};
+use tidegate_proto::{
+    Invalid,
+    v1::{
+        self, discovery_service_server::DiscoveryService, publish_scan_request as request,
+        publish_scan_response as response,
+    },
+};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    Api,
+    guard::Caller,
+    status::{refuse, store},
+};
+use crate::ledger::{Begun, Header, Items, Worker};
+
+/// How long a worker may take from one frame to the next.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Frame = request::Frame;
+
+/// A scan that is being published.
+enum Publishing {
+    Header(Box<Streaming<v1::PublishScanRequest>>),
+    Items(Box<Streaming<v1::PublishScanRequest>>, Box<Header>),
+    Done,
+}
+
+async fn frame(frames: &mut Streaming<v1::PublishScanRequest>) -> Result<Frame, Status> {
+    let next = tokio::time::timeout(FRAME_TIMEOUT, frames.message()).await;
+    let next = next.map_err(|_| {
+        refuse(
+            Code::DeadlineExceeded,
+            "FRAME_TIMEOUT",
+            "the next frame did not come in time",
+        )
+    })?;
+    next?.and_then(|message| message.frame).ok_or_else(|| {
+        Invalid::new(
+            "frame",
+            "is missing: a scan is a header, items and a trailer",
+        )
+        .into()
+    })
+}
+
+impl Api {
+    async fn step(
+        &self,
+        host_id: &str,
+        publishing: Publishing,
+    ) -> Result<Option<(v1::PublishScanResponse, Publishing)>, Status> {
+        let (answer, next) = match publishing {
+            Publishing::Done => return Ok(None),
+            Publishing::Header(mut frames) => {
+                let Frame::Header(header) = frame(&mut frames).await? else {
+                    return Err(Invalid::new("frame", "must be a header first").into());
+                };
+                let header = Header::try_from(header)?;
+                match self.ledger.begin(host_id, &header).await? {
+                    Begun::Unchanged(result) => (response::Frame::Result(result), Publishing::Done),
+                    Begun::SendItems => (
+                        response::Frame::SendItems(v1::SendItems {}),
+                        Publishing::Items(frames, Box::new(header)),
+                    ),
+                }
+            }
+            Publishing::Items(mut frames, header) => {
+                let mut items = Items::new(&header);
+                let seen = loop {
+                    match frame(&mut frames).await? {
+                        Frame::Item(item) => items.push(item)?,
+                        Frame::Trailer(trailer) => break items.finish(trailer)?,
+                        Frame::Header(_) => {
+                            return Err(Invalid::new("frame", "is a second header").into());
+                        }
+                    }
+                };
+                let result = self.ledger.apply(host_id, &header, &seen).await?;
+                (response::Frame::Result(result), Publishing::Done)
+            }
+        };
+        let answer = v1::PublishScanResponse {
+            frame: Some(answer),
+        };
+        Ok(Some((answer, next)))
+    }
+}
+
+#[tonic::async_trait]
+impl DiscoveryService for Api {
+    async fn acquire_scopes(
+        &self,
+        request: Request<v1::AcquireScopesRequest>,
+    ) -> Result<Response<v1::AcquireScopesResponse>, Status> {
+        let caller = Caller::of(&request);
+        let host = caller.host()?;
+        let worker = Worker {
+            host_id: host.host_id.as_str(),
+            hostname: &host.hostname,
+        };
+        let scopes = request.into_inner().scopes;
+        let granted = self.ledger.acquire(worker, scopes).await?;
+        Ok(Response::new(granted))
+    }
+
+    type PublishScanStream =
+        Pin<Box<dyn Stream<Item = Result<v1::PublishScanResponse, Status>> + Send>>;
+
+    async fn publish_scan(
+        &self,
+        request: Request<Streaming<v1::PublishScanRequest>>,
+    ) -> Result<Response<Self::PublishScanStream>, Status> {
+        let host_id = Caller::of(&request).host()?.host_id.to_string();
+        let start = Publishing::Header(Box::new(request.into_inner()));
+        let api = self.clone();
+        let answers = futures::stream::unfold(Some(start), move |publishing| {
+            let (api, host_id) = (api.clone(), host_id.clone());
+            async move {
+                match api.step(&host_id, publishing?).await {
+                    Ok(Some((answer, next))) => Some((Ok(answer), Some(next))),
+                    Ok(None) => None,
+                    Err(status) => Some((Err(status), None)),
+                }
+            }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn list_scopes(
+        &self,
+        _request: Request<v1::ListScopesRequest>,
+    ) -> Result<Response<v1::ListScopesResponse>, Status> {
+        let scopes = self
+            .ledger
+            .list_scopes()
+            .await
+            .map_err(|error| store(&error))?;
+        Ok(Response::new(v1::ListScopesResponse { scopes }))
+    }
+}

@@ -1,0 +1,229 @@
+//! `InventoryService`: listings, watches, and databases that administrators write.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt as _};
+use tidegate_core::Selector;
+use tidegate_proto::{
+    Invalid,
+    v1::{self, inventory_service_server::InventoryService},
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::{Api, guard::Caller, status::refuse};
+use crate::inventory::{
+    Filter, ListQuery, RowEvent, WatchEnd, WatchRows,
+    tables::{DatabaseRow, Row as _, ServerRow},
+};
+
+/// Most selectors of one watch.
+const SELECTORS_MAX: usize = 256;
+
+type Watched<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+
+fn selector(message: Option<v1::Selector>) -> Result<Option<Selector>, Invalid> {
+    message.map(Selector::try_from).transpose()
+}
+
+/// The name of a database as people type it; what no name could be is simply not there.
+fn not_found(name: &str) -> Status {
+    let name: String = name.chars().take(253).collect();
+    refuse(Code::NotFound, "NOT_FOUND", format!("no database `{name}`"))
+}
+
+impl Api {
+    /// A watch as messages. It ends with the certificate of the person who watches.
+    async fn watch<R: WatchRows, M: Send + 'static>(
+        &self,
+        caller: &Caller,
+        selectors: Vec<Selector>,
+        after_revision: u64,
+        message: fn(RowEvent<R>) -> M,
+    ) -> Result<Watched<M>, Status> {
+        let filter = Filter {
+            selectors,
+            viewer: caller.viewer(),
+        };
+        let watch = self
+            .0
+            .inventory
+            .watch::<R>(filter, after_revision, self.shutdown.clone());
+        let events = watch
+            .await?
+            .map(move |event: Result<RowEvent<R>, WatchEnd>| {
+                event.map(message).map_err(Status::from)
+            });
+        let Ok((_, expires_at)) = caller.user() else {
+            return Ok(events.boxed());
+        };
+        let clock = self.clock.clone();
+        let expiry = async move { clock.wait_until(expires_at).await };
+        let expired = futures::stream::once(std::future::ready(Err(refuse(
+            Code::Unauthenticated,
+            "CERTIFICATE_EXPIRED",
+            "your certificate has expired: log in again",
+        ))));
+        // After an end of its own nobody asks for more.
+        Ok(events.take_until(expiry).chain(expired).boxed())
+    }
+}
+
+fn database_event(event: RowEvent<DatabaseRow>) -> v1::WatchDatabasesResponse {
+    use v1::watch_databases_response::Event;
+    let (revision, event) = match event {
+        RowEvent::Upserted(revision, row) => (revision, Event::Upserted(row.message())),
+        RowEvent::Deleted(revision, row) => (revision, Event::Deleted(row.name().to_owned())),
+        RowEvent::Synced(revision) => (revision, Event::Synced(v1::Synced {})),
+        RowEvent::Bookmark(revision) => (revision, Event::Bookmark(v1::Bookmark {})),
+    };
+    v1::WatchDatabasesResponse {
+        revision,
+        event: Some(event),
+    }
+}
+
+fn server_event(event: RowEvent<ServerRow>) -> v1::WatchDatabaseServersResponse {
+    use v1::watch_database_servers_response::Event;
+    let key = |row: &ServerRow| v1::DatabaseServerKey {
+        database: row.database().to_owned(),
+        host_id: row.host_id().to_owned(),
+    };
+    let (revision, event) = match event {
+        RowEvent::Upserted(revision, row) => (revision, Event::Upserted(row.message())),
+        RowEvent::Deleted(revision, row) => (revision, Event::Deleted(key(&row))),
+        RowEvent::Synced(revision) => (revision, Event::Synced(v1::Synced {})),
+        RowEvent::Bookmark(revision) => (revision, Event::Bookmark(v1::Bookmark {})),
+    };
+    v1::WatchDatabaseServersResponse {
+        revision,
+        event: Some(event),
+    }
+}
+
+#[tonic::async_trait]
+impl InventoryService for Api {
+    async fn list_databases(
+        &self,
+        request: Request<v1::ListDatabasesRequest>,
+    ) -> Result<Response<v1::ListDatabasesResponse>, Status> {
+        let viewer = Caller::of(&request).viewer();
+        let asked = request.into_inner();
+        let query = ListQuery::new(
+            "databases",
+            asked.page_size,
+            &asked.page_token,
+            selector(asked.selector)?,
+            asked.search,
+            None,
+        )?;
+        let page = self.inventory.list_databases(&query, &viewer);
+        Ok(Response::new(v1::ListDatabasesResponse {
+            databases: page.rows.iter().map(|row| row.message()).collect(),
+            next_page_token: page.next_page_token,
+            revision: page.revision,
+        }))
+    }
+
+    async fn get_database(
+        &self,
+        request: Request<v1::GetDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        let viewer = Caller::of(&request).viewer();
+        let name = &request.get_ref().name;
+        let policy = self.inventory.roles().policy.clone();
+        let row = self.inventory.tables().databases.get(name).cloned();
+        row.filter(|row| viewer.sees(&policy, row.labels()))
+            .map(|row| Response::new(row.message()))
+            .ok_or_else(|| not_found(name))
+    }
+
+    type WatchDatabasesStream = Watched<v1::WatchDatabasesResponse>;
+
+    async fn watch_databases(
+        &self,
+        request: Request<v1::WatchDatabasesRequest>,
+    ) -> Result<Response<Self::WatchDatabasesStream>, Status> {
+        let caller = Caller::of(&request);
+        let asked = request.into_inner();
+        if asked.selectors.len() > SELECTORS_MAX {
+            return Err(Invalid::new("selectors", format!("are more than {SELECTORS_MAX}")).into());
+        }
+        let selectors = asked.selectors.into_iter().map(Selector::try_from);
+        let selectors = selectors.collect::<Result<Vec<_>, _>>()?;
+        let watch = self.watch(&caller, selectors, asked.after_revision, database_event);
+        Ok(Response::new(watch.await?))
+    }
+
+    async fn create_database(
+        &self,
+        request: Request<v1::CreateDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        let actor = Caller::of(&request).actor();
+        let created = self.databases.create(&actor, request.into_inner().database);
+        Ok(Response::new(created.await?))
+    }
+
+    async fn delete_database(
+        &self,
+        request: Request<v1::DeleteDatabaseRequest>,
+    ) -> Result<Response<v1::DeleteDatabaseResponse>, Status> {
+        let actor = Caller::of(&request).actor();
+        self.databases
+            .delete(&actor, &request.get_ref().name)
+            .await?;
+        Ok(Response::new(v1::DeleteDatabaseResponse {}))
+    }
+
+    async fn list_database_servers(
+        &self,
+        request: Request<v1::ListDatabaseServersRequest>,
+    ) -> Result<Response<v1::ListDatabaseServersResponse>, Status> {
+        let viewer = Caller::of(&request).viewer();
+        let asked = request.into_inner();
+        let query = ListQuery::new(
+            "servers",
+            asked.page_size,
+            &asked.page_token,
+            selector(asked.selector)?,
+            asked.search,
+            (!asked.database.is_empty()).then_some(asked.database),
+        )?;
+        let page = self.inventory.list_servers(&query, &viewer);
+        Ok(Response::new(v1::ListDatabaseServersResponse {
+            database_servers: page.rows.iter().map(|row| row.message()).collect(),
+            next_page_token: page.next_page_token,
+            revision: page.revision,
+        }))
+    }
+
+    type WatchDatabaseServersStream = Watched<v1::WatchDatabaseServersResponse>;
+
+    async fn watch_database_servers(
+        &self,
+        request: Request<v1::WatchDatabaseServersRequest>,
+    ) -> Result<Response<Self::WatchDatabaseServersStream>, Status> {
+        let caller = Caller::of(&request);
+        let after_revision = request.get_ref().after_revision;
+        let watch = self.watch(&caller, Vec::new(), after_revision, server_event);
+        Ok(Response::new(watch.await?))
+    }
+
+    async fn list_proxies(
+        &self,
+        _request: Request<v1::ListProxiesRequest>,
+    ) -> Result<Response<v1::ListProxiesResponse>, Status> {
+        let proxies = self
+            .inventory
+            .hosts()
+            .into_iter()
+            .filter(|((_, service), _)| service == "proxy")
+            .map(|((host_id, _), hello)| v1::Proxy {
+                host_id,
+                hostname: hello.hostname.clone(),
+                version: hello.version.clone(),
+                public_addr: hello.public_addr.clone(),
+            })
+            .collect();
+        Ok(Response::new(v1::ListProxiesResponse { proxies }))
+    }
+}

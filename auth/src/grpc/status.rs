@@ -1,0 +1,145 @@
+//! Failures as gRPC statuses: one place, by kind, with a stable reason that programs can read.
+//!
+//! A fault of ours is logged here in full and told without its cause.
+
+use std::collections::HashMap;
+
+use tidegate_service::telemetry::chain;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    access::AccessError,
+    audit::AuditUnavailable,
+    databases::DatabaseError,
+    inventory::WatchEnd,
+    ledger::{AcquireError, PublishError},
+    presence::PresenceError,
+    store::StoreUnavailable,
+};
+
+/// The domain of our reasons.
+const DOMAIN: &str = "tidegate.dev";
+
+/// A refusal with a stable reason.
+pub(super) fn refuse(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// A fault of ours: all of it to the log, nothing of the cause to the caller.
+fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
+    tracing::error!(error = chain(error), "a request failed");
+    refuse(
+        Code::Internal,
+        "INTERNAL",
+        "the auth service failed; its log says why",
+    )
+}
+
+pub(super) fn store(error: &StoreUnavailable) -> Status {
+    tracing::error!(error = chain(error), "the state store failed a request");
+    refuse(
+        Code::Unavailable,
+        "STORE_UNAVAILABLE",
+        "the state store is not available: try again",
+    )
+}
+
+impl From<AccessError> for Status {
+    fn from(error: AccessError) -> Self {
+        let message = error.to_string();
+        match error {
+            AccessError::Busy => refuse(Code::ResourceExhausted, "BUSY", message),
+            AccessError::Conflict { .. } => refuse(Code::Aborted, "CONFLICT", message),
+            AccessError::Denied { reason, .. } => refuse(Code::PermissionDenied, reason, message),
+            AccessError::Exists { .. } => refuse(Code::AlreadyExists, "EXISTS", message),
+            AccessError::Forbidden { reason, .. } => {
+                refuse(Code::FailedPrecondition, reason, message)
+            }
+            AccessError::Internal { .. } => internal(&error),
+            AccessError::Invalid(invalid) => invalid.into(),
+            AccessError::LockedOut { .. } => refuse(Code::ResourceExhausted, "LOCKED_OUT", message),
+            AccessError::NotFound { .. } => refuse(Code::NotFound, "NOT_FOUND", message),
+            AccessError::Unavailable(unavailable) => store(&unavailable),
+            AccessError::Unproven(_) => refuse(Code::Unauthenticated, "UNPROVEN", message),
+        }
+    }
+}
+
+impl From<AcquireError> for Status {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Invalid(invalid) => invalid.into(),
+            AcquireError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<AuditUnavailable> for Status {
+    fn from(error: AuditUnavailable) -> Self {
+        refuse(Code::Unavailable, "AUDIT_UNAVAILABLE", error.to_string())
+    }
+}
+
+impl From<DatabaseError> for Status {
+    fn from(error: DatabaseError) -> Self {
+        let message = error.to_string();
+        match error {
+            DatabaseError::Conflict(_) => refuse(Code::Aborted, "CONFLICT", message),
+            DatabaseError::Exists(_) => refuse(Code::AlreadyExists, "EXISTS", message),
+            DatabaseError::Invalid(invalid) => invalid.into(),
+            DatabaseError::NotFound(_) => refuse(Code::NotFound, "NOT_FOUND", message),
+            DatabaseError::NotOurs { .. } => {
+                refuse(Code::FailedPrecondition, "NOT_DYNAMIC", message)
+            }
+            DatabaseError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<PresenceError> for Status {
+    fn from(error: PresenceError) -> Self {
+        let message = error.to_string();
+        match error {
+            PresenceError::Denied { .. } => {
+                refuse(Code::PermissionDenied, "SERVICE_NOT_ALLOWED", message)
+            }
+            PresenceError::Invalid(invalid) => invalid.into(),
+            PresenceError::LeaseGone => refuse(Code::Aborted, "LEASE_GONE", message),
+            PresenceError::Refused(_) => internal(&error),
+            PresenceError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<PublishError> for Status {
+    fn from(error: PublishError) -> Self {
+        let message = error.to_string();
+        match error {
+            PublishError::Contended { .. } => refuse(Code::Aborted, "CONFLICT", message),
+            PublishError::Invalid(invalid) => invalid.into(),
+            PublishError::NotHolder { .. } => {
+                refuse(Code::FailedPrecondition, "SCOPE_NOT_HELD", message)
+            }
+            PublishError::Record { .. } => internal(&error),
+            PublishError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<WatchEnd> for Status {
+    fn from(end: WatchEnd) -> Self {
+        let message = end.to_string();
+        match end {
+            WatchEnd::HistoryGone(_) => refuse(Code::OutOfRange, "HISTORY_GONE", message),
+            WatchEnd::RolesChanged => refuse(Code::OutOfRange, "ROLES_CHANGED", message),
+            WatchEnd::ShuttingDown(_) => refuse(Code::Unavailable, "SHUTTING_DOWN", message),
+            WatchEnd::TooSlow(_) => refuse(Code::ResourceExhausted, "WATCHER_TOO_SLOW", message),
+            WatchEnd::Unavailable(_) => {
+                tracing::error!(error = chain(&end), "cannot read history for a watch");
+                refuse(Code::Unavailable, "STORE_UNAVAILABLE", message)
+            }
+        }
+    }
+}

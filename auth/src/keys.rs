@@ -1,0 +1,95 @@
+//! The keys of the state store: one function a kind of record, and the prefixes that hold them.
+
+use bytes::Bytes;
+
+/// The cluster's own record.
+pub(crate) const CLUSTER: &str = "/cluster";
+/// Databases, by name.
+pub(crate) const DATABASES: &str = "/databases/";
+/// What a joined process announced of itself, by host and service.
+pub(crate) const HOSTS: &str = "/hosts/";
+/// Database servers, by host and database.
+pub(crate) const PRESENCE: &str = "/presence/";
+/// Roles that were made over the API, by name.
+pub(crate) const ROLES: &str = "/roles/";
+/// Who may scan a scope now, by scope.
+pub(crate) const SCOPE_HOLDERS: &str = "/scope-holders/";
+/// What is known of a scope, by scope.
+pub(crate) const SCOPES: &str = "/scopes/";
+/// Join tokens, by digest of the secret.
+pub(crate) const TOKENS: &str = "/tokens/";
+/// People, by name.
+pub(crate) const USERS: &str = "/users/";
+
+const CAS: &str = "/ca/";
+const OWNERS: &str = "/owners/";
+const SIGNUPS: &str = "/signups/";
+
+fn under(prefix: &str, name: &str) -> Bytes {
+    Bytes::from(format!("{prefix}{name}"))
+}
+
+/// A certificate authority: `db`, `host` or `user`.
+pub(crate) fn ca(kind: &str) -> Bytes {
+    under(CAS, kind)
+}
+
+/// The cluster's own record.
+pub(crate) fn cluster() -> Bytes {
+    Bytes::from_static(CLUSTER.as_bytes())
+}
+
+/// A database.
+pub(crate) fn database(name: &str) -> Bytes {
+    under(DATABASES, name)
+}
+
+/// What a host announced for one of its services.
+pub(crate) fn host(host_id: &str, service: &str) -> Bytes {
+    under(HOSTS, &format!("{host_id}/{service}"))
+}
+
+/// The scope that owns a discovered identity.
+pub(crate) fn owner(identity: &str) -> Bytes {
+    under(OWNERS, identity)
+}
+
+/// One agent serving one database.
+pub(crate) fn presence(host_id: &str, database: &str) -> Bytes {
+    under(PRESENCE, &format!("{host_id}/{database}"))
+}
+
+/// A role.
+pub(crate) fn role(name: &str) -> Bytes {
+    under(ROLES, name)
+}
+
+/// A scan scope.
+pub(crate) fn scope(id: &str) -> Bytes {
+    under(SCOPES, id)
+}
+
+/// Who may scan a scope.
+pub(crate) fn scope_holder(id: &str) -> Bytes {
+    under(SCOPE_HOLDERS, id)
+}
+
+/// A sign-up token, by the digest of its secret.
+pub(crate) fn signup(digest: &str) -> Bytes {
+    under(SIGNUPS, digest)
+}
+
+/// A join token, by the digest of its secret.
+pub(crate) fn token(digest: &str) -> Bytes {
+    under(TOKENS, digest)
+}
+
+/// A person.
+pub(crate) fn user(name: &str) -> Bytes {
+    under(USERS, name)
+}
+
+/// What follows the prefix of a key, when it is under that prefix and text.
+pub(crate) fn name_under<'k>(prefix: &str, key: &'k [u8]) -> Option<&'k str> {
+    std::str::from_utf8(key).ok()?.strip_prefix(prefix)
+}

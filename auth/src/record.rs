@@ -1,0 +1,262 @@
+//! The values of the state store: protobuf messages behind one byte that says which format they have.
+//!
+//! Messages of the public contract are stored where they fit; what the store alone needs is here. Fields are added,
+//! never given another meaning; a change that old programs would misread raises [`FORMAT`].
+
+use std::fmt;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message;
+use tidegate_proto::v1;
+
+use crate::store::Entry;
+
+/// The format that this program writes.
+const FORMAT: u8 = 1;
+
+/// A stored value that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    /// Another format than ours: a newer program wrote it.
+    #[error("key `{key}` holds a record of format {found}; this program reads {FORMAT}")]
+    Format {
+        /// The key.
+        key: String,
+        /// The first byte, if any.
+        found: u8,
+    },
+    /// The bytes are no such message.
+    #[error("key `{key}` holds a damaged record")]
+    Damaged {
+        /// The key.
+        key: String,
+        /// What the decoder said.
+        source: prost::DecodeError,
+    },
+}
+
+/// A record as it is stored.
+pub(crate) fn encode(record: &impl Message) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(1 + record.encoded_len());
+    bytes.put_u8(FORMAT);
+    bytes.extend_from_slice(&record.encode_to_vec());
+    bytes.freeze()
+}
+
+/// A record as it was stored.
+///
+/// # Errors
+///
+/// [`RecordError`]: another format, or damaged.
+pub(crate) fn decode<R: Message + Default>(entry: &Entry) -> Result<R, RecordError> {
+    let key = || String::from_utf8_lossy(&entry.key).into_owned();
+    match entry.value.split_first() {
+        Some((&FORMAT, body)) => {
+            R::decode(body).map_err(|source| RecordError::Damaged { key: key(), source })
+        }
+        other => Err(RecordError::Format {
+            key: key(),
+            found: other.map_or(0, |(format, _)| *format),
+        }),
+    }
+}
+
+/// The cluster.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ClusterRecord {
+    /// Its name, which certificates carry and which therefore cannot change.
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// When it was made.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) created_at: Option<prost_types::Timestamp>,
+}
+
+/// A certificate authority.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct CaRecord {
+    /// Its certificate.
+    #[prost(string, tag = "1")]
+    pub(crate) cert_pem: String,
+    /// Its private key.
+    #[prost(string, tag = "2")]
+    pub(crate) key_pem: String,
+}
+
+impl fmt::Debug for CaRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CaRecord(redacted)")
+    }
+}
+
+/// A person.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct UserRecord {
+    /// As listings show it.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) user: Option<v1::User>,
+    /// Argon2id hash in PHC form; empty until sign-up.
+    #[prost(string, tag = "2")]
+    pub(crate) password_hash: String,
+    /// Digest of the sign-up token that is open; empty for none.
+    #[prost(string, tag = "3")]
+    pub(crate) signup_digest: String,
+}
+
+impl fmt::Debug for UserRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserRecord")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A one-time sign-up token; its key is the digest of the secret.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SignupRecord {
+    /// Who may set a password with it.
+    #[prost(string, tag = "1")]
+    pub(crate) user: String,
+    /// Until when.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) expires_at: Option<prost_types::Timestamp>,
+}
+
+/// A join token; its key is the digest of the secret.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TokenRecord {
+    /// What may join with it.
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) types: Vec<String>,
+    /// Until when.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) expires_at: Option<prost_types::Timestamp>,
+}
+
+/// A database, with what decides who owns it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DatabaseRecord {
+    /// As listings show it, but for the revision.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) database: Option<v1::Database>,
+    /// Discovery group of the owning scope.
+    #[prost(string, tag = "2")]
+    pub(crate) group: String,
+    /// Place of the owning scope in its configuration.
+    #[prost(uint32, tag = "3")]
+    pub(crate) order: u32,
+}
+
+/// Which scope owns a discovered identity, and under which name it is listed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct OwnerRecord {
+    /// The scope.
+    #[prost(string, tag = "1")]
+    pub(crate) scope_id: String,
+    /// The database's name.
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+}
+
+/// Who may scan a scope; lives with the holder's lease.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HolderRecord {
+    /// The worker.
+    #[prost(string, tag = "1")]
+    pub(crate) host_id: String,
+    /// Its name for people.
+    #[prost(string, tag = "2")]
+    pub(crate) hostname: String,
+    /// What is scanned.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) scope: Option<v1::ScanScope>,
+}
+
+/// What the ledger remembers of a scope.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ScopeRecord {
+    /// What is scanned.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) scope: Option<v1::ScanScope>,
+    /// Digest of the last scan that was applied in full; empty when it must be sent again.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) settled_digest: Vec<u8>,
+    /// How the ledger derived the databases from it; another number means that they must be derived again.
+    #[prost(uint32, tag = "3")]
+    pub(crate) ledger_format: u32,
+    /// Digest of the deletions that are held back; empty for none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) held_digest: Vec<u8>,
+    /// How many deletions are held back.
+    #[prost(uint32, tag = "5")]
+    pub(crate) held: u32,
+    /// How many databases were found that another scope owns.
+    #[prost(uint32, tag = "6")]
+    pub(crate) shadowed: u32,
+    /// How many databases it owned after the last change.
+    #[prost(uint32, tag = "7")]
+    pub(crate) databases: u32,
+    /// Why the last scan was partial.
+    #[prost(message, optional, tag = "8")]
+    pub(crate) failure: Option<v1::ScanFailure>,
+    /// End of the last scan, as of the last change of this record.
+    #[prost(message, optional, tag = "9")]
+    pub(crate) last_attempt: Option<prost_types::Timestamp>,
+    /// End of the last complete scan, as of the last change of this record.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) last_success: Option<prost_types::Timestamp>,
+    /// AWS calls of the last scan, as of the last change of this record.
+    #[prost(uint32, tag = "11")]
+    pub(crate) aws_calls: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(value: Bytes) -> Entry {
+        Entry {
+            key: Bytes::from_static(b"/x"),
+            value,
+            created: 1,
+            modified: 1,
+            lease: None,
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_another_format_is_refused() {
+        let record = OwnerRecord {
+            scope_id: "s".to_owned(),
+            name: "orders".to_owned(),
+        };
+        let stored = encode(&record);
+        assert_eq!(
+            decode::<OwnerRecord>(&entry(stored.clone())).unwrap(),
+            record
+        );
+
+        let mut newer = stored.to_vec();
+        newer[0] = 9;
+        let refused = decode::<OwnerRecord>(&entry(newer.into())).unwrap_err();
+        assert!(matches!(refused, RecordError::Format { found: 9, .. }));
+        assert!(decode::<OwnerRecord>(&entry(Bytes::new())).is_err());
+    }
+
+    #[test]
+    fn secrets_of_records_do_not_print() {
+        let ca = CaRecord {
+            cert_pem: "cert".to_owned(),
+            key_pem: "hush".to_owned(),
+        };
+        let user = UserRecord {
+            user: None,
+            password_hash: "hush".to_owned(),
+            signup_digest: "hush".to_owned(),
+        };
+        assert!(!format!("{ca:?} {user:?}").contains("hush"));
+        assert!(!format!("{:?}", entry(encode(&ca))).contains("hush"));
+    }
+}

@@ -1,0 +1,474 @@
+//! Puts the control plane together and serves it: TLS on one port, a local socket for administrators.
+//!
+//! Starting is in order, and what cannot work stops the start: the store is opened and locked, the CAs are read or made,
+//! the inventory is loaded, the listeners are bound; then everything is served. The service's own certificate is
+//! replaced in place before it ends.
+
+mod identity;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::Stream;
+use prometheus_client::metrics::gauge::Gauge;
+use tidegate_core::HostId;
+use tidegate_identity::{CaPin, IdentityError, KeyPair};
+use tidegate_service::{
+    admin::{ComponentHandle, Readiness},
+    clock::SharedClock,
+    host::{IssuedHost, TrustBundle},
+    metrics::Metrics,
+    rpc::{self, Connection},
+    settings::AuthSettings,
+    tasks::{ShutdownToken, Tasks},
+    telemetry::chain,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixStream},
+    sync::mpsc,
+};
+use tonic::service::Routes;
+
+use crate::{
+    access::{Access, AccessParts},
+    audit::AuditLog,
+    authority::{Authority, HostRequest},
+    databases::Databases,
+    grpc::{self, Services},
+    inventory::Inventory,
+    ledger::Ledger,
+    presence::Presence,
+    store::{
+        BoxError, Store, Watch,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+};
+
+use identity::{OwnIdentity, own_host_id};
+
+/// How long presence outlives the last sign of life.
+pub const PRESENCE_LEASE: Duration = Duration::from_secs(30);
+/// How long a worker keeps a scope without asking again.
+pub const SCOPE_LEASE: Duration = Duration::from_secs(30);
+/// The local socket's name in the data directory.
+const SOCKET_NAME: &str = "auth.sock";
+
+/// Where and as whom the service runs.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where the process keeps its files; the local socket is in it.
+    pub data_dir: PathBuf,
+    /// The process's name for people.
+    pub nodename: String,
+}
+
+/// Leases; longer ones notice losses later, shorter ones take more signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How long presence outlives the last sign of life. Default [`PRESENCE_LEASE`].
+    pub presence_lease: Duration,
+    /// How long a worker keeps a scope without asking again. Default [`SCOPE_LEASE`].
+    pub scope_lease: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            presence_lease: PRESENCE_LEASE,
+            scope_lease: SCOPE_LEASE,
+        }
+    }
+}
+
+/// Why the auth service could not start, or not do what its own process asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The cluster's CAs could not be made or read, or the state is of another cluster.
+    #[error("could not load the cluster's certificate authorities")]
+    Authority(#[source] BoxError),
+    /// A certificate or TLS configuration could not be made.
+    #[error("could not make the service's own certificate")]
+    Identity(#[from] IdentityError),
+    /// The address or the socket is taken, or may not be used.
+    #[error("could not listen on {on}")]
+    Listen {
+        /// Address or path.
+        on: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something else is not as it must be: a fault of ours.
+    #[error("could not set up {what}")]
+    Setup {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: BoxError,
+    },
+    /// The state cannot be read or written.
+    #[error("could not open the state in `{}`", .path.display())]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: BoxError,
+    },
+}
+
+fn setup<E: Into<BoxError>>(what: &'static str) -> impl FnOnce(E) -> AuthError {
+    move |source| AuthError::Setup {
+        what,
+        source: source.into(),
+    }
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct AuthService;
+
+/// A running control plane. Clones are the same one.
+#[derive(Clone)]
+pub struct AuthHandle {
+    /// Where gRPC is served.
+    pub local_addr: SocketAddr,
+    /// By which newcomers know the cluster.
+    pub ca_pin: CaPin,
+    /// The local socket: `<data_dir>/auth.sock`.
+    pub socket: PathBuf,
+    authority: Arc<Authority>,
+    host_id: HostId,
+}
+
+impl std::fmt::Debug for AuthHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthHandle")
+            .field("local_addr", &self.local_addr)
+            .field("ca_pin", &self.ca_pin)
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AuthHandle {
+    /// An identity for the other services of this process, which need no token: whoever runs the auth service may run
+    /// them. `names` are the DNS names and addresses that they are reached by.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Identity`] when a name cannot be put into a certificate.
+    #[allow(clippy::unused_async)] // with CAs in a key management service this will have to wait
+    pub async fn issue_host(
+        &self,
+        services: &[String],
+        names: &[String],
+        hostname: &str,
+    ) -> Result<IssuedHost, AuthError> {
+        let key = KeyPair::generate()?;
+        let issued = self.authority.issue_host(HostRequest {
+            public_key: &key.public_key_der(),
+            host_id: &self.host_id,
+            hostname,
+            services,
+            names,
+        })?;
+        let trust = TrustBundle::try_from(self.authority.trust()).map_err(setup("trust"))?;
+        Ok(IssuedHost {
+            key,
+            chain_pem: issued.chain_pem,
+            trust,
+        })
+    }
+}
+
+impl AuthService {
+    /// Starts the control plane; it runs until `tasks` shut down.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`]: nothing is left running then.
+    pub async fn start(
+        settings: AuthSettings,
+        node: Node,
+        clock: SharedClock,
+        metrics: Metrics,
+        readiness: Readiness,
+        tasks: &Tasks,
+    ) -> Result<AuthHandle, AuthError> {
+        let timings = Timings::default();
+        Self::start_with(settings, node, timings, clock, metrics, readiness, tasks).await
+    }
+
+    /// As [`Self::start`], with leases other than the usual ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub async fn start_with(
+        settings: AuthSettings,
+        node: Node,
+        timings: Timings,
+        clock: SharedClock,
+        metrics: Metrics,
+        readiness: Readiness,
+        tasks: &Tasks,
+    ) -> Result<AuthHandle, AuthError> {
+        let component = readiness.component("auth");
+        let state = State::open(&settings, clock.clone()).await?;
+        let host_id = own_host_id(&node.data_dir)?;
+        let own = OwnIdentity::new(
+            state.authority.clone(),
+            host_id.clone(),
+            node.nodename,
+            clock,
+        )?;
+        let listeners = Listeners::bind(settings.listen_addr, &node.data_dir).await?;
+        let handle = AuthHandle {
+            local_addr: listeners.local_addr,
+            ca_pin: state.authority.pin(),
+            socket: listeners.socket.clone(),
+            authority: state.authority.clone(),
+            host_id,
+        };
+        state
+            .serve(
+                settings, timings, own, listeners, &metrics, component, tasks,
+            )
+            .await?;
+        tracing::info!(address = %handle.local_addr, ca_pin = %handle.ca_pin, "serving the control plane");
+        Ok(handle)
+    }
+}
+
+/// What is open before anything is served.
+struct State {
+    sqlite: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
+    audit: AuditLog,
+    authority: Arc<Authority>,
+    inventory: Arc<Inventory>,
+    watch: Watch,
+    clock: SharedClock,
+}
+
+impl State {
+    async fn open(settings: &AuthSettings, clock: SharedClock) -> Result<Self, AuthError> {
+        let directory = &settings.storage_dir;
+        let failed = |source: BoxError| AuthError::Store {
+            path: directory.clone(),
+            source,
+        };
+        let sqlite = SqliteStore::open(directory, SqliteOptions::default())
+            .map_err(|error| failed(error.into()))?;
+        let audit =
+            AuditLog::open(directory, clock.clone()).map_err(|error| failed(error.into()))?;
+        let store: Arc<dyn Store> = sqlite.clone();
+        let authority = Authority::load(&store, &settings.cluster_name, clock.clone())
+            .await
+            .map_err(|error| AuthError::Authority(error.into()))?;
+        let (inventory, watch) = Inventory::load(store.clone())
+            .await
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self {
+            sqlite,
+            store,
+            audit,
+            authority: Arc::new(authority),
+            inventory,
+            watch,
+            clock,
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // each is a part of the process, handed on once
+    async fn serve(
+        self,
+        settings: AuthSettings,
+        timings: Timings,
+        own: OwnIdentity,
+        listeners: Listeners,
+        metrics: &Metrics,
+        component: ComponentHandle,
+        tasks: &Tasks,
+    ) -> Result<(), AuthError> {
+        // The store and the inventory outlive the requests that use them.
+        let until_drained = ShutdownToken::new();
+        let services = self.services(&settings, timings, tasks.shutdown()).await?;
+        let routes = grpc::routes(services, metrics)
+            .await
+            .map_err(setup("gRPC"))?;
+        let shutdown = tasks.shutdown();
+        let tls = own.current.clone();
+        tasks.spawn("auth_certificate", own.keep(shutdown.clone()));
+        tasks.spawn(
+            "auth_inventory",
+            self.inventory
+                .clone()
+                .follow(self.watch, until_drained.clone()),
+        );
+        tasks.spawn(
+            "auth_gauges",
+            gauges(self.inventory.clone(), metrics, shutdown.clone()),
+        );
+        let Listeners { tcp, local, .. } = listeners;
+        let remote = rpc::tls_incoming(tcp, tls, shutdown.clone());
+        // Each server holds a sender; when both are gone no request is left that needs the state.
+        let (serving, mut served) = mpsc::channel::<()>(1);
+        let local_served = (serving.clone(), routes.clone(), shutdown.clone());
+        tasks.spawn("auth_grpc", async move {
+            let _serving = serving;
+            serve("TLS", routes, remote, shutdown).await;
+        });
+        tasks.spawn("auth_grpc_local", async move {
+            let (_serving, routes, shutdown) = local_served;
+            serve("local", routes, local, shutdown).await;
+        });
+        component.ready();
+        let (sqlite, audit, shutdown) = (self.sqlite, self.audit, tasks.shutdown());
+        tasks.spawn("auth_state", async move {
+            shutdown.cancelled().await;
+            component.not_ready("shutting down");
+            // Nothing is ever sent.
+            let _ = served.recv().await;
+            until_drained.cancel();
+            audit.close().await;
+            sqlite.close().await;
+        });
+        Ok(())
+    }
+
+    async fn services(
+        &self,
+        settings: &AuthSettings,
+        timings: Timings,
+        shutdown: ShutdownToken,
+    ) -> Result<Arc<Services>, AuthError> {
+        let access = Access::new(AccessParts {
+            store: self.store.clone(),
+            inventory: self.inventory.clone(),
+            authority: self.authority.clone(),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+            static_tokens: settings.static_tokens.clone(),
+        })
+        .await
+        .map_err(setup("access"))?;
+        Ok(Arc::new(Services {
+            access,
+            audit: self.audit.clone(),
+            authority: self.authority.clone(),
+            clock: self.clock.clone(),
+            databases: Databases {
+                store: self.store.clone(),
+                inventory: self.inventory.clone(),
+                audit: self.audit.clone(),
+            },
+            inventory: self.inventory.clone(),
+            ledger: Ledger::new(
+                self.store.clone(),
+                self.inventory.clone(),
+                self.audit.clone(),
+                timings.scope_lease,
+            ),
+            presence: Arc::new(Presence {
+                store: self.store.clone(),
+                inventory: self.inventory.clone(),
+                lease: timings.presence_lease,
+            }),
+            shutdown,
+        }))
+    }
+}
+
+async fn serve<S, I>(which: &'static str, routes: Routes, incoming: I, shutdown: ShutdownToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    I: Stream<Item = io::Result<Connection<S>>>,
+{
+    if let Err(error) = rpc::serve(routes, incoming, shutdown).await {
+        tracing::error!(
+            listener = which,
+            error = chain(&error),
+            "stopped serving gRPC"
+        );
+    }
+}
+
+/// The number of rows of each table, kept current.
+async fn gauges_loop(
+    inventory: Arc<Inventory>,
+    databases: Gauge,
+    servers: Gauge,
+    revision: Gauge,
+    shutdown: ShutdownToken,
+) {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let look = inventory.tables();
+        databases.set(count(look.databases.len()));
+        servers.set(count(look.servers.len()));
+        revision.set(i64::try_from(look.revision).unwrap_or(i64::MAX));
+    }
+}
+
+fn gauges(
+    inventory: Arc<Inventory>,
+    metrics: &Metrics,
+    shutdown: ShutdownToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let gauge = |name: &str, help: &str| metrics.register(name, help, Gauge::<i64>::default());
+    gauges_loop(
+        inventory,
+        gauge("tidegate_auth_databases", "Databases in the inventory"),
+        gauge(
+            "tidegate_auth_database_servers",
+            "Database servers that are present",
+        ),
+        gauge(
+            "tidegate_auth_inventory_revision",
+            "The state store's revision that the inventory in memory shows",
+        ),
+        shutdown,
+    )
+}
+
+type LocalIncoming = Pin<Box<dyn Stream<Item = io::Result<Connection<UnixStream>>> + Send>>;
+
+/// Where callers come from.
+struct Listeners {
+    tcp: TcpListener,
+    local: LocalIncoming,
+    local_addr: SocketAddr,
+    socket: PathBuf,
+}
+
+impl Listeners {
+    async fn bind(address: SocketAddr, data_dir: &Path) -> Result<Self, AuthError> {
+        let refused = |on: String| move |source| AuthError::Listen { on, source };
+        let tcp = TcpListener::bind(address)
+            .await
+            .map_err(refused(address.to_string()))?;
+        let local_addr = tcp.local_addr().map_err(refused(address.to_string()))?;
+        let socket = data_dir.join(SOCKET_NAME);
+        let local = rpc::unix_incoming(&socket).map_err(refused(socket.display().to_string()))?;
+        Ok(Self {
+            tcp,
+            local: Box::pin(local),
+            local_addr,
+            socket,
+        })
+    }
+}

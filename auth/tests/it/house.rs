@@ -1,0 +1,312 @@
+//! A running control plane, and callers of every sort.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use tempfile::TempDir;
+use tidegate_auth::{AuthHandle, AuthService, Node, Timings};
+use tidegate_identity::{
+    ALPN_AUTH, KeyPair, SERVER_NAME_AUTH,
+    tls::{self, ClientTls, Roots},
+};
+use tidegate_proto::v1::{
+    self, access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
+    discovery_service_client::DiscoveryServiceClient,
+    inventory_service_client::InventoryServiceClient,
+    presence_service_client::PresenceServiceClient, session_service_client::SessionServiceClient,
+    trust_service_client::TrustServiceClient,
+};
+use tidegate_service::{
+    admin::Readiness,
+    clock::ManualClock,
+    metrics::Metrics,
+    rpc::{self, Endpoints},
+    settings::{AuthSettings, StaticToken},
+    tasks::Tasks,
+};
+use tonic::{Code, Status, transport::Channel};
+
+pub(crate) const PASSWORD: &str = "correct horse battery";
+pub(crate) const STATIC_TOKEN: &str = "written-in-the-file";
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A control plane on a directory.
+pub(crate) struct House {
+    pub(crate) directory: Arc<TempDir>,
+    pub(crate) handle: AuthHandle,
+    pub(crate) clock: ManualClock,
+    timings: Timings,
+    tasks: Tasks,
+}
+
+/// Somebody with a certificate.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) key: KeyPair,
+    pub(crate) chain_pem: String,
+    pub(crate) host_id: String,
+}
+
+/// A connection, as a client of each service.
+#[derive(Clone)]
+pub(crate) struct Caller(pub(crate) Channel);
+
+impl Caller {
+    pub(crate) fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn discovery(&self) -> DiscoveryServiceClient<Channel> {
+        DiscoveryServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn inventory(&self) -> InventoryServiceClient<Channel> {
+        InventoryServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn presence(&self) -> PresenceServiceClient<Channel> {
+        PresenceServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn session(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn trust(&self) -> TrustServiceClient<Channel> {
+        TrustServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) async fn database_names(&self) -> Vec<String> {
+        let mut inventory = self.inventory();
+        let listed = inventory.list_databases(v1::ListDatabasesRequest::default());
+        let databases = listed.await.unwrap().into_inner().databases;
+        databases
+            .into_iter()
+            .map(|database| database.name)
+            .collect()
+    }
+
+    pub(crate) async fn servers(&self) -> Vec<(String, String)> {
+        let mut inventory = self.inventory();
+        let listed = inventory.list_database_servers(v1::ListDatabaseServersRequest::default());
+        let servers = listed.await.unwrap().into_inner().database_servers;
+        servers
+            .into_iter()
+            .map(|server| (server.database.unwrap_or_default().name, server.host_id))
+            .collect()
+    }
+}
+
+impl House {
+    pub(crate) async fn new() -> Self {
+        Self::with(Timings::default()).await
+    }
+
+    pub(crate) async fn with(timings: Timings) -> Self {
+        let clock = ManualClock::new(Timestamp::now());
+        Self::on(Arc::new(tempfile::tempdir().unwrap()), timings, clock).await
+    }
+
+    async fn on(directory: Arc<TempDir>, timings: Timings, clock: ManualClock) -> Self {
+        let tasks = Tasks::new();
+        let settings = AuthSettings {
+            cluster_name: "tidegate.test".parse().unwrap(),
+            listen_addr: "127.0.0.1:0".parse().unwrap(),
+            storage_dir: directory.path().join("backend"),
+            static_tokens: vec![StaticToken {
+                types: vec!["proxy".to_owned()],
+                secret: SecretString::from(STATIC_TOKEN),
+            }],
+        };
+        let node = Node {
+            data_dir: directory.path().to_owned(),
+            nodename: "house".to_owned(),
+        };
+        let handle = AuthService::start_with(
+            settings,
+            node,
+            timings,
+            Arc::new(clock.clone()),
+            Metrics::new(),
+            Readiness::new(),
+            &tasks,
+        )
+        .await
+        .unwrap();
+        Self {
+            directory,
+            handle,
+            clock,
+            timings,
+            tasks,
+        }
+    }
+
+    /// Stops everything and starts again on the same directory.
+    pub(crate) async fn restart(self) -> Self {
+        assert!(
+            self.tasks.close_and_wait(GRACE).await,
+            "the service must stop when told to"
+        );
+        assert_eq!(self.tasks.failure(), None);
+        Self::on(self.directory.clone(), self.timings, self.clock.clone()).await
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.handle.local_addr.to_string()
+    }
+
+    /// An administrator, by the local socket.
+    pub(crate) fn admin(&self) -> Caller {
+        Caller(rpc::unix_channel(&self.handle.socket))
+    }
+
+    /// Somebody who knows the cluster's pin and nothing more.
+    pub(crate) fn stranger(&self) -> Caller {
+        self.caller(None)
+    }
+
+    pub(crate) fn known(&self, identity: &Identity) -> Caller {
+        self.caller(Some(identity))
+    }
+
+    fn caller(&self, identity: Option<&Identity>) -> Caller {
+        let config = tls::client_config(ClientTls {
+            roots: Roots::Pinned(&[self.handle.ca_pin]),
+            identity: identity.map(|identity| (identity.chain_pem.as_str(), &identity.key)),
+            alpn: &[ALPN_AUTH],
+        })
+        .unwrap();
+        let endpoints = Endpoints::new([self.address()]);
+        Caller(rpc::channel(
+            endpoints,
+            move || config.clone(),
+            SERVER_NAME_AUTH,
+        ))
+    }
+
+    pub(crate) async fn join_token(&self, types: &[&str]) -> String {
+        let request = v1::CreateTokenRequest {
+            types: types.iter().map(|kind| (*kind).to_owned()).collect(),
+            ttl: None,
+        };
+        let created = self.admin().access().create_token(request).await.unwrap();
+        created.into_inner().secret
+    }
+
+    /// A new host that joined for these services.
+    pub(crate) async fn host(&self, services: &[&str]) -> Identity {
+        let token = self.join_token(services).await;
+        self.join(&token, services, "").await.unwrap()
+    }
+
+    pub(crate) async fn join(
+        &self,
+        token: &str,
+        services: &[&str],
+        host_id: &str,
+    ) -> Result<Identity, Status> {
+        let key = KeyPair::generate().unwrap();
+        let request = v1::JoinRequest {
+            token: token.to_owned(),
+            public_key: key.public_key_der(),
+            hostname: "node".to_owned(),
+            services: services
+                .iter()
+                .map(|service| (*service).to_owned())
+                .collect(),
+            names: Vec::new(),
+            host_id: host_id.to_owned(),
+        };
+        let joined = self.stranger().trust().join(request).await?.into_inner();
+        Ok(Identity {
+            key,
+            chain_pem: joined.certificate.unwrap().certificate_pem,
+            host_id: joined.host_id,
+        })
+    }
+
+    /// Adds a person who may sign up, and gives the token.
+    pub(crate) async fn add_user(&self, name: &str, roles: &[&str]) -> String {
+        let user = v1::User {
+            name: name.to_owned(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            ..v1::User::default()
+        };
+        let request = v1::CreateUserRequest {
+            user: Some(user),
+            ttl: None,
+        };
+        let created = self.admin().access().create_user(request).await.unwrap();
+        created.into_inner().signup_token
+    }
+
+    /// A person who signed up and logged in.
+    pub(crate) async fn person(&self, name: &str, roles: &[&str]) -> Identity {
+        let token = self.add_user(name, roles).await;
+        let request = v1::SignUpRequest {
+            token,
+            password: PASSWORD.to_owned(),
+        };
+        self.stranger().session().sign_up(request).await.unwrap();
+        self.login(name, PASSWORD).await.unwrap()
+    }
+
+    pub(crate) async fn login(&self, name: &str, password: &str) -> Result<Identity, Status> {
+        let key = KeyPair::generate().unwrap();
+        let request = v1::LoginRequest {
+            user: name.to_owned(),
+            password: password.to_owned(),
+            public_key: key.public_key_der(),
+            ttl_seconds: 0,
+        };
+        let answer = self.stranger().session().login(request).await?.into_inner();
+        Ok(Identity {
+            key,
+            chain_pem: answer.certificate_pem,
+            host_id: String::new(),
+        })
+    }
+
+    /// A database written by the administrator.
+    pub(crate) async fn add_database(&self, name: &str, env: &str) {
+        let request = v1::CreateDatabaseRequest {
+            database: Some(database(name, env)),
+        };
+        self.admin()
+            .inventory()
+            .create_database(request)
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.tasks.shutdown().cancel();
+    }
+}
+
+pub(crate) fn database(name: &str, env: &str) -> v1::Database {
+    v1::Database {
+        name: name.to_owned(),
+        protocol: "postgres".to_owned(),
+        uri: format!("{name}.example.com:5432"),
+        labels: [("env".to_owned(), env.to_owned())].into(),
+        ..v1::Database::default()
+    }
+}
+
+#[track_caller]
+pub(crate) fn code<T: std::fmt::Debug>(outcome: Result<T, Status>) -> Code {
+    outcome.unwrap_err().code()
+}

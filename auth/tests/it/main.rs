@@ -1,0 +1,11 @@
+//! The control plane as its callers see it: started for real on a temporary directory, driven over gRPC.
+
+#![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
+
+mod discovery;
+mod house;
+mod inventory;
+mod joining;
+mod people;
+mod presence;
+mod serving;
