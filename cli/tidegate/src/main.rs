@@ -1,0 +1,123 @@
+//! `tidegate`: runs the services that a configuration file enables, and checks such files.
+//!
+//! Parses the command line, prints, and gives the exit code: 0 when all is well, 1 otherwise. A mistake in the
+//! command line or in the file is found before anything is touched.
+//!
+//! Not here: reading the file (`tidegate_service::settings`) and the services themselves (their own crates);
+//! [`run`] wires them.
+
+mod beside;
+mod check;
+mod run;
+mod wiring;
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use tidegate_service::settings;
+
+const CONFIG_DEFAULT: &str = "/etc/tidegate.yaml";
+/// What `-d` logs: our own crates in detail, everybody else's as usual.
+const DEBUG_FILTER: &str = "info,tidegate=debug";
+
+/// Access to databases in many AWS accounts: finds them, serves them, connects people to them.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Check a file, then run what it enables:
+    tidegate config check /etc/tidegate.yaml
+    tidegate start -c /etc/tidegate.yaml
+
+  The same with detailed logs:
+    tidegate start -d -c /etc/tidegate.yaml
+
+Exit codes: 0 when all is well, 1 otherwise.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the services that a configuration file enables, until SIGTERM or SIGINT.
+    #[command(after_help = "Example:\n  tidegate start -c /etc/tidegate.yaml")]
+    Start {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+        config: PathBuf,
+        /// Log in detail, whatever the file says.
+        #[arg(short, long)]
+        debug: bool,
+    },
+    /// Work with configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read a file as `start` would, and tell everything that is wrong in it.
+    #[command(after_help = "Example:\n  tidegate config check /etc/tidegate.yaml")]
+    Check {
+        /// The configuration file.
+        #[arg(value_name = "FILE", default_value = CONFIG_DEFAULT)]
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version come this way too. Printing can only fail when nobody reads.
+        Err(answer) => {
+            let _ = answer.print();
+            return exit_code(!answer.use_stderr());
+        }
+    };
+    let outcome = match arguments.command {
+        Command::Start { config, debug } => start(&config, debug),
+        Command::Config(ConfigCommand::Check { file }) => check::check(&file),
+        Command::Version => {
+            print(&format!("tidegate {}", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+    };
+    if let Err(error) = &outcome {
+        complain(&format!("{error:#}"));
+    }
+    exit_code(outcome.is_ok())
+}
+
+fn start(config: &Path, debug: bool) -> anyhow::Result<()> {
+    let mut settings = settings::load(config)?;
+    settings.check_startable()?;
+    if debug {
+        DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
+    }
+    run::run(settings)
+}
+
+fn exit_code(well: bool) -> ExitCode {
+    if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Writes a line for whoever reads; nobody reading is no error.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

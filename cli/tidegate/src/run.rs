@@ -1,0 +1,120 @@
+//! `tidegate start`: a process from settings to its end.
+//!
+//! Order: logging, data directory, diagnostics, services; then wait for a signal or for a task that failed; then
+//! shut down within [`SHUTDOWN_GRACE`]. Whatever was started is stopped on every way out.
+
+use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use tidegate_service::{settings::Settings, tasks::Tasks, telemetry};
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::{info, warn};
+
+use crate::wiring::{self, Shared};
+
+/// How long tasks have to end after a signal: the proxy gives its sessions 30 s. Below systemd's 90 s.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
+/// How long blocking work may hold up the exit after that.
+const RUNTIME_GRACE: Duration = Duration::from_secs(2);
+/// Only the service's user reads keys and state.
+const DATA_DIR_MODE: u32 = 0o700;
+
+/// Runs the services until a signal.
+///
+/// # Errors
+///
+/// When something cannot be started, or a task that the process cannot do without has failed.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
+    telemetry::init(&settings.process.log)?;
+    create_data_dir(&settings.process.data_dir)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    outcome
+}
+
+fn create_data_dir(path: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DATA_DIR_MODE)
+        .create(path)
+        .with_context(|| format!("cannot create the data directory {}", path.display()))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    for warning in &settings.warnings {
+        warn!(file = %settings.file.display(), line = warning.line, "{}", warning.message);
+    }
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = settings.process.nodename,
+        data_dir = %settings.process.data_dir.display(),
+        "starting"
+    );
+    let tasks = Tasks::new();
+    let shutdown = tasks.shutdown();
+    let started = tokio::select! {
+        started = start(settings, &tasks) => started,
+        name = signals.next() => {
+            info!(signal = name, "told to stop while starting");
+            Ok(())
+        }
+        () = shutdown.cancelled() => Ok(()),
+    };
+    if started.is_ok() && !shutdown.is_cancelled() {
+        tokio::select! {
+            name = signals.next() => info!(signal = name, "shutting down"),
+            () = shutdown.cancelled() => {}
+        }
+    }
+    tokio::select! {
+        _ = tasks.close_and_wait(SHUTDOWN_GRACE) => {}
+        name = signals.next() => warn!(signal = name, "told to stop again: not waiting"),
+    }
+    started?;
+    if let Some(failure) = tasks.failure() {
+        bail!("{failure}");
+    }
+    Ok(())
+}
+
+async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<()> {
+    let shared = Shared::new(tasks.clone());
+    if let Some(address) = settings.process.diag_addr {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on diag_addr {address}"))?;
+        shared.serve_diagnostics(listener);
+    }
+    wiring::start(settings, &shared).await
+}
+
+/// The two signals that ask a process to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

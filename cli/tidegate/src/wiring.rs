@@ -1,0 +1,315 @@
+//! Which services start, in which order, with what of each other.
+//!
+//! The auth service comes first, since the others take their identity from it when it runs in the same process, and
+//! join over the network otherwise. The process has one identity for all its services.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Context as _;
+use tidegate_auth::{AuthHandle, AuthService, Node};
+use tidegate_aws::AwsFactory;
+use tidegate_dbservice::{AgentContext, DatabaseService};
+use tidegate_discovery::Worker;
+use tidegate_proxy::{Proxy, ProxyHandle};
+use tidegate_service::{
+    admin::{self, Readiness},
+    clock::{SharedClock, SystemClock},
+    host::{HostConfig, HostHandle},
+    metrics::Metrics,
+    settings::{
+        AuthSettings, DatabaseSettings, DiscoverySettings, ProcessSettings, ProxySettings, Settings,
+    },
+    tasks::Tasks,
+    telemetry,
+};
+use tokio::net::TcpListener;
+use tracing::{error, info};
+
+use crate::beside;
+
+/// What every service of the process is given.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    clock: SharedClock,
+    metrics: Metrics,
+    readiness: Readiness,
+    tasks: Tasks,
+}
+
+impl Shared {
+    pub(crate) fn new(tasks: Tasks) -> Self {
+        Self {
+            clock: std::sync::Arc::new(SystemClock),
+            metrics: Metrics::new(),
+            readiness: Readiness::new(),
+            tasks,
+        }
+    }
+
+    /// Serves `/healthz`, `/readyz` and `/metrics` from now on.
+    pub(crate) fn serve_diagnostics(&self, listener: TcpListener) {
+        if let Ok(address) = listener.local_addr() {
+            info!(listen.address = %address, "diagnostics listen");
+        }
+        let (metrics, readiness) = (self.metrics.clone(), self.readiness.clone());
+        let shutdown = self.tasks.shutdown();
+        self.tasks.spawn("diagnostics", async move {
+            if let Err(failed) = admin::serve(listener, metrics, readiness, shutdown).await {
+                error!(error = telemetry::chain(&failed), "diagnostics port failed");
+            }
+        });
+    }
+}
+
+/// Starts everything that the settings enable.
+pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<()> {
+    let services = services(&settings);
+    let Settings {
+        process,
+        auth,
+        proxy,
+        discovery,
+        database,
+        ..
+    } = settings;
+
+    let auth = match auth {
+        Some(auth) => Some(start_auth(auth, &process, shared).await?),
+        None => None,
+    };
+    if services.is_empty() {
+        return Ok(());
+    }
+    let names = proxy
+        .iter()
+        .map(|proxy| host_of(&proxy.public_addr).to_owned())
+        .collect();
+    let auth_servers = match &auth {
+        Some(handle) => vec![reachable(handle.local_addr).to_string()],
+        None => process.auth_servers.clone(),
+    };
+    let host = identity(
+        &process,
+        auth.as_ref(),
+        &auth_servers,
+        services,
+        names,
+        shared,
+    )
+    .await?;
+
+    let mut agent = AgentContext {
+        hostname: process.nodename,
+        proxy_server: process.proxy_server,
+    };
+    if let Some(proxy) = proxy {
+        let handle = start_proxy(proxy, &host, auth_servers, shared).await?;
+        // All in one process is all there is, so the agent need not look for its proxy by a name that may not resolve.
+        if auth.is_some() {
+            agent
+                .proxy_server
+                .get_or_insert_with(|| reachable(handle.local_addr).to_string());
+        }
+    }
+    if discovery.is_some() || database.is_some() {
+        let aws = AwsFactory::load().await;
+        if let Some(discovery) = discovery {
+            start_worker(discovery, &host, &aws, shared)?;
+        }
+        if let Some(database) = database {
+            start_agent(database, agent, host, aws, shared)?;
+        }
+    }
+    Ok(())
+}
+
+async fn start_auth(
+    settings: AuthSettings,
+    process: &ProcessSettings,
+    shared: &Shared,
+) -> anyhow::Result<AuthHandle> {
+    let node = Node {
+        data_dir: process.data_dir.clone(),
+        nodename: process.nodename.clone(),
+    };
+    AuthService::start(
+        settings,
+        node,
+        shared.clock.clone(),
+        shared.metrics.clone(),
+        shared.readiness.clone(),
+        &shared.tasks,
+    )
+    .await
+    .context("cannot start the auth service")
+}
+
+async fn start_proxy(
+    settings: ProxySettings,
+    host: &HostHandle,
+    auth_servers: Vec<String>,
+    shared: &Shared,
+) -> anyhow::Result<ProxyHandle> {
+    Proxy::start(
+        settings,
+        host.clone(),
+        auth_servers,
+        shared.metrics.clone(),
+        shared.readiness.clone(),
+        &shared.tasks,
+    )
+    .await
+    .context("cannot start the proxy")
+}
+
+/// The database service, and beside it the worker for matchers of its own.
+fn start_agent(
+    mut settings: DatabaseSettings,
+    context: AgentContext,
+    host: HostHandle,
+    aws: AwsFactory,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    let own = beside::discovery(&settings).context("cannot use `db_service.aws`")?;
+    if let Some((worker, entries)) = own {
+        start_worker(worker, &host, &aws, shared)?;
+        settings.resources.extend(entries);
+    }
+    DatabaseService::start(
+        settings,
+        context,
+        host,
+        aws,
+        &shared.metrics,
+        &shared.readiness,
+        shared.clock.clone(),
+        &shared.tasks,
+    )
+    .context("cannot start the database service")
+}
+
+fn start_worker(
+    settings: DiscoverySettings,
+    host: &HostHandle,
+    aws: &AwsFactory,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    Worker::start(
+        settings,
+        host.clone(),
+        aws.clone(),
+        shared.metrics.clone(),
+        shared.readiness.clone(),
+        shared.clock.clone(),
+        &shared.tasks,
+    )
+    .context("cannot start discovery")?;
+    Ok(())
+}
+
+/// The identity: from the auth service in this process, or by joining.
+async fn identity(
+    process: &ProcessSettings,
+    auth: Option<&AuthHandle>,
+    auth_servers: &[String],
+    services: Vec<String>,
+    names: Vec<String>,
+    shared: &Shared,
+) -> anyhow::Result<HostHandle> {
+    let clock = shared.clock.clone();
+    match auth {
+        Some(handle) => {
+            let issued = handle
+                .issue_host(&services, &names, &process.nodename)
+                .await
+                .context("cannot issue an identity")?;
+            HostHandle::from_issued(issued, auth_servers, names, clock, &shared.tasks)
+                .context("cannot use the identity that was issued")
+        }
+        None => {
+            let config = HostConfig {
+                data_dir: process.data_dir.clone(),
+                nodename: process.nodename.clone(),
+                services,
+                names,
+                auth_servers: auth_servers.to_vec(),
+                proxy_server: process.proxy_server.clone(),
+                join: process.join.clone(),
+            };
+            HostHandle::join_or_load(config, clock, &shared.tasks)
+                .await
+                .context("cannot join the cluster")
+        }
+    }
+}
+
+/// What the identity has to be good for. An agent with matchers of its own runs a discovery worker too.
+fn services(settings: &Settings) -> Vec<String> {
+    let own_matchers = settings
+        .database
+        .as_ref()
+        .is_some_and(|database| !database.matchers.is_empty());
+    let wanted = [
+        ("proxy", settings.proxy.is_some()),
+        ("discovery", settings.discovery.is_some() || own_matchers),
+        ("db", settings.database.is_some()),
+    ];
+    wanted
+        .into_iter()
+        .filter(|(_, runs)| *runs)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_matches(['[', ']'])
+}
+
+/// An address to connect to: what listens everywhere is reached on loopback.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tidegate_service::settings;
+
+    use super::*;
+
+    #[test]
+    fn the_identity_covers_every_service_of_the_process() {
+        let services = |text: &str| services(&settings::parse(text, Path::new("t.yaml")).unwrap());
+        assert_eq!(services("auth_service: {cluster_name: c}"), [""; 0]);
+        assert_eq!(
+            services("proxy_service: {}\ndb_service: {enabled: yes}"),
+            ["proxy", "db"]
+        );
+        assert_eq!(
+            services(
+                "db_service: {enabled: yes, aws: [{types: [redshift], regions: [us-east-1]}]}"
+            ),
+            ["discovery", "db"]
+        );
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_reached_on_loopback() {
+        for (listening, reached) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+        ] {
+            assert_eq!(reachable(listening.parse().unwrap()).to_string(), reached);
+        }
+        assert_eq!((host_of("a.b:1"), host_of("[::1]:1")), ("a.b", "::1"));
+    }
+}

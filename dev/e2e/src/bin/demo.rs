@@ -1,0 +1,134 @@
+//! `cargo xtask demo [--check]`: everything on this machine, against a simulated AWS.
+//!
+//! Two accounts, two regions, five clusters of which three carry the tag that discovery looks for; a discovery worker,
+//! two agents with different role overrides, a proxy, an auth service, and a person who logs in and asks a question
+//! with a stock `psql`. Then a cluster is added and one removed. With `--check` each step is asserted and everything
+//! stops; without, it stays up and says what to type.
+
+use anyhow::{Context, Result, ensure};
+use awssim::{Cluster, ClusterId};
+use clap::Parser;
+use tidegate_e2e::{Lab, Person, lab};
+
+/// Shows the main job.
+#[derive(Parser)]
+struct Args {
+    /// Prove each step, stop everything, and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+const QUESTION: &str = "SELECT month, revenue FROM sales ORDER BY month";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    step("starting a simulated AWS (2 accounts, 2 regions, 5 clusters), auth, proxy, discovery, 2 agents");
+    let lab = Lab::start().await?;
+    let outcome = show(&lab, &args).await;
+    let stopped = lab.stop().await;
+    outcome?;
+    stopped?;
+    if args.check {
+        step("all of it holds; everything is stopped");
+    }
+    Ok(())
+}
+
+async fn show(lab: &Lab, args: &Args) -> Result<()> {
+    seed(lab, &analytics()).await?;
+    lab.wait_for_databases(&["analytics", "finance", "reporting"]).await?;
+    lab.wait_for_servers(&["analytics", "finance", "reporting"], 2).await?;
+    step("a user is created, signs up with the one-time token, and logs in");
+    let alice = lab.person("alice", "*", "*").await?;
+
+    step("what alice sees: $ tg db ls");
+    print_of(lab, &alice, &["db", "ls"]).await?;
+    step("who serves what, with which IAM role");
+    roles(lab).await?;
+    step(&format!("$ tg db connect analytics --db-user=reader --db-name=dev -- -c '{QUESTION}'"));
+    let rows = ask(lab, &alice).await?;
+    ensure!(rows.contains("2026-10") && rows.contains("1400"), "psql printed other rows than the table has:\n{rows}");
+
+    let (added, removed) = (ClusterId::new("111111111111", "us-east-1", "marketing"), ClusterId::new("111111111111", "us-west-2", "reporting"));
+    step("a cluster `marketing` is created in AWS, with the tag");
+    lab.aws().add_cluster(&added, Cluster::with([("env", "prod")], ["reader"])).await?;
+    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"]).await?;
+    lab.wait_for_servers(&["marketing"], 2).await?;
+    step("the cluster `reporting` is deleted in AWS");
+    lab.aws().remove_cluster(&removed).await?;
+    lab.wait_for_databases(&["analytics", "finance", "marketing"]).await?;
+    print_of(lab, &alice, &["db", "ls"]).await?;
+    if !args.check {
+        stay(lab, &alice).await?;
+    }
+    Ok(())
+}
+
+fn analytics() -> ClusterId {
+    ClusterId::new("111111111111", "us-east-1", "analytics")
+}
+
+async fn seed(lab: &Lab, cluster: &ClusterId) -> Result<()> {
+    let table = "CREATE TABLE sales (month text, revenue int); \
+                 INSERT INTO sales VALUES ('2026-09', 1200), ('2026-10', 1400), ('2026-11', 900); \
+                 GRANT SELECT ON sales TO PUBLIC";
+    lab.aws().sql(cluster, table).await?;
+    Ok(())
+}
+
+async fn ask(lab: &Lab, person: &Person) -> Result<String> {
+    print_of(lab, person, &["db", "connect", "analytics", "--db-user=reader", "--db-name=dev", "--", "-X", "-c", QUESTION]).await
+}
+
+/// The effective role of every database on every agent, as administrators see it, proven against what AWS saw.
+async fn roles(lab: &Lab) -> Result<()> {
+    let mut servers = lab.database_servers().await?;
+    servers.sort_by_key(|server| (server.database.as_ref().map(|database| database.name.clone()), server.hostname.clone()));
+    for server in &servers {
+        let name = server.database.as_ref().map_or("", |database| database.discovered_name.as_str());
+        let role = server.effective_role.as_ref().map_or("its own identity", |role| role.role_arn.as_str());
+        println!("    {name:<12} {:<9} {role}  ({})", server.hostname, server.role_source().as_str_name().trim_start_matches("ROLE_SOURCE_").to_lowercase());
+    }
+    let role_of = |name: &str, agent: &str| {
+        let server = servers.iter().find(|server| {
+            server.hostname == agent && server.database.as_ref().is_some_and(|database| database.discovered_name == name)
+        });
+        server.and_then(|server| server.effective_role.as_ref()).map(|role| role.role_arn.clone())
+    };
+    for (name, agent, role) in [
+        ("analytics", "agent-a", "arn:aws:iam::111111111111:role/tidegate-access-a"),
+        ("analytics", "agent-b", "arn:aws:iam::111111111111:role/tidegate-access-b"),
+        ("finance", "agent-a", "arn:aws:iam::222222222222:role/tidegate-discovery"),
+        ("finance", "agent-b", "arn:aws:iam::222222222222:role/tidegate-access"),
+    ] {
+        let found = role_of(name, agent).with_context(|| format!("{agent} does not serve {name}"))?;
+        ensure!(found == role, "{agent} assumes {found} for {name} instead of {role}");
+    }
+    Ok(())
+}
+
+async fn print_of(lab: &Lab, person: &Person, args: &[&str]) -> Result<String> {
+    let output = lab.tg(person, args).await?;
+    ensure!(output.status.success(), "tg {}: {}", args.join(" "), lab::words(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().for_each(|line| println!("    {line}"));
+    Ok(text)
+}
+
+async fn stay(lab: &Lab, person: &Person) -> Result<()> {
+    let (tg, tgctl) = (lab::program("tg")?, lab::program("tgctl")?);
+    println!("\nIt stays up. In another terminal:\n");
+    println!("    export TIDEGATE_HOME={}", person.home().join(".tidegate").display());
+    println!("    {} db ls", tg.display());
+    println!("    {} db connect analytics --db-user=reader --db-name=dev", tg.display());
+    println!("    {} --data-dir={} get db_server", tgctl.display(), lab.dir().join("auth").display());
+    println!("\nLogs are in {}. Ctrl-C stops everything.", lab.dir().display());
+    tokio::signal::ctrl_c().await?;
+    step("stopping");
+    Ok(())
+}
+
+fn step(text: &str) {
+    println!("==> {text}");
+}
