@@ -21,10 +21,13 @@ pub fn examples() -> PathBuf {
 /// When the example cannot be read or the result not be written.
 pub fn render(example: &str, patch: Value, to: &Path) -> Result<()> {
     let path = examples().join(example);
-    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-    let mut config: Value = serde_yaml::from_str(&text).with_context(|| format!("could not parse {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let mut config: Value = serde_yaml::from_str(&text)
+        .with_context(|| format!("could not parse {}", path.display()))?;
     lay_over(&mut config, patch);
-    fs::write(to, serde_json::to_string_pretty(&config)?).with_context(|| format!("could not write {}", to.display()))
+    fs::write(to, serde_json::to_string_pretty(&config)?)
+        .with_context(|| format!("could not write {}", to.display()))
 }
 
 /// Replaces what `patch` names; `null` removes.
@@ -56,7 +59,10 @@ mod tests {
     #[test]
     fn a_patch_replaces_removes_and_leaves_the_rest() {
         let mut base = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
-        lay_over(&mut base, json!({"a": {"b": 3, "c": null}, "d": [9], "e": {"f": 1}}));
+        lay_over(
+            &mut base,
+            json!({"a": {"b": 3, "c": null}, "d": [9], "e": {"f": 1}}),
+        );
         assert_eq!(base, json!({"a": {"b": 3}, "d": [9], "e": {"f": 1}}));
     }
 }

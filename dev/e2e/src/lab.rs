@@ -13,15 +13,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate_proto::v1::{
     self, access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
-    discovery_service_client::DiscoveryServiceClient, inventory_service_client::InventoryServiceClient,
+    discovery_service_client::DiscoveryServiceClient,
+    inventory_service_client::InventoryServiceClient,
 };
 use tidegate_service::rpc;
 use tokio::process::Command;
 use tonic::transport::Channel;
 
-use crate::{
-    Process, config, wait,
-};
+use crate::{Process, config, wait};
 
 /// The cluster's name in the example configurations.
 pub const CLUSTER: &str = "tidegate.example.com";
@@ -47,7 +46,13 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they start.
-    pub const ALL: [Self; 5] = [Self::Auth, Self::Proxy, Self::Discovery, Self::AgentA, Self::AgentB];
+    pub const ALL: [Self; 5] = [
+        Self::Auth,
+        Self::Proxy,
+        Self::Discovery,
+        Self::AgentA,
+        Self::AgentB,
+    ];
 
     /// Its name, which is also that of its example configuration.
     #[must_use]
@@ -111,11 +116,25 @@ impl Lab {
                 region.clusters.remove(&id.id);
             }
         }
-        let native = Native { password_encryption: PasswordEncryption::ScramSha256 };
-        let cluster = Cluster { native: Some(native), ..Cluster::with([("env", "prod")], ["reader"]) };
+        let native = Native {
+            password_encryption: PasswordEncryption::ScramSha256,
+        };
+        let cluster = Cluster {
+            native: Some(native),
+            ..Cluster::with([("env", "prod")], ["reader"])
+        };
         world.put_cluster(&bench_cluster(), cluster);
-        let lab = Self::start_in(world, &[Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA]).await?;
-        lab.aws().sql(&bench_cluster(), "CREATE ROLE direct LOGIN SUPERUSER PASSWORD 'direct'").await?;
+        let lab = Self::start_in(
+            world,
+            &[Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA],
+        )
+        .await?;
+        lab.aws()
+            .sql(
+                &bench_cluster(),
+                "CREATE ROLE direct LOGIN SUPERUSER PASSWORD 'direct'",
+            )
+            .await?;
         lab.wait_for_databases(&["bench"]).await?;
         lab.wait_for_servers(&["bench"], 1).await?;
         Ok(lab)
@@ -137,19 +156,31 @@ impl Lab {
     ///
     /// When the database is gone.
     pub async fn bench_direct(&self) -> Result<BTreeMap<String, String>> {
-        let endpoint = self.aws().endpoint(&bench_cluster()).await.context("the measured cluster is gone")?;
+        let endpoint = self
+            .aws()
+            .endpoint(&bench_cluster())
+            .await
+            .context("the measured cluster is gone")?;
         let ca = self.sim.ca_pem_path();
         let pairs = [
             ("PGHOST", endpoint.host),
             ("PGHOSTADDR", endpoint.address.to_string()),
             ("PGPORT", endpoint.port.to_string()),
             ("PGSSLMODE", "verify-full".to_owned()),
-            ("PGSSLROOTCERT", ca.to_str().context("a temporary folder with an odd name")?.to_owned()),
+            (
+                "PGSSLROOTCERT",
+                ca.to_str()
+                    .context("a temporary folder with an odd name")?
+                    .to_owned(),
+            ),
             ("PGUSER", "direct".to_owned()),
             ("PGPASSWORD", "direct".to_owned()),
             ("PGDATABASE", "dev".to_owned()),
         ];
-        Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        Ok(pairs
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect())
     }
 
     /// The environment that `tg db env` gives a stock client.
@@ -157,13 +188,26 @@ impl Lab {
     /// # Errors
     ///
     /// When `tg` fails.
-    pub async fn client_environment(&self, person: &Person, database: &str, db_user: &str) -> Result<BTreeMap<String, String>> {
+    pub async fn client_environment(
+        &self,
+        person: &Person,
+        database: &str,
+        db_user: &str,
+    ) -> Result<BTreeMap<String, String>> {
         let db_user = format!("--db-user={db_user}");
-        let login = self.tg(person, &["db", "login", database, &db_user, "--db-name=dev"]).await?;
+        let login = self
+            .tg(
+                person,
+                &["db", "login", database, &db_user, "--db-name=dev"],
+            )
+            .await?;
         ensure!(login.status.success(), "tg db login: {}", words(&login));
-        let output = self.tg(person, &["db", "env", database, "--format=json"]).await?;
+        let output = self
+            .tg(person, &["db", "env", database, "--format=json"])
+            .await?;
         ensure!(output.status.success(), "tg db env: {}", words(&output));
-        serde_json::from_slice(&output.stdout).context("`tg db env` printed no JSON object of strings")
+        serde_json::from_slice(&output.stdout)
+            .context("`tg db env` printed no JSON object of strings")
     }
 
     /// Starts these parts in this world.
@@ -174,9 +218,17 @@ impl Lab {
     pub async fn start_in(world: World, parts: &[Part]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
-        let sim = Sim::start(SimConfig::new(world, dir.path().join("aws"))).await.context("the simulated AWS did not start")?;
+        let sim = Sim::start(SimConfig::new(world, dir.path().join("aws")))
+            .await
+            .context("the simulated AWS did not start")?;
         let network = free_network()?;
-        let mut lab = Self { processes: BTreeMap::new(), sim, network, ca_pin: String::new(), dir };
+        let mut lab = Self {
+            processes: BTreeMap::new(),
+            sim,
+            network,
+            ca_pin: String::new(),
+            dir,
+        };
         for part in parts {
             lab.start_part(*part).await?;
         }
@@ -189,11 +241,23 @@ impl Lab {
     ///
     /// When it does not start.
     pub async fn start_part(&mut self, part: Part) -> Result<()> {
-        ensure!(!self.processes.contains_key(&part), "{} is running", part.name());
+        ensure!(
+            !self.processes.contains_key(&part),
+            "{} is running",
+            part.name()
+        );
         let file = self.dir.path().join(format!("{}.json", part.name()));
         config::render(&format!("{}.yaml", part.name()), self.patch(part), &file)?;
-        let file = file.to_str().context("a temporary folder with an odd name")?;
-        let process = Process::start(part.name(), &program("tidegate")?, &["start", "-c", file], &self.environment(part)?, self.dir.path())?;
+        let file = file
+            .to_str()
+            .context("a temporary folder with an odd name")?;
+        let process = Process::start(
+            part.name(),
+            &program("tidegate")?,
+            &["start", "-c", file],
+            &self.environment(part)?,
+            self.dir.path(),
+        )?;
         self.processes.insert(part, process);
         if part == Part::Auth {
             self.settle_auth().await?;
@@ -204,13 +268,27 @@ impl Lab {
     /// Waits for the control plane, and prepares what the others need to join.
     async fn settle_auth(&mut self) -> Result<()> {
         let status = wait::until("the auth service", || async {
-            AccessServiceClient::new(self.admin()).get_cluster_status(v1::GetClusterStatusRequest {}).await
+            AccessServiceClient::new(self.admin())
+                .get_cluster_status(v1::GetClusterStatusRequest {})
+                .await
         })
         .await
         .with_context(|| self.log(Part::Auth))?
         .into_inner();
-        self.ca_pin = status.ca_pins.first().cloned().context("the cluster has no CA pin")?;
-        let token = self.tgctl(&["tokens", "add", "--type=db,discovery,proxy", "--ttl=1h", "--format=text"]).await?;
+        self.ca_pin = status
+            .ca_pins
+            .first()
+            .cloned()
+            .context("the cluster has no CA pin")?;
+        let token = self
+            .tgctl(&[
+                "tokens",
+                "add",
+                "--type=db,discovery,proxy",
+                "--ttl=1h",
+                "--format=text",
+            ])
+            .await?;
         std::fs::write(self.token_file(), token)?;
         Ok(())
     }
@@ -258,13 +336,19 @@ impl Lab {
     /// What a part has logged.
     #[must_use]
     pub fn log(&self, part: Part) -> String {
-        let text = self.processes.get(&part).map(Process::log).unwrap_or_default();
+        let text = self
+            .processes
+            .get(&part)
+            .map(Process::log)
+            .unwrap_or_default();
         format!("log of {}:\n{text}", part.name())
     }
 
     /// Process ids of the parts that run.
     pub fn process_ids(&self) -> impl Iterator<Item = (Part, u32)> {
-        self.processes.iter().filter_map(|(part, process)| Some((*part, process.id()?)))
+        self.processes
+            .iter()
+            .filter_map(|(part, process)| Some((*part, process.id()?)))
     }
 
     /// The simulated AWS.
@@ -315,8 +399,16 @@ impl Lab {
     ///
     /// When the auth service does not answer.
     pub async fn databases(&self) -> Result<Vec<v1::Database>> {
-        let request = v1::ListDatabasesRequest { page_size: 1000, ..v1::ListDatabasesRequest::default() };
-        Ok(self.inventory().list_databases(request).await?.into_inner().databases)
+        let request = v1::ListDatabasesRequest {
+            page_size: 1000,
+            ..v1::ListDatabasesRequest::default()
+        };
+        Ok(self
+            .inventory()
+            .list_databases(request)
+            .await?
+            .into_inner()
+            .databases)
     }
 
     /// All database servers.
@@ -325,8 +417,16 @@ impl Lab {
     ///
     /// When the auth service does not answer.
     pub async fn database_servers(&self) -> Result<Vec<v1::DatabaseServer>> {
-        let request = v1::ListDatabaseServersRequest { page_size: 1000, ..v1::ListDatabaseServersRequest::default() };
-        Ok(self.inventory().list_database_servers(request).await?.into_inner().database_servers)
+        let request = v1::ListDatabaseServersRequest {
+            page_size: 1000,
+            ..v1::ListDatabaseServersRequest::default()
+        };
+        Ok(self
+            .inventory()
+            .list_database_servers(request)
+            .await?
+            .into_inner()
+            .database_servers)
     }
 
     /// What is known of each scan scope.
@@ -335,7 +435,11 @@ impl Lab {
     ///
     /// When the auth service does not answer.
     pub async fn scopes(&self) -> Result<Vec<v1::ScopeStatus>> {
-        Ok(DiscoveryServiceClient::new(self.admin()).list_scopes(v1::ListScopesRequest {}).await?.into_inner().scopes)
+        Ok(DiscoveryServiceClient::new(self.admin())
+            .list_scopes(v1::ListScopesRequest {})
+            .await?
+            .into_inner()
+            .scopes)
     }
 
     /// The newest audit events of one kind.
@@ -344,8 +448,16 @@ impl Lab {
     ///
     /// When the auth service does not answer.
     pub async fn audit(&self, event: &str) -> Result<Vec<v1::AuditEvent>> {
-        let request = v1::ListEventsRequest { event: event.to_owned(), limit: 1000, ..v1::ListEventsRequest::default() };
-        Ok(AuditServiceClient::new(self.admin()).list_events(request).await?.into_inner().events)
+        let request = v1::ListEventsRequest {
+            event: event.to_owned(),
+            limit: 1000,
+            ..v1::ListEventsRequest::default()
+        };
+        Ok(AuditServiceClient::new(self.admin())
+            .list_events(request)
+            .await?
+            .into_inner()
+            .events)
     }
 
     /// Waits until exactly these undecorated names are in the inventory.
@@ -355,10 +467,20 @@ impl Lab {
     /// When that does not happen.
     pub async fn wait_for_databases(&self, wanted: &[&str]) -> Result<Vec<v1::Database>> {
         wait::until(&format!("databases {wanted:?}"), || async {
-            let found = self.databases().await.map_err(|error| format!("{error:#}"))?;
-            let mut names: Vec<&str> = found.iter().map(|database| database.discovered_name.as_str()).collect();
+            let found = self
+                .databases()
+                .await
+                .map_err(|error| format!("{error:#}"))?;
+            let mut names: Vec<&str> = found
+                .iter()
+                .map(|database| database.discovered_name.as_str())
+                .collect();
             names.sort_unstable();
-            if names == wanted { Ok(found) } else { Err(format!("there are {names:?}")) }
+            if names == wanted {
+                Ok(found)
+            } else {
+                Err(format!("there are {names:?}"))
+            }
         })
         .await
         .with_context(|| format!("{}\n{}", self.log(Part::Auth), self.log(Part::Discovery)))
@@ -369,16 +491,43 @@ impl Lab {
     /// # Errors
     ///
     /// When that does not happen.
-    pub async fn wait_for_servers(&self, names: &[&str], servers_each: usize) -> Result<Vec<v1::DatabaseServer>> {
-        wait::until(&format!("{servers_each} healthy servers of each of {names:?}"), || async {
-            let found = self.database_servers().await.map_err(|error| format!("{error:#}"))?;
-            let healthy = |name: &&str| {
-                let of_it = found.iter().filter(|server| server.database.as_ref().is_some_and(|database| database.discovered_name == **name));
-                of_it.filter(|server| server.target_health.as_ref().is_some_and(|health| health.status == "healthy")).count()
-            };
-            let counts: Vec<(&&str, usize)> = names.iter().map(|name| (name, healthy(name))).collect();
-            if counts.iter().all(|(_, count)| *count == servers_each) { Ok(found) } else { Err(format!("there are {counts:?}")) }
-        })
+    pub async fn wait_for_servers(
+        &self,
+        names: &[&str],
+        servers_each: usize,
+    ) -> Result<Vec<v1::DatabaseServer>> {
+        wait::until(
+            &format!("{servers_each} healthy servers of each of {names:?}"),
+            || async {
+                let found = self
+                    .database_servers()
+                    .await
+                    .map_err(|error| format!("{error:#}"))?;
+                let healthy = |name: &&str| {
+                    let of_it = found.iter().filter(|server| {
+                        server
+                            .database
+                            .as_ref()
+                            .is_some_and(|database| database.discovered_name == **name)
+                    });
+                    of_it
+                        .filter(|server| {
+                            server
+                                .target_health
+                                .as_ref()
+                                .is_some_and(|health| health.status == "healthy")
+                        })
+                        .count()
+                };
+                let counts: Vec<(&&str, usize)> =
+                    names.iter().map(|name| (name, healthy(name))).collect();
+                if counts.iter().all(|(_, count)| *count == servers_each) {
+                    Ok(found)
+                } else {
+                    Err(format!("there are {counts:?}"))
+                }
+            },
+        )
         .await
         .with_context(|| format!("{}\n{}", self.log(Part::AgentA), self.log(Part::AgentB)))
     }
@@ -391,7 +540,12 @@ impl Lab {
     pub async fn tgctl(&self, args: &[&str]) -> Result<String> {
         let data_dir = self.data_dir(Part::Auth);
         let mut command = Command::new(program("tgctl")?);
-        command.arg("--data-dir").arg(data_dir).args(args).env("RUST_BACKTRACE", "0").kill_on_drop(true);
+        command
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(args)
+            .env("RUST_BACKTRACE", "0")
+            .kill_on_drop(true);
         succeeded("tgctl", args, command.output().await?)
     }
 
@@ -410,10 +564,19 @@ impl Lab {
             "--format=json".to_owned(),
             name.to_owned(),
         ];
-        let answer = self.tgctl(&args.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-        let answer: Value = serde_json::from_str(&answer).with_context(|| format!("`tgctl users add` printed {answer}"))?;
-        let token = answer["signup_token"].as_str().context("no sign-up token")?.to_owned();
-        let person = Person { name: name.to_owned(), home: self.dir.path().join(format!("home-{name}")) };
+        let answer = self
+            .tgctl(&args.iter().map(String::as_str).collect::<Vec<_>>())
+            .await?;
+        let answer: Value = serde_json::from_str(&answer)
+            .with_context(|| format!("`tgctl users add` printed {answer}"))?;
+        let token = answer["signup_token"]
+            .as_str()
+            .context("no sign-up token")?
+            .to_owned();
+        let person = Person {
+            name: name.to_owned(),
+            home: self.dir.path().join(format!("home-{name}")),
+        };
         std::fs::create_dir_all(&person.home)?;
         self.login(&person, Some(&token)).await?;
         Ok(person)
@@ -435,8 +598,15 @@ impl Lab {
         args.extend(token.map(|token| format!("--token={token}")));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         wait::until("the proxy", || async {
-            let output = self.tg_with_input(person, &args, &format!("{PASSWORD}\n")).await.map_err(|error| format!("{error:#}"))?;
-            if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(words(&output)) }
+            let output = self
+                .tg_with_input(person, &args, &format!("{PASSWORD}\n"))
+                .await
+                .map_err(|error| format!("{error:#}"))?;
+            if output.status.success() {
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            } else {
+                Err(words(&output))
+            }
         })
         .await
         .with_context(|| self.log(Part::Proxy))
@@ -454,9 +624,19 @@ impl Lab {
     async fn tg_with_input(&self, person: &Person, args: &[&str], input: &str) -> Result<Output> {
         use tokio::io::AsyncWriteExt;
         let mut command = Command::new(program("tg")?);
-        command.args(args).env("HOME", &person.home).env("TIDEGATE_HOME", person.home.join(".tidegate")).env("RUST_BACKTRACE", "0");
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let mut child = command.kill_on_drop(true).spawn().context("could not start tg")?;
+        command
+            .args(args)
+            .env("HOME", &person.home)
+            .env("TIDEGATE_HOME", person.home.join(".tidegate"))
+            .env("RUST_BACKTRACE", "0");
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .context("could not start tg")?;
         let mut stdin = child.stdin.take().context("tg has no input")?;
         stdin.write_all(input.as_bytes()).await.ok(); // tg may have ended without reading
         drop(stdin);
@@ -468,9 +648,27 @@ impl Lab {
     /// # Errors
     ///
     /// When psql fails, with what it said.
-    pub async fn query(&self, person: &Person, database: &str, db_user: &str, statement: &str) -> Result<String> {
+    pub async fn query(
+        &self,
+        person: &Person,
+        database: &str,
+        db_user: &str,
+        statement: &str,
+    ) -> Result<String> {
         let db_user = format!("--db-user={db_user}");
-        let args = ["db", "connect", database, &db_user, "--db-name=dev", "--", "-X", "-A", "-t", "-c", statement];
+        let args = [
+            "db",
+            "connect",
+            database,
+            &db_user,
+            "--db-name=dev",
+            "--",
+            "-X",
+            "-A",
+            "-t",
+            "-c",
+            statement,
+        ];
         let output = self.tg(person, &args).await?;
         ensure!(output.status.success(), "{}", words(&output));
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -527,9 +725,16 @@ impl Lab {
     fn environment(&self, part: Part) -> Result<BTreeMap<String, String>> {
         let mut environment = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
         if let Some((id, secret)) = part.access_key() {
-            let path = |path: &Path| path.to_str().map(str::to_owned).context("a temporary folder with an odd name");
+            let path = |path: &Path| {
+                path.to_str()
+                    .map(str::to_owned)
+                    .context("a temporary folder with an odd name")
+            };
             environment.extend([
-                ("AWS_ENDPOINT_URL".to_owned(), self.sim.endpoint_url().to_owned()),
+                (
+                    "AWS_ENDPOINT_URL".to_owned(),
+                    self.sim.endpoint_url().to_owned(),
+                ),
                 ("AWS_ACCESS_KEY_ID".to_owned(), id.to_owned()),
                 ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.to_owned()),
                 ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
@@ -538,7 +743,10 @@ impl Lab {
                 ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
                 // Their AWS host names stand for loopback addresses.
                 ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
-                ("NSS_WRAPPER_HOSTS".to_owned(), path(&self.sim.hosts_file())?),
+                (
+                    "NSS_WRAPPER_HOSTS".to_owned(),
+                    path(&self.sim.hosts_file())?,
+                ),
             ]);
         }
         Ok(environment)
@@ -566,11 +774,21 @@ fn bench_cluster() -> ClusterId {
 /// What a program said on both outputs.
 #[must_use]
 pub fn words(output: &Output) -> String {
-    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn succeeded(program: &str, args: &[&str], output: Output) -> Result<String> {
-    ensure!(output.status.success(), "{program} {}: {}", args.join(" "), words(&output));
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        args.join(" "),
+        words(&output)
+    );
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
@@ -581,7 +799,12 @@ fn succeeded(program: &str, args: &[&str], output: Output) -> Result<String> {
 /// When it was not built.
 pub fn program(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let found = here.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    let found = here
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file());
     found.with_context(|| format!("`{name}` was not built: run `cargo build --workspace --bins`"))
 }
 
@@ -595,30 +818,52 @@ pub fn postgres_program(name: &str) -> Result<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin").join(name))))
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin").join(name),
+            ))
+        })
         .filter(|(_, path)| path.is_file())
         .collect();
     versions.sort();
-    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let found = versions.pop().map(|(_, path)| path).or_else(|| on_path.map(|dir| dir.join(name)).find(|path| path.is_file()));
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let found = versions.pop().map(|(_, path)| path).or_else(|| {
+        on_path
+            .map(|dir| dir.join(name))
+            .find(|path| path.is_file())
+    });
     found.with_context(|| format!("PostgreSQL's `{name}` is not installed"))
 }
 
 fn nss_wrapper() -> Result<PathBuf> {
-    let dirs = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
-    let found = dirs.iter().map(|dir| Path::new(dir).join("libnss_wrapper.so")).find(|path| path.exists());
+    let dirs = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+    ];
+    let found = dirs
+        .iter()
+        .map(|dir| Path::new(dir).join("libnss_wrapper.so"))
+        .find(|path| path.exists());
     found.context("libnss_wrapper.so is not installed")
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.
 fn free_network() -> Result<[u8; 2]> {
-    let seed = std::process::id().wrapping_mul(2_654_435_761) ^ jiff::Timestamp::now().subsec_nanosecond().unsigned_abs();
+    let seed = std::process::id().wrapping_mul(2_654_435_761)
+        ^ jiff::Timestamp::now().subsec_nanosecond().unsigned_abs();
     for step in 0..NETWORK_TRIES_MAX {
         let number = seed.wrapping_add(step.wrapping_mul(7919));
         let network = [128 + (number >> 8) as u8 % 120, number as u8];
         let is_free = Part::ALL.iter().all(|part| {
             let address = Ipv4Addr::new(127, network[0], network[1], *part as u8 + 1);
-            [3000, 3025, 3080].iter().all(|port| TcpListener::bind((address, *port)).is_ok())
+            [3000, 3025, 3080]
+                .iter()
+                .all(|port| TcpListener::bind((address, *port)).is_ok())
         });
         if is_free {
             return Ok(network);
@@ -630,5 +875,8 @@ fn free_network() -> Result<[u8; 2]> {
 /// PostgreSQL runs as another user when we are root, and has to reach its folder.
 fn open_to_all(dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?)
+    Ok(std::fs::set_permissions(
+        dir,
+        std::fs::Permissions::from_mode(0o755),
+    )?)
 }

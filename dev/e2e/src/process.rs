@@ -35,7 +35,13 @@ impl Process {
     /// # Errors
     ///
     /// When it cannot be started.
-    pub fn start(name: &str, program: &Path, args: &[&str], environment: &BTreeMap<String, String>, dir: &Path) -> Result<Self> {
+    pub fn start(
+        name: &str,
+        program: &Path,
+        args: &[&str],
+        environment: &BTreeMap<String, String>,
+        dir: &Path,
+    ) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let child = Command::new(program)
@@ -50,7 +56,11 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("could not start {}", program.display()))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
     }
 
     /// Its process id; `None` once it has ended.
@@ -74,10 +84,20 @@ impl Process {
         self.signal(Signal::SIGTERM)?;
         match timeout(STOP_PATIENCE, self.child.wait()).await {
             Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
-            Ok(status) => anyhow::bail!("{} ended with {:?}; its log:\n{}", self.name, status, self.log()),
+            Ok(status) => anyhow::bail!(
+                "{} ended with {:?}; its log:\n{}",
+                self.name,
+                status,
+                self.log()
+            ),
             Err(_) => {
                 self.child.kill().await?;
-                anyhow::bail!("{} did not stop within {} s; its log:\n{}", self.name, STOP_PATIENCE.as_secs(), self.log())
+                anyhow::bail!(
+                    "{} did not stop within {} s; its log:\n{}",
+                    self.name,
+                    STOP_PATIENCE.as_secs(),
+                    self.log()
+                )
             }
         }
     }
@@ -93,7 +113,9 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let Some(id) = self.child.id() else { return Ok(()) };
+        let Some(id) = self.child.id() else {
+            return Ok(());
+        };
         kill(Pid::from_raw(i32::try_from(id)?), signal).context("could not send a signal")
     }
 }

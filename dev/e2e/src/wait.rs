@@ -23,7 +23,9 @@ where
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(seen) if Instant::now() >= deadline => bail!("waited {} s for {what}: {seen}", PATIENCE.as_secs()),
+            Err(seen) if Instant::now() >= deadline => {
+                bail!("waited {} s for {what}: {seen}", PATIENCE.as_secs())
+            }
             Err(_) => sleep(LOOK_AGAIN).await,
         }
     }

@@ -26,7 +26,13 @@ fn main() -> anyhow::Result<()> {
     let wanted = root.join("src/gen");
     let scratch = std::env::temp_dir().join(format!("tidegate-protogen-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
-    let outcome = generate(&root, &scratch).and_then(|()| if check { compare(&scratch, &wanted) } else { copy(&scratch, &wanted) });
+    let outcome = generate(&root, &scratch).and_then(|()| {
+        if check {
+            compare(&scratch, &wanted)
+        } else {
+            copy(&scratch, &wanted)
+        }
+    });
     fs::remove_dir_all(&scratch)?;
     outcome
 }
@@ -53,7 +59,9 @@ fn copy(scratch: &Path, wanted: &Path) -> anyhow::Result<()> {
 fn compare(scratch: &Path, wanted: &Path) -> anyhow::Result<()> {
     for name in OUTPUTS {
         if fs::read(scratch.join(name))? != fs::read(wanted.join(name)).unwrap_or_default() {
-            bail!("proto/src/gen/{name} is not what the proto files give: run `cargo xtask gen` and commit the result");
+            bail!(
+                "proto/src/gen/{name} is not what the proto files give: run `cargo xtask gen` and commit the result"
+            );
         }
     }
     Ok(())

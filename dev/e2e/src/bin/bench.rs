@@ -4,12 +4,7 @@
 //! database is one PostgreSQL with its own TLS listener; both ways use TLS and the same user's rights. Machines are
 //! noisy and shared, so every round measures both, one after the other, and the median of the rounds' ratios counts.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::Stdio,
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::Path, process::Stdio, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -44,7 +39,11 @@ const CONNECTS: u32 = 100;
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    ensure!(args.name == "session", "there is no benchmark `{}`: try `session`", args.name);
+    ensure!(
+        args.name == "session",
+        "there is no benchmark `{}`: try `session`",
+        args.name
+    );
     let lab = Lab::start_bench().await?;
     let outcome = session(&lab, &args).await;
     lab.stop().await?;
@@ -74,7 +73,10 @@ impl Figure {
             let line = json!({"bench": "session", "metric": self.metric, "value": value, "unit": self.unit, "reference": rounded(reference), "ratio": rounded(ratio)});
             println!("{line}");
         } else {
-            println!("{:<34} {:>12.2} {:<6} direct {:>12.2}   ratio {:>6.3}", self.metric, ours, self.unit, reference, ratio);
+            println!(
+                "{:<34} {:>12.2} {:<6} direct {:>12.2}   ratio {:>6.3}",
+                self.metric, ours, self.unit, reference, ratio
+            );
         }
     }
 }
@@ -99,9 +101,16 @@ async fn session(lab: &Lab, args: &Args) -> Result<Vec<Figure>> {
     std::fs::write(&statement, "SELECT 1;\n")?;
     sql(&direct, &format!("CREATE TABLE bulk AS SELECT repeat('x', {ROW_BYTES}) AS line FROM generate_series(1, {ROWS}); GRANT SELECT ON bulk TO PUBLIC")).await?;
     let mut figures: Vec<Figure> = Vec::new();
-    let mut add = |metric: &str, unit: &'static str, pair: (f64, f64)| match figures.iter_mut().find(|figure| figure.metric == metric) {
+    let mut add = |metric: &str, unit: &'static str, pair: (f64, f64)| match figures
+        .iter_mut()
+        .find(|figure| figure.metric == metric)
+    {
         Some(figure) => figure.rounds.push(pair),
-        None => figures.push(Figure { metric: metric.to_owned(), unit, rounds: vec![pair] }),
+        None => figures.push(Figure {
+            metric: metric.to_owned(),
+            unit,
+            rounds: vec![pair],
+        }),
     };
     // One round that does not count warms caches, credentials and the CPU's clock.
     for round in 0..=args.rounds {
@@ -109,13 +118,31 @@ async fn session(lab: &Lab, args: &Args) -> Result<Vec<Figure>> {
         for clients in CLIENTS {
             let through = pgbench(&ours, &statement, clients, args.seconds).await?;
             let straight = pgbench(&direct, &statement, clients, args.seconds).await?;
-            found.push((format!("tps_{clients}_over_direct"), "tps", (through, straight)));
+            found.push((
+                format!("tps_{clients}_over_direct"),
+                "tps",
+                (through, straight),
+            ));
         }
-        found.push(("copy_out_mbps_over_direct".to_owned(), "MB/s", (copy_out(&ours).await?, copy_out(&direct).await?)));
-        found.push(("connect_p50_over_direct".to_owned(), "ms", (connect_p50(&ours).await?, connect_p50(&direct).await?)));
-        eprintln!("round {round} of {}{}", args.rounds, if round == 0 { " (warm-up)" } else { "" });
+        found.push((
+            "copy_out_mbps_over_direct".to_owned(),
+            "MB/s",
+            (copy_out(&ours).await?, copy_out(&direct).await?),
+        ));
+        found.push((
+            "connect_p50_over_direct".to_owned(),
+            "ms",
+            (connect_p50(&ours).await?, connect_p50(&direct).await?),
+        ));
+        eprintln!(
+            "round {round} of {}{}",
+            args.rounds,
+            if round == 0 { " (warm-up)" } else { "" }
+        );
         if round > 0 {
-            found.iter().for_each(|(metric, unit, pair)| add(metric, unit, *pair));
+            found
+                .iter()
+                .for_each(|(metric, unit, pair)| add(metric, unit, *pair));
         }
     }
     Ok(figures)
@@ -123,32 +150,69 @@ async fn session(lab: &Lab, args: &Args) -> Result<Vec<Figure>> {
 
 fn client(program: &Path, environment: &BTreeMap<String, String>) -> Command {
     let mut command = Command::new(program);
-    command.envs(environment).stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     command
 }
 
 async fn sql(environment: &BTreeMap<String, String>, statement: &str) -> Result<()> {
-    let output = client(Path::new("psql"), environment).args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]).output().await?;
-    ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+    let output = client(Path::new("psql"), environment)
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement])
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "psql: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
 /// Transactions a second of a prepared `SELECT 1`.
-async fn pgbench(environment: &BTreeMap<String, String>, statement: &Path, clients: u32, seconds: u32) -> Result<f64> {
+async fn pgbench(
+    environment: &BTreeMap<String, String>,
+    statement: &Path,
+    clients: u32,
+    seconds: u32,
+) -> Result<f64> {
     let output = client(&lab::postgres_program("pgbench")?, environment)
         .args(["-n", "-M", "prepared", "-f"])
         .arg(statement)
-        .args(["-c", &clients.to_string(), "-j", "2", "-T", &seconds.to_string()])
+        .args([
+            "-c",
+            &clients.to_string(),
+            "-j",
+            "2",
+            "-T",
+            &seconds.to_string(),
+        ])
         .output()
         .await?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split_whitespace().next()?.parse().ok());
-    tps.with_context(|| format!("pgbench printed no tps: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    let tps = text.lines().find_map(|line| {
+        line.strip_prefix("tps = ")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    });
+    tps.with_context(|| {
+        format!(
+            "pgbench printed no tps: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
 }
 
 /// Megabytes a second of `COPY … TO STDOUT`, connecting left out.
 async fn copy_out(environment: &BTreeMap<String, String>) -> Result<f64> {
-    let mut child = client(Path::new("psql"), environment).args(["-X", "-q", "-c", "COPY bulk TO STDOUT"]).spawn()?;
+    let mut child = client(Path::new("psql"), environment)
+        .args(["-X", "-q", "-c", "COPY bulk TO STDOUT"])
+        .spawn()?;
     let mut output = child.stdout.take().context("psql has no output")?;
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = output.read(&mut buffer).await?;
@@ -177,6 +241,17 @@ async fn connect_p50(environment: &BTreeMap<String, String>) -> Result<f64> {
         .output()
         .await?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let latency = text.lines().find_map(|line| line.strip_prefix("average connection time = ")?.split_whitespace().next()?.parse().ok());
-    latency.with_context(|| format!("pgbench printed no connection time: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    let latency = text.lines().find_map(|line| {
+        line.strip_prefix("average connection time = ")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    });
+    latency.with_context(|| {
+        format!(
+            "pgbench printed no connection time: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
 }

@@ -23,7 +23,9 @@ const QUESTION: &str = "SELECT month, revenue FROM sales ORDER BY month";
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    step("starting a simulated AWS (2 accounts, 2 regions, 5 clusters), auth, proxy, discovery, 2 agents");
+    step(
+        "starting a simulated AWS (2 accounts, 2 regions, 5 clusters), auth, proxy, discovery, 2 agents",
+    );
     let lab = Lab::start().await?;
     let outcome = show(&lab, &args).await;
     let stopped = lab.stop().await;
@@ -37,8 +39,10 @@ async fn main() -> Result<()> {
 
 async fn show(lab: &Lab, args: &Args) -> Result<()> {
     seed(lab, &analytics()).await?;
-    lab.wait_for_databases(&["analytics", "finance", "reporting"]).await?;
-    lab.wait_for_servers(&["analytics", "finance", "reporting"], 2).await?;
+    lab.wait_for_databases(&["analytics", "finance", "reporting"])
+        .await?;
+    lab.wait_for_servers(&["analytics", "finance", "reporting"], 2)
+        .await?;
     step("a user is created, signs up with the one-time token, and logs in");
     let alice = lab.person("alice", "*", "*").await?;
 
@@ -46,18 +50,30 @@ async fn show(lab: &Lab, args: &Args) -> Result<()> {
     print_of(lab, &alice, &["db", "ls"]).await?;
     step("who serves what, with which IAM role");
     roles(lab).await?;
-    step(&format!("$ tg db connect analytics --db-user=reader --db-name=dev -- -c '{QUESTION}'"));
+    step(&format!(
+        "$ tg db connect analytics --db-user=reader --db-name=dev -- -c '{QUESTION}'"
+    ));
     let rows = ask(lab, &alice).await?;
-    ensure!(rows.contains("2026-10") && rows.contains("1400"), "psql printed other rows than the table has:\n{rows}");
+    ensure!(
+        rows.contains("2026-10") && rows.contains("1400"),
+        "psql printed other rows than the table has:\n{rows}"
+    );
 
-    let (added, removed) = (ClusterId::new("111111111111", "us-east-1", "marketing"), ClusterId::new("111111111111", "us-west-2", "reporting"));
+    let (added, removed) = (
+        ClusterId::new("111111111111", "us-east-1", "marketing"),
+        ClusterId::new("111111111111", "us-west-2", "reporting"),
+    );
     step("a cluster `marketing` is created in AWS, with the tag");
-    lab.aws().add_cluster(&added, Cluster::with([("env", "prod")], ["reader"])).await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"]).await?;
+    lab.aws()
+        .add_cluster(&added, Cluster::with([("env", "prod")], ["reader"]))
+        .await?;
+    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"])
+        .await?;
     lab.wait_for_servers(&["marketing"], 2).await?;
     step("the cluster `reporting` is deleted in AWS");
     lab.aws().remove_cluster(&removed).await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing"]).await?;
+    lab.wait_for_databases(&["analytics", "finance", "marketing"])
+        .await?;
     print_of(lab, &alice, &["db", "ls"]).await?;
     if !args.check {
         stay(lab, &alice).await?;
@@ -78,39 +94,107 @@ async fn seed(lab: &Lab, cluster: &ClusterId) -> Result<()> {
 }
 
 async fn ask(lab: &Lab, person: &Person) -> Result<String> {
-    print_of(lab, person, &["db", "connect", "analytics", "--db-user=reader", "--db-name=dev", "--", "-X", "-c", QUESTION]).await
+    print_of(
+        lab,
+        person,
+        &[
+            "db",
+            "connect",
+            "analytics",
+            "--db-user=reader",
+            "--db-name=dev",
+            "--",
+            "-X",
+            "-c",
+            QUESTION,
+        ],
+    )
+    .await
 }
 
 /// The effective role of every database on every agent, as administrators see it, proven against what AWS saw.
 async fn roles(lab: &Lab) -> Result<()> {
     let mut servers = lab.database_servers().await?;
-    servers.sort_by_key(|server| (server.database.as_ref().map(|database| database.name.clone()), server.hostname.clone()));
+    servers.sort_by_key(|server| {
+        (
+            server
+                .database
+                .as_ref()
+                .map(|database| database.name.clone()),
+            server.hostname.clone(),
+        )
+    });
     for server in &servers {
-        let name = server.database.as_ref().map_or("", |database| database.discovered_name.as_str());
-        let role = server.effective_role.as_ref().map_or("its own identity", |role| role.role_arn.as_str());
-        println!("    {name:<12} {:<9} {role}  ({})", server.hostname, server.role_source().as_str_name().trim_start_matches("ROLE_SOURCE_").to_lowercase());
+        let name = server
+            .database
+            .as_ref()
+            .map_or("", |database| database.discovered_name.as_str());
+        let role = server
+            .effective_role
+            .as_ref()
+            .map_or("its own identity", |role| role.role_arn.as_str());
+        println!(
+            "    {name:<12} {:<9} {role}  ({})",
+            server.hostname,
+            server
+                .role_source()
+                .as_str_name()
+                .trim_start_matches("ROLE_SOURCE_")
+                .to_lowercase()
+        );
     }
     let role_of = |name: &str, agent: &str| {
         let server = servers.iter().find(|server| {
-            server.hostname == agent && server.database.as_ref().is_some_and(|database| database.discovered_name == name)
+            server.hostname == agent
+                && server
+                    .database
+                    .as_ref()
+                    .is_some_and(|database| database.discovered_name == name)
         });
-        server.and_then(|server| server.effective_role.as_ref()).map(|role| role.role_arn.clone())
+        server
+            .and_then(|server| server.effective_role.as_ref())
+            .map(|role| role.role_arn.clone())
     };
     for (name, agent, role) in [
-        ("analytics", "agent-a", "arn:aws:iam::111111111111:role/tidegate-access-a"),
-        ("analytics", "agent-b", "arn:aws:iam::111111111111:role/tidegate-access-b"),
-        ("finance", "agent-a", "arn:aws:iam::222222222222:role/tidegate-discovery"),
-        ("finance", "agent-b", "arn:aws:iam::222222222222:role/tidegate-access"),
+        (
+            "analytics",
+            "agent-a",
+            "arn:aws:iam::111111111111:role/tidegate-access-a",
+        ),
+        (
+            "analytics",
+            "agent-b",
+            "arn:aws:iam::111111111111:role/tidegate-access-b",
+        ),
+        (
+            "finance",
+            "agent-a",
+            "arn:aws:iam::222222222222:role/tidegate-discovery",
+        ),
+        (
+            "finance",
+            "agent-b",
+            "arn:aws:iam::222222222222:role/tidegate-access",
+        ),
     ] {
-        let found = role_of(name, agent).with_context(|| format!("{agent} does not serve {name}"))?;
-        ensure!(found == role, "{agent} assumes {found} for {name} instead of {role}");
+        let found =
+            role_of(name, agent).with_context(|| format!("{agent} does not serve {name}"))?;
+        ensure!(
+            found == role,
+            "{agent} assumes {found} for {name} instead of {role}"
+        );
     }
     Ok(())
 }
 
 async fn print_of(lab: &Lab, person: &Person, args: &[&str]) -> Result<String> {
     let output = lab.tg(person, args).await?;
-    ensure!(output.status.success(), "tg {}: {}", args.join(" "), lab::words(&output));
+    ensure!(
+        output.status.success(),
+        "tg {}: {}",
+        args.join(" "),
+        lab::words(&output)
+    );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().for_each(|line| println!("    {line}"));
     Ok(text)
@@ -119,11 +203,24 @@ async fn print_of(lab: &Lab, person: &Person, args: &[&str]) -> Result<String> {
 async fn stay(lab: &Lab, person: &Person) -> Result<()> {
     let (tg, tgctl) = (lab::program("tg")?, lab::program("tgctl")?);
     println!("\nIt stays up. In another terminal:\n");
-    println!("    export TIDEGATE_HOME={}", person.home().join(".tidegate").display());
+    println!(
+        "    export TIDEGATE_HOME={}",
+        person.home().join(".tidegate").display()
+    );
     println!("    {} db ls", tg.display());
-    println!("    {} db connect analytics --db-user=reader --db-name=dev", tg.display());
-    println!("    {} --data-dir={} get db_server", tgctl.display(), lab.dir().join("auth").display());
-    println!("\nLogs are in {}. Ctrl-C stops everything.", lab.dir().display());
+    println!(
+        "    {} db connect analytics --db-user=reader --db-name=dev",
+        tg.display()
+    );
+    println!(
+        "    {} --data-dir={} get db_server",
+        tgctl.display(),
+        lab.dir().join("auth").display()
+    );
+    println!(
+        "\nLogs are in {}. Ctrl-C stops everything.",
+        lab.dir().display()
+    );
     tokio::signal::ctrl_c().await?;
     step("stopping");
     Ok(())

@@ -6,8 +6,8 @@ use prost_types::FileDescriptorProto;
 use tidegate_e2e::{Lab, Part};
 use tokio_stream::StreamExt;
 use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
-    server_reflection_response::MessageResponse,
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
 const ALL: [&str; 3] = ["analytics", "finance", "reporting"];
@@ -20,37 +20,96 @@ fn cluster(account: &str, region: &str, id: &str) -> ClusterId {
 fn assumed(lab: &Lab, user: &str) -> Vec<(String, Option<String>)> {
     let by = format!("user/{user}");
     let calls = lab.aws().calls();
-    let made = calls.iter().filter(|call| call.action == "AssumeRole" && call.error.is_none());
-    made.filter(|call| call.principal.as_ref().is_some_and(|principal| principal.ends_with(&by)))
-        .map(|call| (call.params["RoleArn"].clone(), call.params.get("ExternalId").cloned()))
-        .collect()
+    let made = calls
+        .iter()
+        .filter(|call| call.action == "AssumeRole" && call.error.is_none());
+    made.filter(|call| {
+        call.principal
+            .as_ref()
+            .is_some_and(|principal| principal.ends_with(&by))
+    })
+    .map(|call| {
+        (
+            call.params["RoleArn"].clone(),
+            call.params.get("ExternalId").cloned(),
+        )
+    })
+    .collect()
 }
 
 #[tokio::test]
 async fn a_stock_psql_gets_its_rows_with_the_role_of_the_override() -> Result<()> {
-    let lab = Lab::start_in(world()?, &[Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA]).await?;
+    let lab = Lab::start_in(
+        world()?,
+        &[Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA],
+    )
+    .await?;
     lab.wait_for_databases(&ALL).await?;
     lab.wait_for_servers(&ALL, 1).await?;
     let alice = lab.person("alice", "*", "*").await?;
 
     // The override of agent A's first entry beats the role that discovery used.
-    ensure!(lab.query(&alice, "analytics", "reader", "SELECT 40 + 2").await? == "42");
+    ensure!(
+        lab.query(&alice, "analytics", "reader", "SELECT 40 + 2")
+            .await?
+            == "42"
+    );
     // A second entry without a role inherits discovery's, with its external id.
-    ensure!(lab.query(&alice, "finance", "reader", "SELECT current_user").await? == "reader");
+    ensure!(
+        lab.query(&alice, "finance", "reader", "SELECT current_user")
+            .await?
+            == "reader"
+    );
     // The cluster that asks with Redshift's digest.
-    ensure!(lab.query(&alice, "reporting", "reader", "SELECT 'digest'").await? == "digest");
+    ensure!(
+        lab.query(&alice, "reporting", "reader", "SELECT 'digest'")
+            .await?
+            == "digest"
+    );
 
     let roles = assumed(&lab, "tidegate-agent-a");
-    ensure!(roles.contains(&("arn:aws:iam::111111111111:role/tidegate-access-a".to_owned(), None)), "{roles:?}");
-    ensure!(roles.contains(&("arn:aws:iam::222222222222:role/tidegate-discovery".to_owned(), Some("tidegate-discovery-2f9c".to_owned()))), "{roles:?}");
-    ensure!(!roles.iter().any(|(role, _)| role == "arn:aws:iam::111111111111:role/tidegate-discovery"), "{roles:?}");
+    ensure!(
+        roles.contains(&(
+            "arn:aws:iam::111111111111:role/tidegate-access-a".to_owned(),
+            None
+        )),
+        "{roles:?}"
+    );
+    ensure!(
+        roles.contains(&(
+            "arn:aws:iam::222222222222:role/tidegate-discovery".to_owned(),
+            Some("tidegate-discovery-2f9c".to_owned())
+        )),
+        "{roles:?}"
+    );
+    ensure!(
+        !roles
+            .iter()
+            .any(|(role, _)| role == "arn:aws:iam::111111111111:role/tidegate-discovery"),
+        "{roles:?}"
+    );
 
     let started = tidegate_e2e::wait::until("the audit of three sessions", || async {
-        let events = lab.audit("db.session.end").await.map_err(|error| format!("{error:#}"))?;
-        if events.len() == 3 { lab.audit("db.session.start").await.map_err(|error| format!("{error:#}")) } else { Err(format!("{events:?}")) }
+        let events = lab
+            .audit("db.session.end")
+            .await
+            .map_err(|error| format!("{error:#}"))?;
+        if events.len() == 3 {
+            lab.audit("db.session.start")
+                .await
+                .map_err(|error| format!("{error:#}"))
+        } else {
+            Err(format!("{events:?}"))
+        }
     })
     .await?;
-    ensure!(started.iter().all(|event| event.success && event.user == "alice" && event.db_user == "reader" && event.code == "TDB00I"), "{started:?}");
+    ensure!(
+        started.iter().all(|event| event.success
+            && event.user == "alice"
+            && event.db_user == "reader"
+            && event.code == "TDB00I"),
+        "{started:?}"
+    );
     lab.stop().await
 }
 
@@ -58,17 +117,48 @@ async fn a_stock_psql_gets_its_rows_with_the_role_of_the_override() -> Result<()
 async fn clusters_and_tags_that_change_in_aws_change_in_the_inventory() -> Result<()> {
     let lab = Lab::start_in(world()?, &[Part::Auth, Part::Proxy, Part::Discovery]).await?;
     let before = lab.wait_for_databases(&ALL).await?;
-    let analytics = before.iter().find(|database| database.discovered_name == "analytics").context("analytics")?;
-    ensure!(analytics.name == "analytics-redshift-us-east-1-111111111111", "{}", analytics.name);
-    for (key, value) in [("account-id", "111111111111"), ("region", "us-east-1"), ("env", "prod"), ("tidegate.dev/origin", "cloud"), ("tidegate.dev/discovery-group", "prod")] {
-        ensure!(analytics.labels.get(key).map(String::as_str) == Some(value), "{key}: {:?}", analytics.labels);
+    let analytics = before
+        .iter()
+        .find(|database| database.discovered_name == "analytics")
+        .context("analytics")?;
+    ensure!(
+        analytics.name == "analytics-redshift-us-east-1-111111111111",
+        "{}",
+        analytics.name
+    );
+    for (key, value) in [
+        ("account-id", "111111111111"),
+        ("region", "us-east-1"),
+        ("env", "prod"),
+        ("tidegate.dev/origin", "cloud"),
+        ("tidegate.dev/discovery-group", "prod"),
+    ] {
+        ensure!(
+            analytics.labels.get(key).map(String::as_str) == Some(value),
+            "{key}: {:?}",
+            analytics.labels
+        );
     }
 
-    lab.aws().add_cluster(&cluster("222222222222", "us-west-2", "marketing"), Cluster::with([("env", "prod")], ["reader"])).await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"]).await?;
-    lab.aws().remove_cluster(&cluster("111111111111", "us-west-2", "reporting")).await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing"]).await?;
-    lab.aws().set_tags(&cluster("222222222222", "us-east-1", "finance"), [("env".to_owned(), "dev".to_owned())].into()).await?;
+    lab.aws()
+        .add_cluster(
+            &cluster("222222222222", "us-west-2", "marketing"),
+            Cluster::with([("env", "prod")], ["reader"]),
+        )
+        .await?;
+    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"])
+        .await?;
+    lab.aws()
+        .remove_cluster(&cluster("111111111111", "us-west-2", "reporting"))
+        .await?;
+    lab.wait_for_databases(&["analytics", "finance", "marketing"])
+        .await?;
+    lab.aws()
+        .set_tags(
+            &cluster("222222222222", "us-east-1", "finance"),
+            [("env".to_owned(), "dev".to_owned())].into(),
+        )
+        .await?;
     lab.wait_for_databases(&["analytics", "marketing"]).await?;
     lab.stop().await
 }
@@ -78,24 +168,53 @@ async fn reflection_lists_the_contract() -> Result<()> {
     let lab = Lab::start_in(world()?, &[Part::Auth]).await?;
     let ask = |message| {
         let mut client = ServerReflectionClient::new(lab.admin());
-        let request = ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(message),
+        };
         async move {
-            let mut answers = client.server_reflection_info(tokio_stream::once(request)).await?.into_inner();
-            answers.next().await.context("no answer")??.message_response.context("an empty answer")
+            let mut answers = client
+                .server_reflection_info(tokio_stream::once(request))
+                .await?
+                .into_inner();
+            answers
+                .next()
+                .await
+                .context("no answer")??
+                .message_response
+                .context("an empty answer")
         }
     };
-    let MessageResponse::ListServicesResponse(list) = ask(MessageRequest::ListServices(String::new())).await? else {
+    let MessageResponse::ListServicesResponse(list) =
+        ask(MessageRequest::ListServices(String::new())).await?
+    else {
         anyhow::bail!("reflection answered something else");
     };
-    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
-    for service in ["InventoryService", "DiscoveryService", "PresenceService", "AccessService", "SessionService", "TrustService", "AuditService"] {
-        ensure!(names.contains(&format!("tidegate.v1.{service}")), "{names:?}");
+    let names: Vec<String> = list
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
+    for service in [
+        "InventoryService",
+        "DiscoveryService",
+        "PresenceService",
+        "AccessService",
+        "SessionService",
+        "TrustService",
+        "AuditService",
+    ] {
+        ensure!(
+            names.contains(&format!("tidegate.v1.{service}")),
+            "{names:?}"
+        );
     }
     let symbol = MessageRequest::FileContainingSymbol("tidegate.v1.InventoryService".to_owned());
     let MessageResponse::FileDescriptorResponse(files) = ask(symbol).await? else {
         anyhow::bail!("reflection answered something else");
     };
-    let file: FileDescriptorProto = prost::Message::decode(files.file_descriptor_proto[0].as_slice())?;
+    let file: FileDescriptorProto =
+        prost::Message::decode(files.file_descriptor_proto[0].as_slice())?;
     ensure!(file.package() == "tidegate.v1");
     lab.stop().await
 }

@@ -29,13 +29,24 @@ async fn sessions_go_on_while_the_auth_service_is_away() -> Result<()> {
     lab.wait_for_servers(&["analytics"], 2).await?;
     let alice = lab.person("alice", "*", "*").await?;
     ensure!(lab.query(&alice, "analytics", "reader", "SELECT 1").await? == "1");
-    let client = lab.client_environment(&alice, "analytics", "reader").await?;
+    let client = lab
+        .client_environment(&alice, "analytics", "reader")
+        .await?;
     lab.kill_part(Part::Auth).await?;
-    let output = tokio::process::Command::new("psql").args(["-X", "-A", "-t", "-c", "SELECT 3"]).envs(&client).output().await?;
-    ensure!(output.status.success(), "{}", tidegate_e2e::lab::words(&output));
+    let output = tokio::process::Command::new("psql")
+        .args(["-X", "-A", "-t", "-c", "SELECT 3"])
+        .envs(&client)
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        tidegate_e2e::lab::words(&output)
+    );
 
     lab.start_part(Part::Auth).await?;
-    lab.wait_for_servers(&["analytics", "finance", "reporting"], 2).await?;
+    lab.wait_for_servers(&["analytics", "finance", "reporting"], 2)
+        .await?;
     ensure!(lab.query(&alice, "finance", "reader", "SELECT 4").await? == "4");
     lab.stop().await
 }
