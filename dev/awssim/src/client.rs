@@ -14,13 +14,15 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::control::{ClockChange, ClusterChange, RoleChange, SqlRequest, UserChange};
+use crate::control::{
+    ClockChange, ClusterChange, ResourceChange, RoleChange, SqlRequest, UserChange,
+};
 use crate::faults::Fault;
 use crate::fleet::Endpoint;
 use crate::journal::{Call, Login};
 use crate::postgres::sql::Rows;
 use crate::verbs::{ClusterPatch, Info};
-use crate::world::{Cluster, ClusterId, Role, User};
+use crate::world::{Cluster, ClusterId, Kind, RateLimit, Resource, Role, User};
 
 /// How long one request may take; starting a native cluster is the slowest.
 const REQUEST_MAX: Duration = Duration::from_secs(180);
@@ -272,6 +274,47 @@ impl SimClient {
             }),
         )
         .await
+    }
+
+    /// Adds or replaces a workgroup, RDS instance, cluster or proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn put(
+        &self,
+        id: &ClusterId,
+        resource: impl Into<Resource>,
+    ) -> Result<(), ClientError> {
+        let put = ResourceChange::Put {
+            id: id.clone(),
+            resource: Box::new(resource.into()),
+        };
+        self.post("resource", &json!(put)).await
+    }
+
+    /// Deletes a workgroup, RDS instance, cluster (with its members) or proxy. Redshift clusters
+    /// have [`SimClient::remove_cluster`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn remove(&self, id: &ClusterId, kind: Kind) -> Result<(), ClientError> {
+        let id = id.clone();
+        self.post("resource", &json!(ResourceChange::Remove { id, kind }))
+            .await
+    }
+
+    /// Puts request rates in force, by `service:Operation`; every bucket is full then.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn set_rate_limits(
+        &self,
+        limits: &BTreeMap<String, RateLimit>,
+    ) -> Result<(), ClientError> {
+        self.post("rate_limits", &json!(limits)).await
     }
 
     /// Runs SQL as superuser in a cluster's first database.

@@ -9,6 +9,8 @@
 //! | `POST faults/clear` | takes back every fault |
 //! | `POST clock` with `{"offset_seconds": n}` or `{"advance_seconds": n}` | moves the clock |
 //! | `POST cluster` with `{"add": {"id": …, "cluster": …}}`, `{"change": {"id": …, "patch": …}}` or `{"remove": {"id": …}}` | changes clusters |
+//! | `POST resource` with `{"put": {"id": …, "resource": {KIND: …}}}` or `{"remove": {"id": …, "kind": KIND}}` | changes workgroups, RDS instances, clusters and proxies |
+//! | `POST rate_limits` with `{"service:Operation": {"per_second", "burst"}}` | puts request rates in force |
 //! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
 //! | `POST user` with `{"account", "name", "user"}` | adds or replaces an IAM user |
 //! | `POST sql` with `{"cluster", "database", "sql"}` | runs SQL as superuser |
@@ -28,7 +30,7 @@ use crate::error_chain;
 use crate::fleet::sql;
 use crate::state::State;
 use crate::verbs::{self, ClusterPatch, SimError};
-use crate::world::{Cluster, ClusterId, Role, User};
+use crate::world::{Cluster, ClusterId, Kind, Resource, Role, User};
 
 /// How to move the clock.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +54,20 @@ pub(crate) enum ClusterChange {
     },
     Remove {
         id: ClusterId,
+    },
+}
+
+/// What to do to a workgroup, RDS instance, cluster or proxy.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum ResourceChange {
+    Put {
+        id: ClusterId,
+        resource: Box<Resource>,
+    },
+    Remove {
+        id: ClusterId,
+        kind: Kind,
     },
 }
 
@@ -146,6 +162,17 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             state.calls.clear();
             Ok(json!(state.logins.clear()))
         }
+        "rate_limits" => Ok(json!(state.set_rate_limits(parse(body)?)?)),
+        "resource" => Ok(json!(match parse(body)? {
+            ResourceChange::Put { id, resource } => state.put_resource(&id, *resource)?,
+            ResourceChange::Remove {
+                kind: Kind::Cluster,
+                id,
+            } => {
+                verbs::remove_cluster(state, &id).await?;
+            }
+            ResourceChange::Remove { id, kind } => state.remove_resource(&id, kind)?,
+        })),
         "role" => {
             let RoleChange {
                 account,

@@ -16,7 +16,7 @@ pub(crate) const DELAY_MS_MAX: u64 = 600_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// `sts` or `redshift`.
+    /// As signatures name it: `account`, `rds`, `redshift`, `redshift-serverless` or `sts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// Operation, for instance `DescribeClusters`.
@@ -42,16 +42,17 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum FaultKind {
-    /// `AccessDenied`, 403, in the words of a missing identity policy.
+    /// `AccessDenied`, 403, in the words of a missing identity policy. This and the other errors
+    /// are spelled as the service's protocol does (`AccessDeniedException`, 400).
     AccessDenied,
     /// The right answer, late.
     Delay {
         /// By how many milliseconds, at most 600000.
         ms: u64,
     },
-    /// The right page but without its records; the marker goes on where it was.
+    /// The right page but without its records; its marker or token goes on where it was.
     EmptyPage,
-    /// Any error.
+    /// Any error, with the code word for word.
     Error {
         /// HTTP status.
         status: u16,
@@ -64,11 +65,14 @@ pub enum FaultKind {
     InternalFailure,
     /// The right answer with the text of every `element` replaced, or the element left out.
     MalformedField {
-        /// Name of an XML element that holds text only.
+        /// Name of an XML element that holds text only, or of such a member of JSON.
         element: String,
         /// New text; absent leaves the element out.
         text: Option<String>,
     },
+    /// The right page, but with a marker or token that leads to this page once more, on the last
+    /// page too: who follows it goes round in circles.
+    RepeatedToken,
     /// The connection is reset instead of an answer.
     Reset,
     /// `Throttling`, 400, "Rate exceeded".

@@ -110,8 +110,13 @@ async fn respond(
     }
     let length = reply.body.len();
     let (status, id) = (reply.status, reply.request_id.clone());
-    let mut response = build(state, status, "text/xml", reply_body(reply))?;
+    let (kind, error_type) = (reply.content_type, reply.error_type.clone());
+    let mut response = build(state, status, kind, reply_body(reply))?;
     let headers = response.headers_mut();
+    if let Some(code) = error_type {
+        let code = code.parse().map_err(io::Error::other)?;
+        headers.insert("x-amzn-errortype", code);
+    }
     headers.insert("x-amzn-requestid", id.parse().map_err(io::Error::other)?);
     headers.insert(header::CONTENT_LENGTH, length.into());
     Ok(response)

@@ -2,8 +2,9 @@
 //!
 //! [`Sim::start`] runs, inside this process or in the `awssim` program:
 //!
-//! - one HTTP address that speaks STS and Redshift as AWS does and **verifies signatures**. Stock
-//!   SDKs are pointed at it by `AWS_ENDPOINT_URL` ([`Sim::endpoint_url`]);
+//! - one HTTP address that speaks STS, Redshift, Redshift Serverless, RDS and account management
+//!   as AWS does and **verifies signatures**. Stock SDKs are pointed at it by `AWS_ENDPOINT_URL`
+//!   ([`Sim::endpoint_url`]);
 //! - one loopback address per cluster with the cluster's port and AWS host name, where a
 //!   **wire front** over real PostgreSQL accepts exactly the temporary passwords that the API minted;
 //! - a control plane, as methods of [`Sim`] and over HTTP under `/_sim/` ([`SimClient`]): order
@@ -36,8 +37,8 @@
 //!
 //! It is written to catch mistakes, so it is strict where AWS is, and says aloud what it does not
 //! simulate (`NotSimulated`, or an error when the world is read). It shares no code with the programs
-//! that are tested against it. Not simulated yet: Redshift Serverless, RDS, throttle buckets,
-//! eventual consistency, permission boundaries, service control policies.
+//! that are tested against it. Workgroups, RDS databases and proxies are listed, not served: nothing
+//! listens on their endpoints. Not simulated yet: permission boundaries, service control policies.
 
 mod api;
 mod client;
@@ -50,6 +51,8 @@ mod front;
 mod http_server;
 pub mod iam;
 mod journal;
+mod lag;
+mod limits;
 mod mint;
 mod postgres;
 mod sessions;
@@ -71,8 +74,10 @@ pub use sim::{Sim, SimConfig, StartError};
 pub use tls::TlsError;
 pub use verbs::{ClusterPatch, Info, SimError};
 pub use world::{
-    AccessKey, Account, AuthCode, Cluster, ClusterId, Native, ParseClusterIdError,
-    PasswordEncryption, REDSHIFT_PORT, Region, Role, User, World, WorldError,
+    AccessKey, Account, AuthCode, Cluster, ClusterId, DbCluster, DbInstance, DbProxy,
+    DbProxyEndpoint, GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET, Kind, Native,
+    ParseClusterIdError, PasswordEncryption, REDSHIFT_PORT, RateLimit, Region, Resource, Role,
+    User, VpcEndpoint, Workgroup, World, WorldError,
 };
 
 /// Causes that are followed at most when an error is written out.

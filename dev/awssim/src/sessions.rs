@@ -39,7 +39,12 @@ pub(crate) struct Session {
 /// Who signed a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    User { account: String, name: String },
+    User {
+        /// Of the account: `aws`, `aws-cn` or `aws-us-gov`.
+        partition: &'static str,
+        account: String,
+        name: String,
+    },
     Session(Arc<Session>),
 }
 
@@ -54,7 +59,11 @@ impl Caller {
     /// As GetCallerIdentity and CloudTrail show it.
     pub(crate) fn arn(&self) -> String {
         match self {
-            Self::User { account, name } => format!("arn:aws:iam::{account}:user/{name}"),
+            Self::User {
+                partition,
+                account,
+                name,
+            } => format!("arn:{partition}:iam::{account}:user/{name}"),
             Self::Session(session) => session.arn(),
         }
     }
@@ -62,7 +71,7 @@ impl Caller {
     /// `aws:userid`.
     pub(crate) fn user_id(&self) -> String {
         match self {
-            Self::User { account, name } => derived_id("AIDA", &format!("{account}/{name}")),
+            Self::User { account, name, .. } => derived_id("AIDA", &format!("{account}/{name}")),
             Self::Session(session) => session.user_id(),
         }
     }
@@ -121,10 +130,12 @@ impl Session {
         let SessionSpec {
             account,
             role,
+            role_arn,
             name,
             ..
         } = &self.spec;
-        format!("arn:aws:sts::{account}:assumed-role/{role}/{name}")
+        let partition = role_arn.split(':').nth(1).unwrap_or("aws");
+        format!("arn:{partition}:sts::{account}:assumed-role/{role}/{name}")
     }
 }
 

@@ -17,7 +17,10 @@ use crate::postgres::sql::Rows;
 use crate::state::State;
 use crate::tls::{Ca, TlsError};
 use crate::verbs::{self, ClusterPatch, Info, SimError};
-use crate::world::{Cluster, ClusterId, Role, User, World, WorldError};
+use crate::world::{
+    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, RateLimit, Resource, Role, User,
+    Workgroup, World, WorldError,
+};
 
 /// What to simulate, and where.
 #[derive(Clone, Debug)]
@@ -308,6 +311,97 @@ impl Sim {
     /// [`SimError`]: no such account, or a rule broken.
     pub fn put_user(&self, account: &str, name: &str, user: User) -> Result<(), SimError> {
         self.state.put_user(account, name, user)
+    }
+
+    /// Adds or replaces a workgroup, enabling its region.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put_workgroup(&self, id: &ClusterId, workgroup: Workgroup) -> Result<(), SimError> {
+        self.put(id, workgroup)
+    }
+
+    /// Adds or replaces an RDS instance; the cluster that it names must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put_db_instance(&self, id: &ClusterId, instance: DbInstance) -> Result<(), SimError> {
+        self.put(id, instance)
+    }
+
+    /// Adds or replaces an RDS cluster; its members are put as instances.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put_db_cluster(&self, id: &ClusterId, cluster: DbCluster) -> Result<(), SimError> {
+        self.put(id, cluster)
+    }
+
+    /// Adds or replaces an RDS proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put_db_proxy(&self, id: &ClusterId, proxy: DbProxy) -> Result<(), SimError> {
+        self.put(id, proxy)
+    }
+
+    /// Adds or replaces anything that is listed and not served.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account, or a rule broken.
+    pub fn put(&self, id: &ClusterId, resource: impl Into<Resource>) -> Result<(), SimError> {
+        self.state.put_resource(id, resource.into())
+    }
+
+    /// Deletes a workgroup.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::Unknown`].
+    pub fn remove_workgroup(&self, id: &ClusterId) -> Result<(), SimError> {
+        self.state.remove_resource(id, Kind::Workgroup)
+    }
+
+    /// Deletes an RDS instance.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::Unknown`].
+    pub fn remove_db_instance(&self, id: &ClusterId) -> Result<(), SimError> {
+        self.state.remove_resource(id, Kind::DbInstance)
+    }
+
+    /// Deletes an RDS cluster and its members.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::Unknown`].
+    pub fn remove_db_cluster(&self, id: &ClusterId) -> Result<(), SimError> {
+        self.state.remove_resource(id, Kind::DbCluster)
+    }
+
+    /// Deletes an RDS proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::Unknown`].
+    pub fn remove_db_proxy(&self, id: &ClusterId) -> Result<(), SimError> {
+        self.state.remove_resource(id, Kind::DbProxy)
+    }
+
+    /// Puts request rates in force, by `service:Operation`; every bucket is full then. As
+    /// [`World::rate_limits`].
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::World`]: a name or rate that makes no sense.
+    pub fn set_rate_limits(&self, limits: BTreeMap<String, RateLimit>) -> Result<(), SimError> {
+        self.state.set_rate_limits(limits)
     }
 
     /// Runs SQL as superuser in a cluster's first database, to seed it; the rows of all its

@@ -13,6 +13,8 @@ use crate::faults::Faults;
 use crate::fleet::{Fleet, FleetError};
 use crate::iam::{Context, Verdict, evaluate};
 use crate::journal::{Call, Journal, Login};
+use crate::lag::Lag;
+use crate::limits::Limits;
 use crate::mint::{Mint, Mints};
 use crate::sessions::{Caller, Sessions};
 use crate::world::World;
@@ -24,6 +26,8 @@ pub(crate) struct State {
     pub(crate) sessions: Sessions,
     pub(crate) mints: Mints,
     pub(crate) faults: Faults,
+    pub(crate) lag: Lag,
+    pub(crate) limits: Limits,
     pub(crate) calls: Journal<Call>,
     pub(crate) logins: Journal<Login>,
     pub(crate) fleet: Fleet,
@@ -34,12 +38,16 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(world: World, fleet: Fleet, endpoint_url: String) -> Self {
+        let limits = Limits::default();
+        limits.set(world.rate_limits.clone());
         Self {
             world: Mutex::new(world),
             clock: Clock::default(),
             sessions: Sessions::default(),
             mints: Mints::default(),
             faults: Faults::default(),
+            lag: Lag::default(),
+            limits,
             calls: Journal::default(),
             logins: Journal::default(),
             fleet,
@@ -59,6 +67,7 @@ impl State {
             for (name, user) in &in_account.users {
                 if let Some(key) = user.access_keys.iter().find(|key| key.id == access_key) {
                     let caller = Caller::User {
+                        partition: in_account.partition(),
                         account: account.clone(),
                         name: name.clone(),
                     };

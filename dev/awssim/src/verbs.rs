@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::faults::{FAULTS_MAX, Fault};
 use crate::fleet::{Endpoint, FleetError, settle};
 use crate::state::State;
-use crate::world::{AuthCode, Cluster, ClusterId, Role, User, World, WorldError, check_role};
+use crate::world::{
+    AuthCode, Cluster, ClusterId, Kind, RateLimit, Resource, Role, User, World, WorldError,
+    check_iam_name, check_rate_limits, check_role,
+};
 
 /// Why a simulation did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,14 @@ pub enum SimError {
     /// Too many faults are ordered.
     #[error("{FAULTS_MAX} faults are ordered already; clear them first")]
     TooManyFaults,
+    /// There is no such workgroup, RDS database or proxy.
+    #[error("there is no {kind:?} {id}")]
+    Unknown {
+        /// What it would be.
+        kind: Kind,
+        /// Where.
+        id: ClusterId,
+    },
     /// There is no such cluster.
     #[error("there is no cluster {0}")]
     UnknownCluster(ClusterId),
@@ -103,26 +114,71 @@ impl State {
     }
 
     pub(crate) fn put_user(&self, account: &str, name: &str, user: User) -> Result<(), SimError> {
-        self.try_change(|world| {
-            let found = world.accounts.get_mut(account);
-            let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
-            found.users.insert(name.to_owned(), user);
-            Ok(())
-        })
-    }
-
-    /// Changes a copy of the world and puts it in place if it is valid.
-    fn try_change(
-        &self,
-        change: impl FnOnce(&mut World) -> Result<(), SimError>,
-    ) -> Result<(), SimError> {
+        check_iam_name("users", name)?;
         let mut world = self.world();
-        let mut changed = world.clone();
-        change(&mut changed)?;
-        changed.validate()?;
-        *world = changed;
+        check_keys(&world, account, name, &user)?;
+        let found = world.accounts.get_mut(account);
+        let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
+        found.users.insert(name.to_owned(), user);
         Ok(())
     }
+
+    pub(crate) fn set_rate_limits(
+        &self,
+        limits: BTreeMap<String, RateLimit>,
+    ) -> Result<(), SimError> {
+        check_rate_limits(&limits)?;
+        self.world().rate_limits.clone_from(&limits);
+        self.limits.set(limits);
+        Ok(())
+    }
+
+    pub(crate) fn put_resource(&self, id: &ClusterId, resource: Resource) -> Result<(), SimError> {
+        let (kind, now) = (resource.kind(), self.clock.now());
+        let mut world = self.world();
+        let (appear_ms, tags_ms) = (world.appear_after_ms, world.tags_lag_ms);
+        let account = world.accounts.get_mut(&id.account);
+        let account = account.ok_or_else(|| SimError::UnknownAccount(id.account.clone()))?;
+        let region = account.regions.entry(id.region.clone()).or_default();
+        let before = region.tags(kind, &id.id).cloned();
+        let mut changed = region.without_clusters();
+        changed.put(&id.id, resource.clone());
+        changed.validate_listed(&format!("{}.{}", id.account, id.region))?;
+        region.put(&id.id, resource);
+        match before {
+            None => self.lag.added(kind, id, now, appear_ms),
+            Some(old) if region.tags(kind, &id.id) != Some(&old) => {
+                self.lag.retagged(kind, id, old, now, tags_ms);
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_resource(&self, id: &ClusterId, kind: Kind) -> Result<(), SimError> {
+        self.lag.removed(kind, id);
+        if take_out(self, id, kind) {
+            return Ok(());
+        }
+        let id = id.clone();
+        Err(SimError::Unknown { kind, id })
+    }
+}
+
+/// No other user may have one of these keys.
+fn check_keys(world: &World, account: &str, name: &str, user: &User) -> Result<(), SimError> {
+    let mine: BTreeSet<&str> = user.access_keys.iter().map(|key| key.id.as_str()).collect();
+    for (other_account, in_account) in &world.accounts {
+        for (other, user) in &in_account.users {
+            let same = other_account == account && other == name;
+            let taken = |id: &&str| mine.contains(id);
+            let mut theirs = user.access_keys.iter().map(|key| key.id.as_str());
+            if let Some(id) = theirs.find(taken).filter(|_| !same) {
+                return Err(WorldError::AccessKeyTwice { id: id.to_owned() }.into());
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(crate) async fn add_cluster(
@@ -139,10 +195,16 @@ pub(crate) async fn add_cluster(
         if world.cluster(id).is_some() {
             return Err(SimError::Exists(id.clone()));
         }
+        let unreachable = cluster.unreachable;
         world.put_cluster(id, cluster);
+        let (now, ms) = (state.clock.now(), world.appear_after_ms);
+        state.lag.added(Kind::Cluster, id, now, ms);
+        if unreachable {
+            return Ok(unplaced(&world, id));
+        }
     }
     if let Err(error) = settle(state, id).await {
-        take_out(state, id);
+        take_out(state, id, Kind::Cluster);
         settle(state, id).await?;
         return Err(error.into());
     }
@@ -150,10 +212,15 @@ pub(crate) async fn add_cluster(
 }
 
 pub(crate) async fn remove_cluster(state: &Arc<State>, id: &ClusterId) -> Result<(), SimError> {
-    if !take_out(state, id) {
+    let unreachable = state.world().cluster(id).is_some_and(|c| c.unreachable);
+    if !take_out(state, id, Kind::Cluster) {
         return Err(SimError::UnknownCluster(id.clone()));
     }
+    state.lag.removed(Kind::Cluster, id);
     state.mints.forget(id);
+    if unreachable {
+        return Ok(());
+    }
     Ok(settle(state, id).await?)
 }
 
@@ -164,6 +231,7 @@ pub(crate) async fn change_cluster(
 ) -> Result<Endpoint, SimError> {
     {
         let mut world = state.world();
+        let (now, ms) = (state.clock.now(), world.tags_lag_ms);
         let found = world.cluster_mut(id);
         let found = found.ok_or_else(|| SimError::UnknownCluster(id.clone()))?;
         let mut changed = found.clone();
@@ -173,7 +241,15 @@ pub(crate) async fn change_cluster(
         changed.auth = patch.auth.unwrap_or(changed.auth);
         changed.require_ssl = patch.require_ssl.unwrap_or(changed.require_ssl);
         changed.validate("clusters", &id.id)?;
-        *found = changed;
+        let unreachable = changed.unreachable;
+        let before = std::mem::replace(found, changed);
+        if before.tags != found.tags {
+            let old = before.tags;
+            state.lag.retagged(Kind::Cluster, id, old, now, ms);
+        }
+        if unreachable {
+            return Ok(unplaced(&world, id));
+        }
     }
     settle(state, id).await?;
     endpoint(state, id).await
@@ -187,9 +263,21 @@ async fn endpoint(state: &State, id: &ClusterId) -> Result<Endpoint, SimError> {
     found.ok_or_else(|| SimError::UnknownCluster(id.clone()))
 }
 
-fn take_out(state: &State, id: &ClusterId) -> bool {
+/// The endpoint of a cluster that is only listed: no address, nothing listens.
+fn unplaced(world: &World, id: &ClusterId) -> Endpoint {
+    let port = world.cluster(id).and_then(|cluster| cluster.port);
+    Endpoint {
+        cluster: id.clone(),
+        host: world.host_name(id),
+        address: std::net::Ipv4Addr::UNSPECIFIED,
+        port: port.unwrap_or(world.port),
+        listening: false,
+    }
+}
+
+fn take_out(state: &State, id: &ClusterId, kind: Kind) -> bool {
     let mut world = state.world();
     let account = world.accounts.get_mut(&id.account);
     let region = account.and_then(|account| account.regions.get_mut(&id.region));
-    region.is_some_and(|region| region.clusters.remove(&id.id).is_some())
+    region.is_some_and(|region| region.take_out(kind, &id.id))
 }

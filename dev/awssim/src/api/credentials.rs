@@ -14,7 +14,7 @@ use crate::iam::Context;
 use crate::mint::{Grant, Mint};
 use crate::sessions::Caller;
 use crate::state::State;
-use crate::world::{ClusterId, is_db_identifier};
+use crate::world::{self, ClusterId, is_db_identifier};
 
 /// How long before the end AWS advises to ask again, in seconds.
 const REFRESH_AHEAD_SECONDS: u32 = 300;
@@ -117,7 +117,7 @@ impl Asked {
             region,
             id,
         } = &self.cluster;
-        format!("arn:aws:redshift:{region}:{account}:{kind}:{id}/{name}")
+        world::arn("redshift", region, account, &format!("{kind}:{id}/{name}"))
     }
 
     fn context(&self, call: &Call<'_>, user: Option<&str>) -> Context {
@@ -181,11 +181,7 @@ fn find_cluster(state: &State, call: &Call<'_>, form: &Form) -> Result<ClusterId
     let mut named = clusters.filter(|(_, c)| c.custom_domain_name.as_deref() == Some(domain));
     match named.next() {
         Some((id, _)) => Ok(ClusterId::new(account, call.region, id)),
-        None => Err(ApiError::new(
-            404,
-            "CustomDomainAssociationNotFoundFault",
-            format!("custom domain {domain} is not associated"),
-        )),
+        None => Err(ApiError::custom_domain_not_found(domain)),
     }
 }
 

@@ -1,224 +1,282 @@
-//! DescribeClusters: listing, filtering by tag, paging.
-//!
-//! A marker holds the last identifier that was read, not a position: clusters that come and go
-//! between two pages shift nothing.
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+//! Redshift's listings: clusters, the VPC endpoints that Redshift manages, custom domains.
 
 use super::error::ApiError;
-use super::form::Form;
+use super::page::{MARKER, Paging};
 use super::xml::Xml;
-use super::{Call, require};
-use crate::crypto::{hex, sha256};
+use super::{Call, yes_no};
+use crate::lag::View;
 use crate::state::State;
-use crate::world::{Cluster, ClusterId, World};
+use crate::world::{Cluster, Kind, VpcEndpoint, World, arn, derived_hex, derived_uuid};
 
-/// Where the next page starts.
-#[derive(Serialize, Deserialize)]
-struct Marker {
-    scope: String,
-    page: u32,
-    after: String,
+/// What writing a cluster takes besides the cluster.
+struct Shown<'a> {
+    account: &'a str,
+    region: &'a str,
+    host_end: String,
+    port: u16,
+    view: View<'a>,
 }
 
-impl Marker {
-    fn read(form: &Form) -> Result<Option<Self>, ApiError> {
-        let Some(text) = form.get("Marker").filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        let marker = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        marker.map(Some).ok_or_else(bad_marker)
+impl<'a> Shown<'a> {
+    fn new(state: &'a State, world: &World, call: &'a Call<'_>) -> Self {
+        let (account, region) = (call.caller.account(), call.region);
+        Self {
+            account,
+            region,
+            host_end: world.host_end(account, region, "redshift"),
+            port: world.port,
+            view: state.lag.view(state.clock.now()),
+        }
     }
 
-    fn write(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::json!(self).to_string())
+    fn hides(&self, name: &str) -> bool {
+        self.view
+            .hides(Kind::Cluster, self.account, self.region, name)
     }
 }
 
-fn bad_marker() -> ApiError {
-    ApiError::invalid_parameter("The specified marker is invalid")
-}
-
-/// The page that a request asks for, from 1; a bad marker counts as page 1.
-pub(super) fn page_of(form: &Form) -> u32 {
-    Marker::read(form)
-        .ok()
-        .flatten()
-        .map_or(1, |marker| marker.page)
-}
-
-/// Answers DescribeClusters; `empty` leaves this page's records for the next one.
-pub(super) fn describe_clusters(
-    state: &State,
-    call: &Call<'_>,
-    empty: bool,
-) -> Result<Xml, ApiError> {
-    let wanted = call
-        .form
-        .get("ClusterIdentifier")
-        .filter(|id| !id.is_empty());
-    let account = call.caller.account();
-    let arn = format!(
-        "arn:aws:redshift:{}:{account}:cluster:{}",
-        call.region,
-        wanted.unwrap_or("*")
-    );
-    let context = call.caller.context(call.region);
-    require(
-        state,
-        call.caller,
-        "redshift:DescribeClusters",
-        &arn,
-        &context,
-    )?;
-    let marker = Marker::read(call.form)?;
-    let page_size = call.form.number("MaxRecords", 20..=100, 100)? as usize;
+/// Answers DescribeClusters.
+pub(super) fn describe_clusters(state: &State, call: &Call<'_>) -> Result<Xml, ApiError> {
+    let wanted = call.form.non_empty("ClusterIdentifier");
+    let resource = format!("cluster:{}", wanted.unwrap_or("*"));
+    call.require(state, &call.arn("redshift", &resource))?;
     let world = state.world();
-    let Some(id) = wanted else {
-        let page_size = world
-            .page_records_max
-            .map_or(page_size, |most| page_size.min(most));
-        return list(&world, call, marker, if empty { 0 } else { page_size });
-    };
-    if marker.is_some() {
-        let message = "ClusterIdentifier and Marker can not be given together";
-        return Err(ApiError::new(400, "InvalidParameterCombination", message));
-    }
-    let id = ClusterId::new(account, call.region, id);
-    let cluster = world
-        .cluster(&id)
-        .ok_or_else(|| ApiError::cluster_not_found(&id.id))?;
+    let paging = Paging::read(call, &world, &MARKER)?;
+    let shown = Shown::new(state, &world, call);
+    let region = world.region(shown.account, shown.region);
     let mut xml = Xml::default();
-    xml.node("Clusters", |xml| write_cluster(xml, &world, &id, cluster));
-    Ok(xml)
-}
-
-fn list(
-    world: &World,
-    call: &Call<'_>,
-    marker: Option<Marker>,
-    page_size: usize,
-) -> Result<Xml, ApiError> {
-    let account = call.caller.account();
+    if let Some(id) = wanted {
+        if call.form.non_empty("Marker").is_some() {
+            let message = "ClusterIdentifier and Marker can not be given together";
+            return Err(ApiError::new(400, "InvalidParameterCombination", message));
+        }
+        let found = region.and_then(|region| region.clusters.get(id));
+        let found = found.filter(|_| !shown.hides(id));
+        let cluster = found.ok_or_else(|| ApiError::cluster_not_found(id))?;
+        xml.node("Clusters", |xml| write_cluster(xml, &shown, id, cluster));
+        return Ok(xml);
+    }
     let (keys, values) = (call.form.list("TagKeys"), call.form.list("TagValues"));
-    let scope = hex(&sha256(
-        format!("{account}/{}/{keys:?}/{values:?}", call.region).as_bytes(),
-    ));
-    let (page, after) = match marker {
-        Some(marker) if marker.scope != scope => return Err(bad_marker()),
-        Some(marker) => (marker.page, marker.after),
-        None => (1, String::new()),
+    let rest = region.map(|region| paging.rest(&region.clusters));
+    let fits = |(name, cluster): &(&String, &Cluster)| {
+        !shown.hides(name) && has_tags(&shown, name, cluster, &keys, &values)
     };
-    let region = world.region(account, call.region);
-    let clusters = region.into_iter().flat_map(|region| &region.clusters);
-    let mut rest = clusters
-        .filter(|(id, cluster)| id.as_str() > after.as_str() && has_tags(cluster, &keys, &values));
-    let records: Vec<_> = rest.by_ref().take(page_size).collect();
-    let more = rest.next().is_some();
-    let mut xml = Xml::default();
-    if more {
-        let after = records.last().map_or(after, |(id, _)| (*id).clone());
-        xml.leaf(
-            "Marker",
-            Marker {
-                scope,
-                page: page + 1,
-                after,
-            }
-            .write(),
-        );
-    }
+    let (page, marker) = paging.cut(rest.into_iter().flatten().filter(fits));
+    xml.maybe("Marker", marker.as_deref());
     xml.node("Clusters", |xml| {
-        for (id, cluster) in records {
-            write_cluster(
-                xml,
-                world,
-                &ClusterId::new(account, call.region, id),
-                cluster,
-            );
+        for (name, cluster) in page {
+            write_cluster(xml, &shown, name, cluster);
         }
     });
     Ok(xml)
 }
 
 /// One tag has to have one of the keys and one of the values; no keys or no values: any.
-fn has_tags(cluster: &Cluster, keys: &[String], values: &[String]) -> bool {
+fn has_tags(
+    shown: &Shown<'_>,
+    name: &str,
+    cluster: &Cluster,
+    keys: &[String],
+    values: &[String],
+) -> bool {
+    if keys.is_empty() && values.is_empty() {
+        return true;
+    }
     let one_of = |wanted: &[String], is: &String| wanted.is_empty() || wanted.contains(is);
-    (keys.is_empty() && values.is_empty())
-        || cluster
-            .tags
-            .iter()
-            .any(|(key, value)| one_of(keys, key) && one_of(values, value))
+    let tags = shown.tags(name, cluster);
+    tags.iter()
+        .any(|(key, value)| one_of(keys, key) && one_of(values, value))
 }
 
-fn write_cluster(xml: &mut Xml, world: &World, id: &ClusterId, cluster: &Cluster) {
-    let text = |yes: bool| if yes { "true" } else { "false" };
+impl Shown<'_> {
+    fn tags<'a>(
+        &'a self,
+        name: &str,
+        cluster: &'a Cluster,
+    ) -> &'a std::collections::BTreeMap<String, String> {
+        let (account, region) = (self.account, self.region);
+        self.view
+            .tags(Kind::Cluster, account, region, name, &cluster.tags)
+    }
+}
+
+fn write_cluster(xml: &mut Xml, shown: &Shown<'_>, name: &str, cluster: &Cluster) {
+    let (account, region) = (shown.account, shown.region);
     xml.node("Cluster", |xml| {
-        xml.leaf("ClusterIdentifier", &id.id);
+        xml.leaf("ClusterIdentifier", name);
         xml.leaf("NodeType", &cluster.node_type);
         xml.leaf("ClusterStatus", &cluster.status);
         xml.leaf("ClusterAvailabilityStatus", availability(cluster));
         xml.leaf("MasterUsername", &cluster.master_username);
         xml.leaf("DBName", &cluster.db_name);
         if cluster.has_endpoint() {
-            xml.node("Endpoint", |xml| {
-                xml.leaf("Address", world.host_name(id));
-                xml.leaf("Port", cluster.port.unwrap_or(world.port).to_string());
-            });
+            write_endpoint(xml, shown, name, cluster);
         }
         xml.leaf("VpcId", &cluster.vpc_id);
-        let zone = || format!("{}a", id.region);
-        xml.leaf(
-            "AvailabilityZone",
-            cluster.availability_zone.clone().unwrap_or_else(zone),
-        );
+        let zone = || format!("{region}a");
+        let zone = cluster.availability_zone.clone().unwrap_or_else(zone);
+        xml.leaf("AvailabilityZone", zone);
         xml.leaf("ClusterVersion", &cluster.version);
         xml.leaf("NumberOfNodes", "2");
-        xml.leaf("PubliclyAccessible", text(cluster.publicly_accessible));
-        xml.leaf("Encrypted", text(cluster.encrypted));
+        xml.leaf("PubliclyAccessible", yes_no(cluster.publicly_accessible));
+        xml.leaf("Encrypted", yes_no(cluster.encrypted));
         xml.node("PendingModifiedValues", |_| {});
-        xml.node("Tags", |xml| {
-            for (key, value) in &cluster.tags {
-                xml.node("Tag", |xml| {
-                    xml.leaf("Key", key);
-                    xml.leaf("Value", value);
-                });
-            }
-        });
-        xml.leaf("ClusterNamespaceArn", namespace_arn(id, cluster));
+        xml.tags("Tags", shown.tags(name, cluster));
+        let derived = || derived_uuid(&format!("{account}/{region}/{name}"));
+        let namespace = cluster.namespace_id.clone().unwrap_or_else(derived);
+        let namespace = format!("namespace:{namespace}");
+        xml.leaf(
+            "ClusterNamespaceArn",
+            arn("redshift", region, account, &namespace),
+        );
         xml.maybe("CustomDomainName", cluster.custom_domain_name.as_deref());
         xml.leaf("IpAddressType", "ipv4");
         xml.leaf("MultiAZ", &cluster.multi_az);
     });
 }
 
-fn availability(cluster: &Cluster) -> String {
+fn write_endpoint(xml: &mut Xml, shown: &Shown<'_>, name: &str, cluster: &Cluster) {
+    xml.node("Endpoint", |xml| {
+        xml.leaf("Address", format!("{name}.{}", shown.host_end));
+        xml.leaf("Port", cluster.port.unwrap_or(shown.port).to_string());
+        if !cluster.vpc_endpoints.is_empty() {
+            xml.node("VpcEndpoints", |xml| {
+                for (endpoint, of) in &cluster.vpc_endpoints {
+                    xml.node("VpcEndpoint", |xml| {
+                        write_vpc_endpoint(xml, shown, endpoint, of);
+                    });
+                }
+            });
+        }
+    });
+}
+
+fn write_vpc_endpoint(xml: &mut Xml, shown: &Shown<'_>, name: &str, endpoint: &VpcEndpoint) {
+    let name = format!("{}/{}/{name}", shown.account, shown.region);
+    xml.leaf("VpcEndpointId", derived_hex("vpce-", &name));
+    xml.leaf("VpcId", &endpoint.vpc_id);
+}
+
+fn availability(cluster: &Cluster) -> &str {
     let derived = match cluster.status.as_str() {
         status if status.starts_with("available") => "Available",
         "modifying" | "resizing" | "renaming" | "rotating-keys" => "Modifying",
         status if status.starts_with("incompatible") || status == "hardware-failure" => "Failed",
         _ => "Unavailable",
     };
-    cluster
-        .availability_status
-        .clone()
-        .unwrap_or_else(|| derived.to_owned())
+    cluster.availability_status.as_deref().unwrap_or(derived)
 }
 
-fn namespace_arn(id: &ClusterId, cluster: &Cluster) -> String {
-    let derived = || {
-        let digest = sha256(id.to_string().as_bytes());
-        let bytes: [u8; 16] = std::array::from_fn(|i| digest[i]);
-        uuid::Builder::from_random_bytes(bytes)
-            .into_uuid()
-            .to_string()
-    };
-    let namespace = cluster.namespace_id.clone().unwrap_or_else(derived);
-    format!(
-        "arn:aws:redshift:{}:{}:namespace:{namespace}",
-        id.region, id.account
-    )
+/// Answers DescribeEndpointAccess: the VPC endpoints of one cluster or of all.
+pub(super) fn describe_endpoint_access(state: &State, call: &Call<'_>) -> Result<Xml, ApiError> {
+    call.require(state, "*")?;
+    let world = state.world();
+    let paging = Paging::read(call, &world, &MARKER)?;
+    let shown = Shown::new(state, &world, call);
+    let cluster_id = call.form.non_empty("ClusterIdentifier");
+    let endpoint_name = call.form.non_empty("EndpointName");
+    let vpc_id = call.form.non_empty("VpcId");
+    let owner = call.form.non_empty("ResourceOwner");
+    let clusters = world
+        .region(shown.account, shown.region)
+        .into_iter()
+        .flat_map(|region| &region.clusters);
+    let mut of_cluster: Vec<(&String, &Cluster)> = clusters
+        .filter(|(name, _)| cluster_id.is_none_or(|id| id == name.as_str()) && !shown.hides(name))
+        .collect();
+    if let Some(id) = cluster_id.filter(|_| of_cluster.is_empty()) {
+        return Err(ApiError::cluster_not_found(id));
+    }
+    of_cluster.retain(|_| owner.is_none_or(|owner| owner == shown.account));
+    let mut endpoints: Vec<(&String, (&str, &Cluster, &VpcEndpoint))> = of_cluster
+        .into_iter()
+        .flat_map(|(id, cluster)| {
+            let endpoints = cluster.vpc_endpoints.iter();
+            endpoints.map(move |(name, endpoint)| (name, (id.as_str(), cluster, endpoint)))
+        })
+        .filter(|(name, _)| endpoint_name.is_none_or(|wanted| wanted == name.as_str()))
+        .filter(|(_, (_, _, it))| vpc_id.is_none_or(|wanted| wanted == it.vpc_id))
+        .collect();
+    if let Some(name) = endpoint_name.filter(|_| endpoints.is_empty()) {
+        let message = format!("Endpoint {name} not found.");
+        return Err(ApiError::new(404, "EndpointNotFound", message));
+    }
+    endpoints.retain(|(name, _)| name.as_str() > paging.after());
+    endpoints.sort_by_key(|(name, _)| *name);
+    let (page, marker) = paging.cut(endpoints.into_iter());
+    let mut xml = Xml::default();
+    xml.node("EndpointAccessList", |xml| {
+        for (name, (id, cluster, endpoint)) in page {
+            xml.node("member", |xml| {
+                write_access(xml, &shown, name, (id, cluster), endpoint);
+            });
+        }
+    });
+    xml.maybe("Marker", marker.as_deref());
+    Ok(xml)
+}
+
+fn write_access(
+    xml: &mut Xml,
+    shown: &Shown<'_>,
+    name: &str,
+    (id, cluster): (&str, &Cluster),
+    endpoint: &VpcEndpoint,
+) {
+    xml.leaf("ClusterIdentifier", id);
+    xml.leaf("ResourceOwner", shown.account);
+    xml.leaf("SubnetGroupName", "default");
+    xml.leaf("EndpointStatus", &endpoint.status);
+    xml.leaf("EndpointName", name);
+    if endpoint.has_address() {
+        let full = format!("{}/{}/{name}", shown.account, shown.region);
+        let label = derived_hex(&format!("{name}-endpoint-"), &full);
+        xml.leaf("Address", format!("{label}.{}", shown.host_end));
+        xml.leaf("Port", cluster.port.unwrap_or(shown.port).to_string());
+    }
+    xml.node("VpcEndpoint", |xml| {
+        write_vpc_endpoint(xml, shown, name, endpoint);
+    });
+}
+
+/// Answers DescribeCustomDomainAssociations; each cluster's domain has a certificate of its own.
+pub(super) fn describe_custom_domains(state: &State, call: &Call<'_>) -> Result<Xml, ApiError> {
+    call.require(state, "*")?;
+    let world = state.world();
+    let paging = Paging::read(call, &world, &MARKER)?;
+    let shown = Shown::new(state, &world, call);
+    let wanted = call.form.non_empty("CustomDomainName");
+    let clusters = world
+        .region(shown.account, shown.region)
+        .into_iter()
+        .flat_map(|region| &region.clusters);
+    let mut domains: Vec<(&str, &str)> = clusters
+        .filter(|(id, _)| !shown.hides(id))
+        .filter_map(|(id, cluster)| Some((cluster.custom_domain_name.as_deref()?, id.as_str())))
+        .filter(|(domain, _)| wanted.is_none_or(|wanted| wanted == *domain))
+        .collect();
+    if let Some(domain) = wanted.filter(|_| domains.is_empty()) {
+        return Err(ApiError::custom_domain_not_found(domain));
+    }
+    domains.retain(|(domain, _)| *domain > paging.after());
+    domains.sort_unstable();
+    let (page, marker) = paging.cut(domains.into_iter());
+    let mut xml = Xml::default();
+    xml.maybe("Marker", marker.as_deref());
+    xml.node("Associations", |xml| {
+        for (domain, id) in page {
+            let certificate = format!("certificate/{}", derived_uuid(domain));
+            let certificate = arn("acm", shown.region, shown.account, &certificate);
+            xml.node("Association", |xml| {
+                xml.leaf("CustomDomainCertificateArn", certificate);
+                xml.node("CertificateAssociations", |xml| {
+                    xml.node("CertificateAssociation", |xml| {
+                        xml.leaf("CustomDomainName", domain);
+                        xml.leaf("ClusterIdentifier", id);
+                    });
+                });
+            });
+        }
+    });
+    Ok(xml)
 }

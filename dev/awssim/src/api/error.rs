@@ -1,4 +1,4 @@
-//! AWS errors as the Query protocol spells them.
+//! AWS errors as the Query protocol spells them; [`super::service`] spells them for the others.
 
 use crate::sigv4::SignatureError;
 
@@ -8,6 +8,8 @@ pub(crate) struct ApiError {
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
+    /// Ordered word for word: no protocol spells it otherwise.
+    pub(crate) verbatim: bool,
 }
 
 impl ApiError {
@@ -16,7 +18,13 @@ impl ApiError {
             status,
             code: code.to_owned(),
             message: message.into(),
+            verbatim: false,
         }
+    }
+
+    pub(crate) fn verbatim(mut self) -> Self {
+        self.verbatim = true;
+        self
     }
 
     pub(crate) fn access_denied(message: impl Into<String>) -> Self {
@@ -25,6 +33,11 @@ impl ApiError {
 
     pub(crate) fn cluster_not_found(id: &str) -> Self {
         Self::new(404, "ClusterNotFound", format!("Cluster {id} not found."))
+    }
+
+    pub(crate) fn custom_domain_not_found(domain: &str) -> Self {
+        let message = format!("custom domain {domain} is not associated");
+        Self::new(404, "CustomDomainAssociationNotFoundFault", message)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {

@@ -1,10 +1,19 @@
-//! The form body of a Query request.
+//! The parameters of a request, from the form of a Query request or from JSON.
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::error::ApiError;
 
-/// Parameters by name, as `Name` or `List.member.1`.
+/// One filter of RDS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) name: String,
+    pub(crate) values: Vec<String>,
+}
+
+/// Parameters by name, as `Name` or `List.member.1`, whichever protocol brought them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Form(BTreeMap<String, String>);
 
@@ -20,8 +29,61 @@ impl Form {
         Self(decoded.collect())
     }
 
+    /// Reads a JSON object; members that are objects are left out, no operation here has one.
+    pub(crate) fn from_json(body: &[u8]) -> Result<Self, ApiError> {
+        let bad = || ApiError::new(400, "SerializationException", "the body is no JSON object");
+        let json: Value = match body {
+            b"" => Value::Object(serde_json::Map::new()),
+            body => serde_json::from_slice(body).map_err(|_| bad())?,
+        };
+        let members = json.as_object().ok_or_else(bad)?;
+        let mut form = BTreeMap::new();
+        for (name, value) in members {
+            if let Value::Array(items) = value {
+                let items = (1..).zip(items);
+                form.extend(
+                    items.filter_map(|(n, item)| {
+                        Some((format!("{name}.member.{n}"), scalar(item)?))
+                    }),
+                );
+            } else {
+                form.extend(scalar(value).map(|text| (name.clone(), text)));
+            }
+        }
+        Ok(Self(form))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// As [`Form::get`], with empty text as good as none.
+    pub(crate) fn non_empty(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|text| !text.is_empty())
+    }
+
+    /// Every parameter but these, as one text.
+    pub(crate) fn without(&self, names: &[&str]) -> String {
+        let others = self.0.iter();
+        let others = others.filter(|(name, _)| !names.contains(&name.as_str()));
+        others
+            .map(|(name, value)| format!("{name}={value}&"))
+            .collect()
+    }
+
+    /// The filters of RDS, whatever the members of the lists are called.
+    pub(crate) fn filters(&self) -> Vec<Filter> {
+        let mut filters = Vec::new();
+        for (path, name) in &self.0 {
+            let stem = path
+                .strip_suffix(".Name")
+                .filter(|stem| stem.starts_with("Filters."));
+            filters.extend(stem.map(|stem| Filter {
+                name: name.clone(),
+                values: self.list(&format!("{stem}.Values")),
+            }));
+        }
+        filters
     }
 
     pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
@@ -98,6 +160,15 @@ impl Form {
     }
 }
 
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(yes) => Some(yes.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(_) | Value::Null | Value::Object(_) => None,
+    }
+}
+
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -143,5 +214,34 @@ mod tests {
         assert_eq!(form.list("TagKeys"), ["a", "b", "c"]);
         let form = Form::parse(b"Tags.member.1.Key=k&Tags.member.1.Value=v");
         assert_eq!(form.pairs("Tags")["k"], "v");
+    }
+
+    #[test]
+    fn filters_take_any_member_name() {
+        let form = Form::parse(
+            b"Filters.Filter.1.Name=engine&Filters.Filter.1.Values.Value.1=mysql\
+              &Filters.member.2.Name=db-cluster-id&Filters.member.2.Values.member.1=a\
+              &Filters.member.2.Values.member.2=b",
+        );
+        let filter = |name: &str, values: &[&str]| Filter {
+            name: name.to_owned(),
+            values: values.iter().map(|&value| value.to_owned()).collect(),
+        };
+        let expected = [
+            filter("engine", &["mysql"]),
+            filter("db-cluster-id", &["a", "b"]),
+        ];
+        assert_eq!(form.filters(), expected);
+    }
+
+    #[test]
+    fn json_is_read_as_the_same_parameters() {
+        let form = Form::from_json(br#"{"a": 7, "b": "x", "c": ["y", "z"], "d": null}"#).unwrap();
+        assert_eq!(
+            (form.get("a"), form.get("b"), form.get("d")),
+            (Some("7"), Some("x"), None)
+        );
+        assert_eq!(form.list("c"), ["y", "z"]);
+        assert!(Form::from_json(b"[]").is_err());
     }
 }

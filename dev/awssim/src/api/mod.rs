@@ -1,7 +1,7 @@
-//! The AWS endpoints: one address for STS and Redshift, in the Query protocol.
+//! The AWS endpoints: one address for every service, each in its own protocol.
 //!
-//! Every request is authenticated first (key, signature, session, region), then struck by an
-//! ordered fault if one fits, then authorised and answered; each leaves one record in the journal.
+//! Every request is authenticated first (key, signature, session, region), then held to the
+//! request rates, then struck by an ordered fault if one fits, then authorised and answered; each leaves one record in the journal.
 //! Secrets appear in replies only.
 //!
 //! Not here: sockets and HTTP ([`crate::http_server`]), the simulation's own verbs
@@ -11,6 +11,13 @@ mod credentials;
 mod describe;
 mod error;
 mod form;
+mod json;
+mod page;
+mod rds;
+mod rds_proxy;
+mod regions;
+mod serverless;
+mod service;
 mod sts;
 mod xml;
 
@@ -22,29 +29,48 @@ use http::HeaderMap;
 
 use self::error::ApiError;
 use self::form::Form;
+use self::service::{ACCOUNT, Protocol, STS, Service};
 use crate::faults::{DELAY_MS_MAX, FaultKind, Site};
 use crate::iam::{Context, Verdict};
 use crate::journal;
 use crate::sessions::Caller;
 use crate::sigv4::{Claim, SignedRequest};
 use crate::state::State;
+use crate::world;
 
 /// Parameters that the journal shows.
-const JOURNALED: [&str; 14] = [
+const JOURNALED: [&str; 31] = [
     "AutoCreate",
     "ClusterIdentifier",
     "CustomDomainName",
+    "DBClusterIdentifier",
+    "DBInstanceIdentifier",
+    "DBProxyEndpointName",
+    "DBProxyName",
     "DbName",
     "DbUser",
     "DurationSeconds",
+    "EndpointName",
     "ExternalId",
     "Marker",
     "MaxRecords",
+    "MaxResults",
+    "NextToken",
     "Policy",
+    "ResourceName",
+    "ResourceOwner",
     "RoleArn",
     "RoleSessionName",
     "SourceIdentity",
     "Version",
+    "VpcId",
+    "maxResults",
+    "nextToken",
+    "ownerAccount",
+    "resourceArn",
+    "vpcId",
+    "workgroupName",
+    "AccountId",
 ];
 
 /// What goes back over HTTP.
@@ -52,6 +78,9 @@ const JOURNALED: [&str; 14] = [
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) request_id: String,
+    pub(crate) content_type: &'static str,
+    /// For `x-amzn-errortype`, in the JSON protocols.
+    pub(crate) error_type: Option<String>,
     pub(crate) body: String,
     pub(crate) delivery: Delivery,
 }
@@ -70,39 +99,70 @@ pub(crate) enum Delivery {
 struct Call<'a> {
     caller: &'a Caller,
     region: &'a str,
+    service: &'static Service,
+    action: &'a str,
     form: &'a Form,
+    paged: Paged,
 }
 
-/// A service, as far as the protocol goes.
-struct Service {
-    name: &'static str,
-    version: &'static str,
-    namespace: &'static str,
+/// How a page of a listing is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Paged {
+    AsItIs,
+    /// This page's records are left for the next one.
+    Empty,
+    /// The token leads to this page again.
+    Again,
 }
 
-const STS: Service = Service {
-    name: "sts",
-    version: "2011-06-15",
-    namespace: "https://sts.amazonaws.com/doc/2011-06-15/",
-};
-const REDSHIFT: Service = Service {
-    name: "redshift",
-    version: "2012-12-01",
-    namespace: "http://redshift.amazonaws.com/doc/2012-12-01/",
-};
+impl Call<'_> {
+    /// Fails unless the caller may do this call on a resource.
+    fn require(&self, state: &State, arn: &str) -> Result<(), ApiError> {
+        let action = format!("{}:{}", self.service.name, self.action);
+        let context = self.caller.context(self.region);
+        require(state, self.caller, &action, arn, &context)
+    }
 
-/// Answers one request to `/`.
+    /// The ARN of a resource in the caller's account and the call's region.
+    fn arn(&self, service: &str, resource: &str) -> String {
+        world::arn(service, self.region, self.caller.account(), resource)
+    }
+}
+
+/// The result of an operation, before it is wrapped.
+enum Answer {
+    Json(serde_json::Value),
+    Xml(xml::Xml),
+}
+
+impl From<serde_json::Value> for Answer {
+    fn from(json: serde_json::Value) -> Self {
+        Self::Json(json)
+    }
+}
+
+impl From<xml::Xml> for Answer {
+    fn from(xml: xml::Xml) -> Self {
+        Self::Xml(xml)
+    }
+}
+
+/// Answers one request.
 pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Reply {
     let started = Instant::now();
-    let form = Form::parse(request.body);
     let claim = Claim::parse(&request);
-    let mut record = blank_record(&form, claim.as_ref().ok(), request.headers);
-    let service = if record.service == STS.name {
-        &STS
+    let service = Service::of(claim.as_ref().ok(), &request);
+    let form = if service.is_query() {
+        Ok(Form::parse(request.body))
     } else {
-        &REDSHIFT
+        Form::from_json(request.body)
     };
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let (form, unreadable) = match form {
+        Ok(form) => (form, None),
+        Err(error) => (Form::default(), Some(error)),
+    };
+    let mut record = blank_record(&form, claim.as_ref().ok(), request.headers);
+    record.action = service.action(&request, &form);
 
     let mut strike = None;
     let outcome = match claim.map_err(ApiError::from) {
@@ -110,31 +170,26 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
             Ok(caller) => {
                 record.principal = Some(caller.arn());
                 record.account = Some(caller.account().to_owned());
-                strike = find_fault(state, &record, &caller, &form);
                 let call = Call {
                     caller: &caller,
                     region: &claim.region,
+                    service,
+                    action: &record.action,
                     form: &form,
+                    paged: Paged::AsItIs,
                 };
-                answer_or_fail(state, service, &record.action, &call, strike.as_ref()).await
+                admit_and_answer(state, call, unreadable, &mut strike).await
             }
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
     };
+    let outcome = outcome.map_err(|error| service.spell(error));
 
     record.error = outcome.as_ref().err().map(|error| error.code.clone());
     record.fault = strike.as_ref().map(|kind| format!("{kind:?}"));
-    let mut reply = Reply {
-        status: outcome.as_ref().err().map_or(200, |error| error.status),
-        body: match outcome {
-            Ok(result) => xml::success(service.namespace, &record.action, &request_id, result),
-            Err(error) => xml::failure(service.namespace, &request_id, &error),
-        },
-        request_id,
-        delivery: Delivery::Whole,
-    };
-    damage(&mut reply, strike.as_ref());
+    let mut reply = reply(service, &record.action, outcome);
+    damage(&mut reply, service, strike.as_ref());
     record.status = if reply.delivery == Delivery::Reset {
         0
     } else {
@@ -146,6 +201,62 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
     reply
 }
 
+/// Holds a request to the request rates, lets a fault strike it, and answers it.
+async fn admit_and_answer(
+    state: &State,
+    mut call: Call<'_>,
+    unreadable: Option<ApiError>,
+    strike: &mut Option<FaultKind>,
+) -> Result<Answer, ApiError> {
+    let site = Site {
+        service: call.service.name,
+        action: call.action,
+        account: call.caller.account(),
+        region: call.region,
+        page: page::page_of(call.form),
+    };
+    if !state.limits.admit(&site, state.clock.now()) {
+        return Err(ApiError::throttling());
+    }
+    *strike = state.faults.strike(&site);
+    call.paged = match strike {
+        Some(FaultKind::EmptyPage) => Paged::Empty,
+        Some(FaultKind::RepeatedToken) => Paged::Again,
+        _ => Paged::AsItIs,
+    };
+    fail_or_wait(&call, strike.as_ref()).await?;
+    match unreadable {
+        Some(error) => Err(error),
+        None => answer(state, &call).await,
+    }
+}
+
+fn reply(service: &Service, action: &str, outcome: Result<Answer, ApiError>) -> Reply {
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let error = outcome.as_ref().err();
+    let error_type = error.map(|error| error.code.clone());
+    let status = error.map_or(200, |error| error.status);
+    let body = match (outcome, &service.protocol) {
+        (Ok(Answer::Xml(result)), Protocol::Query { namespace, .. }) => {
+            xml::success(namespace, action, &request_id, result)
+        }
+        (Err(error), Protocol::Query { namespace, .. }) => {
+            xml::failure(namespace, &request_id, &error)
+        }
+        (Ok(Answer::Json(json)), _) => json.to_string(),
+        (Ok(Answer::Xml(_)), _) => unreachable!("only Query operations answer in XML"),
+        (Err(error), _) => json::failure(&error),
+    };
+    Reply {
+        status,
+        request_id,
+        content_type: service.content_type(),
+        error_type: error_type.filter(|_| !service.is_query()),
+        body,
+        delivery: Delivery::Whole,
+    }
+}
+
 fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> journal::Call {
     let mut params = BTreeMap::new();
     for name in JOURNALED {
@@ -154,11 +265,19 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
                 .map(|value| (name.to_owned(), value.to_owned())),
         );
     }
-    for name in ["DbGroups", "TagKeys", "TagValues"] {
+    for name in [
+        "DbGroups",
+        "RegionOptStatusContains",
+        "TagKeys",
+        "TagValues",
+    ] {
         let list = form.list(name);
         if !list.is_empty() {
             params.insert(name.to_owned(), list.join(","));
         }
+    }
+    for filter in form.filters() {
+        params.insert(format!("Filters.{}", filter.name), filter.values.join(","));
     }
     let tags = form.pairs("Tags.");
     if !tags.is_empty() {
@@ -173,7 +292,7 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
         access_key: claim.map(|claim| claim.access_key.clone()),
         service: claim.map(|claim| claim.service.clone()).unwrap_or_default(),
         region: claim.map(|claim| claim.region.clone()).unwrap_or_default(),
-        action: form.get("Action").unwrap_or_default().to_owned(),
+        action: String::new(),
         params,
         status: 0,
         error: None,
@@ -193,8 +312,8 @@ fn authenticate(
     request: &SignedRequest<'_>,
 ) -> Result<Caller, ApiError> {
     let now = state.clock.now();
-    if ![STS.name, REDSHIFT.name].contains(&claim.service.as_str()) {
-        let message = "Credential should be scoped to correct service: 'sts' or 'redshift'.";
+    if Service::named(&claim.service).is_none() {
+        let message = "Credential should be scoped to a service that is simulated";
         return Err(ApiError::new(403, "SignatureDoesNotMatch", message));
     }
     let caller = match state.sessions.find(&claim.access_key) {
@@ -217,114 +336,112 @@ fn authenticate(
             caller
         }
     };
-    let global_sts = claim.service == STS.name && claim.region == "us-east-1";
+    let is_global = [STS.name, ACCOUNT.name].contains(&claim.service.as_str());
+    let is_global = is_global && claim.region == "us-east-1";
     let enabled = state
         .world()
         .region(caller.account(), &claim.region)
         .is_some();
-    if enabled || global_sts {
+    if enabled || is_global {
         Ok(caller)
     } else {
         Err(ApiError::invalid_token())
     }
 }
 
-fn find_fault(
-    state: &State,
-    record: &journal::Call,
-    caller: &Caller,
-    form: &Form,
-) -> Option<FaultKind> {
-    let page = if record.action == "DescribeClusters" {
-        describe::page_of(form)
-    } else {
-        1
-    };
-    state.faults.strike(&Site {
-        service: &record.service,
-        action: &record.action,
-        account: caller.account(),
-        region: &record.region,
-        page,
-    })
-}
-
-async fn answer_or_fail(
-    state: &State,
-    service: &Service,
-    action: &str,
-    call: &Call<'_>,
-    strike: Option<&FaultKind>,
-) -> Result<xml::Xml, ApiError> {
+/// What an ordered fault does before an answer is looked for.
+async fn fail_or_wait(call: &Call<'_>, strike: Option<&FaultKind>) -> Result<(), ApiError> {
     match strike {
         Some(FaultKind::AccessDenied) => {
-            let action = format!("{}:{action}", service.name);
-            return Err(deny(call.caller, &action, "*", &no_policy_allows(&action)));
+            let action = format!("{}:{}", call.service.name, call.action);
+            Err(deny(call.caller, &action, "*", &no_policy_allows(&action)))
         }
         Some(FaultKind::Error {
             status,
             code,
             message,
-        }) => {
-            return Err(ApiError::new(*status, code, message.clone()));
-        }
+        }) => Err(ApiError::new(*status, code, message.clone()).verbatim()),
         Some(FaultKind::InternalFailure) => {
-            return Err(ApiError::internal("an internal error was ordered"));
+            Err(ApiError::internal("an internal error was ordered"))
         }
-        Some(FaultKind::Throttling) => return Err(ApiError::throttling()),
+        Some(FaultKind::Throttling) => Err(ApiError::throttling()),
         Some(FaultKind::Delay { ms }) => {
             tokio::time::sleep(Duration::from_millis((*ms).min(DELAY_MS_MAX))).await;
+            Ok(())
         }
-        _ => {}
+        _ => Ok(()),
     }
-    answer(
-        state,
-        service,
-        action,
-        call,
-        matches!(strike, Some(FaultKind::EmptyPage)),
-    )
-    .await
 }
 
-async fn answer(
-    state: &State,
-    service: &Service,
-    action: &str,
-    call: &Call<'_>,
-    empty_page: bool,
-) -> Result<xml::Xml, ApiError> {
-    let version = call.form.get("Version").unwrap_or_default();
-    if version != service.version {
-        let message = format!("Could not find operation {action} for version {version}");
-        return Err(ApiError::new(400, "InvalidAction", message));
+async fn answer(state: &State, call: &Call<'_>) -> Result<Answer, ApiError> {
+    if let Protocol::Query { version, .. } = call.service.protocol
+        && call.form.get("Version") != Some(version)
+    {
+        return Err(no_operation(call));
     }
-    match (service.name, action) {
+    let xml = match (call.service.name, call.action) {
         ("sts", "AssumeRole") => sts::assume_role(state, call),
         ("sts", "GetCallerIdentity") => Ok(sts::get_caller_identity(call)),
-        ("redshift", "DescribeClusters") => describe::describe_clusters(state, call, empty_page),
+        ("redshift", "DescribeClusters") => describe::describe_clusters(state, call),
+        ("redshift", "DescribeCustomDomainAssociations") => {
+            describe::describe_custom_domains(state, call)
+        }
+        ("redshift", "DescribeEndpointAccess") => describe::describe_endpoint_access(state, call),
         ("redshift", "GetClusterCredentials") => {
             credentials::get_cluster_credentials(state, call).await
         }
         ("redshift", "GetClusterCredentialsWithIAM") => {
             credentials::get_cluster_credentials_with_iam(state, call).await
         }
-        _ => {
-            let message = format!("Could not find operation {action} for version {version}");
-            Err(ApiError::new(400, "InvalidAction", message))
+        ("rds", "DescribeDBClusters") => rds::describe_clusters(state, call),
+        ("rds", "DescribeDBInstances") => rds::describe_instances(state, call),
+        ("rds", "DescribeDBProxies") => rds_proxy::describe_proxies(state, call),
+        ("rds", "DescribeDBProxyEndpoints") => rds_proxy::describe_endpoints(state, call),
+        ("rds", "ListTagsForResource") => rds::list_tags(state, call),
+        _ => return answer_json(state, call).map(Answer::from),
+    };
+    xml.map(Answer::from)
+}
+
+fn answer_json(state: &State, call: &Call<'_>) -> Result<serde_json::Value, ApiError> {
+    match (call.service.name, call.action) {
+        ("account", "ListRegions") => regions::list_regions(state, call),
+        ("redshift-serverless", "GetWorkgroup") => serverless::get_workgroup(state, call),
+        ("redshift-serverless", "ListEndpointAccess") => {
+            serverless::list_endpoint_access(state, call)
         }
+        ("redshift-serverless", "ListTagsForResource") => serverless::list_tags(state, call),
+        ("redshift-serverless", "ListWorkgroups") => serverless::list_workgroups(state, call),
+        _ => Err(no_operation(call)),
     }
 }
 
-fn damage(reply: &mut Reply, strike: Option<&FaultKind>) {
+fn no_operation(call: &Call<'_>) -> ApiError {
+    let version = call.form.get("Version").unwrap_or_default();
+    let action = call.action;
+    let message = format!("Could not find operation {action} for version {version}");
+    ApiError::new(400, "InvalidAction", message)
+}
+
+fn damage(reply: &mut Reply, service: &Service, strike: Option<&FaultKind>) {
     match strike {
         Some(FaultKind::MalformedField { element, text }) => {
-            reply.body = xml::damage(&reply.body, element, text.as_deref());
+            let damage = if service.is_query() {
+                xml::damage
+            } else {
+                json::damage
+            };
+            reply.body = damage(&reply.body, element, text.as_deref());
         }
         Some(FaultKind::Reset) => reply.delivery = Delivery::Reset,
         Some(FaultKind::TruncatedBody) => reply.delivery = Delivery::Half,
         _ => {}
     }
+}
+
+/// A truth as XML spells it.
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "true" } else { "false" }
 }
 
 /// Fails unless the caller's policies allow an action on a resource.

@@ -205,14 +205,19 @@ fn authorize(
 fn find_role(state: &State, arn: &str) -> Option<Role> {
     let (account, name) = parse_role_arn(arn)?;
     let world = state.world();
-    let role = world.accounts.get(&account)?.roles.get(&name)?;
-    let exact = format!("arn:aws:iam::{account}:role{}{name}", role.path) == arn;
+    let in_account = world.accounts.get(&account)?;
+    let (partition, role) = (in_account.partition(), in_account.roles.get(&name)?);
+    let exact = format!("arn:{partition}:iam::{account}:role{}{name}", role.path) == arn;
     exact.then(|| role.clone())
 }
 
-/// Account and name of `arn:aws:iam::ACCOUNT:role/PATH/NAME`.
+/// Account and name of `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
 fn parse_role_arn(arn: &str) -> Option<(String, String)> {
-    let (account, path) = arn.strip_prefix("arn:aws:iam::")?.split_once(":role/")?;
+    let (partition, rest) = arn.strip_prefix("arn:")?.split_once(":iam::")?;
+    if !["aws", "aws-cn", "aws-us-gov"].contains(&partition) {
+        return None;
+    }
+    let (account, path) = rest.split_once(":role/")?;
     let digits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
     let name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
     digits.then(|| (account.to_owned(), name.to_owned()))

@@ -1,5 +1,7 @@
 //! Writes the XML of Query replies.
 
+use std::collections::BTreeMap;
+
 use super::error::ApiError;
 
 /// Elements are opened and closed in pairs by taking closures, so a reply is always well formed.
@@ -11,15 +13,34 @@ pub(crate) struct Xml {
 impl Xml {
     /// An element holding others.
     pub(crate) fn node(&mut self, name: &str, inner: impl FnOnce(&mut Self)) {
-        self.out.push_str(&format!("<{name}>"));
+        self.mark("<", name);
         inner(self);
-        self.out.push_str(&format!("</{name}>"));
+        self.mark("</", name);
     }
 
     /// An element holding text.
     pub(crate) fn leaf(&mut self, name: &str, text: impl AsRef<str>) {
-        self.out
-            .push_str(&format!("<{name}>{}</{name}>", escape(text.as_ref())));
+        self.mark("<", name);
+        escape(&mut self.out, text.as_ref());
+        self.mark("</", name);
+    }
+
+    fn mark(&mut self, open: &str, name: &str) {
+        self.out.push_str(open);
+        self.out.push_str(name);
+        self.out.push('>');
+    }
+
+    /// A list of `Tag`s.
+    pub(crate) fn tags(&mut self, name: &str, tags: &BTreeMap<String, String>) {
+        self.node(name, |xml| {
+            for (key, value) in tags {
+                xml.node("Tag", |xml| {
+                    xml.leaf("Key", key);
+                    xml.leaf("Value", value);
+                });
+            }
+        });
     }
 
     /// As [`Xml::leaf`], or nothing.
@@ -76,7 +97,9 @@ pub(crate) fn damage(body: &str, name: &str, text: Option<&str>) -> String {
         }
         out.push_str(before);
         if let Some(text) = text {
-            out.push_str(&format!("{open}{}{close}", escape(text)));
+            out.push_str(&open);
+            escape(&mut out, text);
+            out.push_str(&close);
         }
         rest = after_close;
     }
@@ -84,8 +107,7 @@ pub(crate) fn damage(body: &str, name: &str, text: Option<&str>) -> String {
     out
 }
 
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn escape(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
@@ -96,7 +118,6 @@ fn escape(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out
 }
 
 #[cfg(test)]

@@ -241,9 +241,14 @@ pub(crate) async fn settle(state: &Arc<State>, id: &ClusterId) -> Result<(), Fle
     write_hosts(&state.fleet).await
 }
 
-/// As [`settle`] for every cluster of the world.
+/// As [`settle`] for every cluster of the world that is more than listed.
 pub(crate) async fn settle_all(state: &Arc<State>) -> Result<(), FleetError> {
-    let ids = state.world().cluster_ids();
+    let ids = {
+        let world = state.world();
+        let mut ids = world.cluster_ids();
+        ids.retain(|id| world.cluster(id).is_some_and(|c| !c.unreachable));
+        ids
+    };
     for id in ids {
         settle_quietly(state, &id).await?;
     }

@@ -164,7 +164,8 @@ fn names(principal: &Principal, caller: &TrustedCaller) -> Trusted {
 }
 
 fn names_one(principal: &str, caller: &TrustedCaller) -> Trusted {
-    let root = format!("arn:aws:iam::{}:root", caller.account);
+    let partition = caller.arn.split(':').nth(1).unwrap_or("aws");
+    let root = format!("arn:{partition}:iam::{}:root", caller.account);
     if principal == "*" || principal == caller.arn || Some(principal) == caller.role_arn.as_deref()
     {
         Trusted::Directly

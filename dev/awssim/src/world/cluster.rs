@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{WorldError, invalid};
-use crate::crypto::{hex, sha256};
+use super::serverless::check_endpoint_names;
+use super::{VpcEndpoint, WorldError, invalid};
 
 /// Longest cluster identifier, in characters.
 const CLUSTER_ID_CHARS_MAX: usize = 63;
 
-/// Names a cluster in the whole world; written `account/region/identifier`.
+/// Names a cluster, workgroup, RDS database or proxy in the whole world; written `account/region/identifier`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterId {
@@ -21,7 +21,7 @@ pub struct ClusterId {
     pub account: String,
     /// Region name.
     pub region: String,
-    /// Cluster identifier, unique within account and region.
+    /// Identifier, unique among its kind within account and region.
     pub id: String,
 }
 
@@ -185,6 +185,12 @@ pub struct Cluster {
     /// Id in `ClusterNamespaceArn`. Default: derived from the cluster's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_id: Option<String>,
+    /// Redshift-managed VPC endpoints by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub vpc_endpoints: BTreeMap<String, VpcEndpoint>,
+    /// Listed only: no address, no server, no line in the hosts file. For worlds of many clusters.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
 }
 
 impl Default for Cluster {
@@ -211,6 +217,8 @@ impl Default for Cluster {
             multi_az: "Disabled".to_owned(),
             custom_domain_name: None,
             namespace_id: None,
+            vpc_endpoints: BTreeMap::new(),
+            unreachable: false,
         }
     }
 }
@@ -228,6 +236,14 @@ impl Cluster {
                 .collect(),
             db_users: db_users.into_iter().map(str::to_owned).collect(),
             ..Self::default()
+        }
+    }
+
+    /// A cluster with these tags that is listed and nothing more.
+    pub fn listed<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self {
+            unreachable: true,
+            ..Self::with(tags, [])
         }
     }
 
@@ -255,7 +271,9 @@ impl Cluster {
             "rebooting",
             "hardware-failure",
         ];
-        !DOWN.contains(&self.status.as_str()) && !self.status.starts_with("incompatible-")
+        !self.unreachable
+            && !DOWN.contains(&self.status.as_str())
+            && !self.status.starts_with("incompatible-")
     }
 
     pub(crate) fn validate(&self, at: &str, id: &str) -> Result<(), WorldError> {
@@ -277,6 +295,7 @@ impl Cluster {
                 return Err(invalid(&at, name, "is no name for a database"));
             }
         }
+        check_endpoint_names(&format!("{at}.vpc_endpoints"), &self.vpc_endpoints)?;
         match self.address {
             Some(address) if !address.is_loopback() => Err(invalid(
                 &at,
@@ -301,12 +320,6 @@ pub(crate) fn is_db_identifier(name: &str) -> bool {
         && name.bytes().all(allowed)
         && !name.starts_with("pg_")
         && !RESERVED.contains(&name.to_ascii_lowercase().as_str())
-}
-
-/// The hash in endpoint names, the same for an account and region in every run.
-pub(crate) fn host_hash(account: &str, region: &str) -> String {
-    let digest = hex(&sha256(format!("{account}/{region}").as_bytes()));
-    format!("c{}", &digest[..11])
 }
 
 #[cfg(test)]

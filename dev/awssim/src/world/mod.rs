@@ -8,15 +8,32 @@
 //! Not here: how policies are evaluated ([`crate::iam`]), the servers behind clusters
 //! (`fleet`).
 
+mod check;
 mod cluster;
+mod generate;
+mod names;
+mod rds;
+mod resource;
+mod serverless;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::iam::{IdentityPolicy, TrustPolicy};
+use check::is_region_name;
+pub(crate) use check::{check_iam_name, check_rate_limits, check_role, invalid};
 pub(crate) use cluster::is_db_identifier;
 pub use cluster::{AuthCode, Cluster, ClusterId, Native, ParseClusterIdError, PasswordEncryption};
+pub use generate::{GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET};
+pub(crate) use names::{
+    DEFAULT_REGIONS, OPT_IN_REGIONS, arn, derived_hex, derived_uuid, dns_suffix, host_hash,
+    partition,
+};
+pub use rds::{DbCluster, DbInstance, DbProxy, DbProxyEndpoint};
+pub(crate) use rds::{ENGINES, default_port as engine_port};
+pub use resource::{Kind, Resource};
+pub use serverless::{VpcEndpoint, Workgroup};
 
 /// The port that Redshift listens on unless told otherwise.
 pub const REDSHIFT_PORT: u16 = 5439;
@@ -71,6 +88,30 @@ pub struct World {
     /// Default none: a page holds `MaxRecords` (20 to 100, 100 if not given).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_records_max: Option<usize>,
+    /// Request rates by `service:Operation`, for instance `redshift:DescribeClusters`. Each account
+    /// that owns calling credentials has a bucket of its own per region and operation. Default
+    /// none: nothing is throttled.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rate_limits: BTreeMap<String, RateLimit>,
+    /// How long something new stays out of every listing after it was added to the running
+    /// simulation, in milliseconds of its clock. Default 0. What the world has at the start is
+    /// there at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub appear_after_ms: u64,
+    /// How long earlier tags are still shown after a change, in milliseconds of the simulation's
+    /// clock. Default 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tags_lag_ms: u64,
+}
+
+/// A token bucket: what it holds when full, and how fast it fills.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Requests a second in the long run; 0 never fills it again.
+    pub per_second: f64,
+    /// Requests at once, at least 1.
+    pub burst: u32,
 }
 
 /// One AWS account.
@@ -150,6 +191,22 @@ impl Role {
 pub struct Region {
     /// Provisioned Redshift clusters by identifier.
     pub clusters: BTreeMap<String, Cluster>,
+    /// Redshift Serverless workgroups by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub workgroups: BTreeMap<String, Workgroup>,
+    /// RDS instances by identifier, members of clusters too.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub db_instances: BTreeMap<String, DbInstance>,
+    /// RDS clusters (Aurora and Multi-AZ) by identifier.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub db_clusters: BTreeMap<String, DbCluster>,
+    /// RDS proxies by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub db_proxies: BTreeMap<String, DbProxy>,
+    /// Engines that RDS does not have in this region: an `engine` filter that names one is refused
+    /// with `InvalidParameterValue`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unknown_engines: BTreeSet<String>,
     /// Second label of endpoint host names; all clusters of an account and region share it.
     /// Default: derived from account and region.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,6 +244,9 @@ impl Default for World {
             accounts: BTreeMap::new(),
             port: default_port(),
             page_records_max: None,
+            rate_limits: BTreeMap::new(),
+            appear_after_ms: 0,
+            tags_lag_ms: 0,
         }
     }
 }
@@ -256,19 +316,17 @@ impl World {
 
     /// The AWS host name of a cluster's endpoint, `<id>.<hash>.<region>.redshift.amazonaws.com`.
     pub fn host_name(&self, id: &ClusterId) -> String {
+        let end = self.host_end(&id.account, &id.region, "redshift");
+        format!("{}.{end}", id.id)
+    }
+
+    /// What host names of a service end with: `<hash>.<region>.<service>.amazonaws.com`.
+    pub(crate) fn host_end(&self, account: &str, region: &str, service: &str) -> String {
         let given = self
-            .region(&id.account, &id.region)
+            .region(account, region)
             .and_then(|r| r.host_hash.clone());
-        let hash = given.unwrap_or_else(|| cluster::host_hash(&id.account, &id.region));
-        let suffix = if id.region.starts_with("cn-") {
-            ".cn"
-        } else {
-            ""
-        };
-        format!(
-            "{}.{hash}.{}.redshift.amazonaws.com{suffix}",
-            id.id, id.region
-        )
+        let hash = given.unwrap_or_else(|| host_hash(account, region));
+        format!("{hash}.{region}.{service}.{}", dns_suffix(region))
     }
 
     pub(crate) fn region(&self, account: &str, region: &str) -> Option<&Region> {
@@ -291,7 +349,7 @@ impl World {
         if self.page_records_max == Some(0) {
             return Err(invalid("page_records_max", "0", "must be at least 1"));
         }
-        Ok(())
+        check_rate_limits(&self.rate_limits)
     }
 }
 
@@ -310,6 +368,12 @@ impl Account {
     /// Adds or replaces a role.
     pub fn put_role(&mut self, name: &str, role: Role) {
         self.roles.insert(name.to_owned(), role);
+    }
+
+    /// The partition that its regions are in; `aws` without any.
+    pub(crate) fn partition(&self) -> &'static str {
+        let first = self.regions.keys().next();
+        first.map_or("aws", |region| partition(region))
     }
 
     /// Enables a region; what it holds stays.
@@ -334,54 +398,40 @@ impl Account {
             if !is_region_name(region) {
                 return Err(invalid(&at, region, "is no region name"));
             }
-            for (name, cluster) in &in_region.clusters {
-                cluster.validate(&format!("{at}.{region}.clusters"), name)?;
+            if partition(region) != self.partition() {
+                let rule = "is in another partition than the account's other regions";
+                return Err(invalid(&at, region, rule));
             }
+            in_region.validate(&format!("{at}.{region}"))?;
         }
         Ok(())
     }
 }
 
-pub(crate) fn check_role(at: &str, name: &str, role: &Role) -> Result<(), WorldError> {
-    check_iam_name(at, name)?;
-    let seconds = role.max_session_duration;
-    if !(ROLE_SESSION_SECONDS_MIN..=ROLE_SESSION_SECONDS_MAX).contains(&seconds) {
-        let rule = "must be a session of 3600 to 43200 seconds";
-        return Err(invalid(&format!("{at}.{name}"), &seconds.to_string(), rule));
+impl Region {
+    pub(crate) fn validate(&self, at: &str) -> Result<(), WorldError> {
+        let clusters = format!("{at}.clusters");
+        for (name, cluster) in &self.clusters {
+            cluster.validate(&clusters, name)?;
+        }
+        self.validate_listed(at)
     }
-    if !(role.path.starts_with('/') && role.path.ends_with('/')) {
-        return Err(invalid(
-            &format!("{at}.{name}"),
-            &role.path,
-            "must start and end with `/`",
-        ));
-    }
-    Ok(())
-}
 
-fn check_iam_name(at: &str, name: &str) -> Result<(), WorldError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
-        return Err(invalid(
-            at,
-            name,
-            "must be 1 to 64 of letters, digits and _+=,.@-",
-        ));
-    }
-    Ok(())
-}
-
-pub(crate) fn invalid(at: &str, value: &str, rule: &'static str) -> WorldError {
-    WorldError::Invalid {
-        at: at.to_owned(),
-        value: value.to_owned(),
-        rule,
+    /// As [`Region::validate`], without the clusters.
+    pub(crate) fn validate_listed(&self, at: &str) -> Result<(), WorldError> {
+        for (name, workgroup) in &self.workgroups {
+            workgroup.validate(&format!("{at}.workgroups"), name)?;
+        }
+        self.validate_rds(at)
     }
 }
 
-fn is_region_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    name.contains('-') && name.len() <= 32 && name.bytes().all(allowed)
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 fn default_port() -> u16 {

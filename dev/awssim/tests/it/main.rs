@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod limits;
+mod listings;
 mod login;
 mod program;
 
@@ -70,6 +72,39 @@ impl Fixture {
         aws_sdk_sts::Client::from_conf(config)
     }
 
+    pub(crate) fn serverless(&self) -> aws_sdk_redshiftserverless::Client {
+        let config = aws_sdk_redshiftserverless::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(self.sim.endpoint_url())
+            .region(Region::new(EAST))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(worker())
+            .build();
+        aws_sdk_redshiftserverless::Client::from_conf(config)
+    }
+
+    pub(crate) fn rds(&self) -> aws_sdk_rds::Client {
+        let config = aws_sdk_rds::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(self.sim.endpoint_url())
+            .region(Region::new(EAST))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(worker())
+            .build();
+        aws_sdk_rds::Client::from_conf(config)
+    }
+
+    pub(crate) fn account(&self) -> aws_sdk_account::Client {
+        let config = aws_sdk_account::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(self.sim.endpoint_url())
+            .region(Region::new(EAST))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(worker())
+            .build();
+        aws_sdk_account::Client::from_conf(config)
+    }
+
     /// Credentials of `role`, assumed by `caller`.
     pub(crate) async fn assume(&self, caller: Credentials, role: &str) -> Credentials {
         let request = self
@@ -106,7 +141,8 @@ pub(crate) fn world() -> World {
     let home = world.account(HOME);
     home.enable_region(EAST);
     let may_assume = IdentityPolicy::allow(["sts:*"], ["arn:aws:iam::222222222222:role/*"]);
-    let may_list = IdentityPolicy::allow(["redshift:*"], ["*"]);
+    let may_list = ["redshift:*", "redshift-serverless:*", "rds:*", "account:*"];
+    let may_list = IdentityPolicy::allow(may_list, ["*"]);
     let key = AccessKey {
         id: KEY.to_owned(),
         secret: SECRET.to_owned(),

@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use awssim::{Cluster, Fault, FaultKind, Info, SimClient};
+use awssim::{
+    Cluster, ClusterId, Fault, FaultKind, Info, Kind, RateLimit, SimClient, Workgroup, World,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -46,6 +48,16 @@ async fn the_program_is_scripted_over_http_and_leaves_nothing_behind() {
         .await
         .unwrap();
     sim.clear_faults().await.unwrap();
+    let etl = cluster_id(HOME, "etl");
+    sim.put(&etl, Workgroup::default()).await.unwrap();
+    sim.remove(&etl, Kind::Workgroup).await.unwrap();
+    assert!(sim.remove(&etl, Kind::Workgroup).await.is_err());
+    let limit = RateLimit {
+        per_second: 1.0,
+        burst: 1,
+    };
+    let limits = [("sts:AssumeRole".to_owned(), limit)];
+    sim.set_rate_limits(&limits.into()).await.unwrap();
     let before = sim.set_clock_offset(0).await.unwrap();
     let after = sim.advance_clock(1000).await.unwrap();
     assert!((after - before).get_seconds() >= 1000);
@@ -58,6 +70,35 @@ async fn the_program_is_scripted_over_http_and_leaves_nothing_behind() {
     drop(child.stdin.take());
     assert!(child.wait().await.unwrap().success());
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
+async fn the_program_makes_large_worlds_by_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_awssim"))
+        .args([
+            "--generate",
+            "7,2,2,50",
+            "--without-postgres",
+            "--exit-with-parent",
+        ])
+        .arg("--dir")
+        .arg(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready: Info = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    assert!(ready.clusters.is_empty() && ready.postgres_home.is_none());
+    let sim = SimClient::new(&ready.endpoint_url);
+    let id = ClusterId::new(&World::generated_account(1), "us-east-2", "extra");
+    let added = sim.add_cluster(&id, Cluster::listed([])).await.unwrap();
+    assert!(!added.listening && added.host.starts_with("extra."));
+    sim.remove_cluster(&id).await.unwrap();
+    drop(child.stdin.take());
+    assert!(child.wait().await.unwrap().success());
 }
 
 /// The temporary folder of this test is closed to others, so the server's folder is elsewhere

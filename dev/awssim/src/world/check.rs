@@ -1,0 +1,67 @@
+//! AWS's rules for names and ranges that more than one part of the world follows.
+
+use std::collections::BTreeMap;
+
+use super::{ROLE_SESSION_SECONDS_MAX, ROLE_SESSION_SECONDS_MIN, RateLimit, Role, WorldError};
+
+pub(crate) fn check_rate_limits(limits: &BTreeMap<String, RateLimit>) -> Result<(), WorldError> {
+    for (name, limit) in limits {
+        let at = format!("rate_limits.{name}");
+        if !name
+            .split_once(':')
+            .is_some_and(|(s, a)| !s.is_empty() && !a.is_empty())
+        {
+            return Err(invalid("rate_limits", name, "must be service:Operation"));
+        }
+        if !(limit.per_second.is_finite() && limit.per_second >= 0.0) {
+            let rule = "must be a rate of 0 or more";
+            return Err(invalid(&at, &limit.per_second.to_string(), rule));
+        }
+        if limit.burst == 0 {
+            return Err(invalid(&at, "0", "must be a burst of at least 1"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_role(at: &str, name: &str, role: &Role) -> Result<(), WorldError> {
+    check_iam_name(at, name)?;
+    let seconds = role.max_session_duration;
+    if !(ROLE_SESSION_SECONDS_MIN..=ROLE_SESSION_SECONDS_MAX).contains(&seconds) {
+        let rule = "must be a session of 3600 to 43200 seconds";
+        return Err(invalid(&format!("{at}.{name}"), &seconds.to_string(), rule));
+    }
+    if !(role.path.starts_with('/') && role.path.ends_with('/')) {
+        return Err(invalid(
+            &format!("{at}.{name}"),
+            &role.path,
+            "must start and end with `/`",
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_iam_name(at: &str, name: &str) -> Result<(), WorldError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+        return Err(invalid(
+            at,
+            name,
+            "must be 1 to 64 of letters, digits and _+=,.@-",
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn invalid(at: &str, value: &str, rule: &'static str) -> WorldError {
+    WorldError::Invalid {
+        at: at.to_owned(),
+        value: value.to_owned(),
+        rule,
+    }
+}
+
+pub(super) fn is_region_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    name.contains('-') && name.len() <= 32 && name.bytes().all(allowed)
+}

@@ -1,0 +1,113 @@
+//! Redshift Serverless workgroups, and the VPC endpoints that Redshift manages.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{REDSHIFT_PORT, WorldError, invalid};
+
+/// A Redshift Serverless workgroup: listed and described, not served. `Workgroup::default()` is
+/// available, in namespace `default`, without tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Workgroup {
+    /// `AVAILABLE`, `CREATING`, `MODIFYING`, `DELETING`, or any text. While `CREATING` there is
+    /// no endpoint.
+    pub status: String,
+    /// Name of its namespace.
+    pub namespace: String,
+    /// Tags; only ListTagsForResource shows them.
+    pub tags: BTreeMap<String, String>,
+    /// VPC of its own endpoint.
+    pub vpc_id: String,
+    /// Port of its endpoints.
+    pub port: u16,
+    /// `publiclyAccessible`.
+    pub publicly_accessible: bool,
+    /// `workgroupVersion`.
+    pub version: String,
+    /// `customDomainName`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom_domain_name: Option<String>,
+    /// Redshift-managed VPC endpoints by name.
+    pub vpc_endpoints: BTreeMap<String, VpcEndpoint>,
+}
+
+impl Default for Workgroup {
+    fn default() -> Self {
+        Self {
+            status: "AVAILABLE".to_owned(),
+            namespace: "default".to_owned(),
+            tags: BTreeMap::new(),
+            vpc_id: "vpc-0a1b2c3d4e5f60718".to_owned(),
+            port: REDSHIFT_PORT,
+            publicly_accessible: false,
+            version: "1.0".to_owned(),
+            custom_domain_name: None,
+            vpc_endpoints: BTreeMap::new(),
+        }
+    }
+}
+
+impl Workgroup {
+    /// An available workgroup with these tags.
+    pub fn with<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let tags = tags.into_iter();
+        Self {
+            tags: tags.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn has_endpoint(&self) -> bool {
+        self.status != "CREATING"
+    }
+
+    pub(crate) fn validate(&self, at: &str, name: &str) -> Result<(), WorldError> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !(3..=64).contains(&name.len()) || !name.bytes().all(allowed) {
+            let rule = "must be 3 to 64 lower-case letters, digits and dashes";
+            return Err(invalid(at, name, rule));
+        }
+        check_endpoint_names(&format!("{at}.{name}.vpc_endpoints"), &self.vpc_endpoints)
+    }
+}
+
+/// A VPC endpoint that Redshift manages, of a cluster or of a workgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VpcEndpoint {
+    /// `active`, `creating`, `modifying`, `deleting`, or any text.
+    pub status: String,
+    /// The VPC that it is in.
+    pub vpc_id: String,
+}
+
+impl Default for VpcEndpoint {
+    fn default() -> Self {
+        Self {
+            status: "active".to_owned(),
+            vpc_id: "vpc-0f1e2d3c4b5a69788".to_owned(),
+        }
+    }
+}
+
+impl VpcEndpoint {
+    pub(crate) fn has_address(&self) -> bool {
+        !self.status.eq_ignore_ascii_case("creating")
+    }
+}
+
+pub(crate) fn check_endpoint_names(
+    at: &str,
+    endpoints: &BTreeMap<String, VpcEndpoint>,
+) -> Result<(), WorldError> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    for name in endpoints.keys() {
+        if !(1..=30).contains(&name.len()) || !name.bytes().all(allowed) {
+            let rule = "must be 1 to 30 lower-case letters, digits and dashes";
+            return Err(invalid(at, name, rule));
+        }
+    }
+    Ok(())
+}
