@@ -35,6 +35,7 @@ pub(crate) fn redshift(name: &str, labels: &[(&str, &str)]) -> Database {
             account_id: Some("123456789012".parse().unwrap()),
             assume_role: None,
             redshift_cluster_id: Some(name.to_owned()),
+            ..AwsMetadata::default()
         },
         kind: Some(DatabaseKind::Redshift),
         identity: String::new(),

@@ -104,25 +104,18 @@ impl AwsCredentials {
 }
 
 /// What a password may be shared by.
-///
-/// The session name is part of it, since policies grant by it and AWS's trail names it: two people may share a
-/// database user, and still are two in AWS. The own identity has no session to name.
 fn cache_key(
     cluster: &Cluster,
     db_user: Option<&str>,
     db_name: &str,
     session: &SessionTag,
 ) -> CredentialKey {
-    let db_user = db_user.unwrap_or_default();
-    let db_user = match cluster.chain.last() {
-        Some(_) => format!("{db_user}\n{}", session.name()),
-        None => db_user.to_owned(),
-    };
     CredentialKey {
         chain: cluster.chain.clone(),
+        session: cluster.chain.last().map(|_| session.clone()),
         region: cluster.region.clone(),
         cluster: cluster.id.clone(),
-        db_user,
+        db_user: db_user.unwrap_or_default().to_owned(),
         db_name: db_name.to_owned(),
     }
 }

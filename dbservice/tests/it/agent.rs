@@ -30,6 +30,7 @@ fn orders(host: &str) -> v1::Database {
             account_id: Some("123456789012".parse().unwrap()),
             assume_role: Some(role("discovery")),
             redshift_cluster_id: Some("orders".to_owned()),
+            ..AwsMetadata::default()
         },
         kind: Some(DatabaseKind::Redshift),
         identity: String::new(),

@@ -16,7 +16,7 @@ use tidegate_core::Region;
 
 use crate::{
     bounded::Bounded,
-    chain::RoleChain,
+    chain::{RoleChain, SessionTag},
     dbcreds::DbCredentials,
     error::{AwsErrorClass, AwsFailure},
 };
@@ -44,6 +44,9 @@ const FAILURE_THROTTLED: Duration = Duration::from_secs(3);
 pub struct CredentialKey {
     /// Who asked for them.
     pub chain: RoleChain,
+    /// What the assumed role's session is called; `None` where no role is assumed. Policies grant by it and AWS's
+    /// trail names it: two people who share a database user are still two in AWS.
+    pub session: Option<SessionTag>,
     /// The cluster's region.
     pub region: Region,
     /// The cluster's identifier in AWS; with the chain's account and the region it is unique.

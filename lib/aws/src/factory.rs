@@ -33,7 +33,7 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Configurations that are kept; beyond it the one used longest ago is made anew when needed.
-pub const CONFIGS_MAX: usize = 1024;
+pub const CONFIGS_MAX: usize = 4096;
 
 /// How long and how often a call is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,6 +79,7 @@ type Outcome = Result<(), AwsErrorClass>;
 fn key(db_user: &str) -> CredentialKey {
     CredentialKey {
         chain: RoleChain::default(),
+        session: None,
         region: "eu-west-1".parse().expect("a region"),
         cluster: "c0".into(),
         db_user: db_user.into(),

@@ -30,8 +30,9 @@ use super::{
 };
 use crate::metrics::{ConnectSeconds, Stage, StageLabel};
 
-/// How long a TCP connection to a database may take, all its addresses together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a TCP connection to a database may take, all its addresses together. Below the proxy's patience for a
+/// dial-back (5 s), so that the proxy is told why and asks another agent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long `SSLRequest` and TLS handshake may take.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
