@@ -30,13 +30,16 @@ use tidegate_service::{
 use tonic::service::Routes;
 
 use crate::{
-    access::Access, audit::AuditLog, authority::Authority, databases::Databases,
-    inventory::Inventory, ledger::Ledger, presence::Presence,
+    access::Access, audit::AuditLog, authority::Authority, configs::DiscoveryConfigs,
+    databases::Databases, inventory::Inventory, ledger::Ledger, presence::Presence,
 };
 use guard::{Guard, GuardLayer};
 
 /// Largest message of an agent: its full set of databases is one message.
 const ANNOUNCE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Largest message of a worker: all scopes that it names are one message.
+const ACQUIRE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What the services stand on.
 pub(crate) struct Services {
@@ -48,6 +51,8 @@ pub(crate) struct Services {
     pub(crate) authority: Arc<Authority>,
     /// The time.
     pub(crate) clock: SharedClock,
+    /// Matchers of groups.
+    pub(crate) configs: DiscoveryConfigs,
     /// Databases of administrators.
     pub(crate) databases: Databases,
     /// Listings and watches.
@@ -100,7 +105,7 @@ pub(crate) async fn routes(
         .add_service(AccessServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AuditServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
-            DiscoveryServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            DiscoveryServiceServer::new(api()).max_decoding_message_size(ACQUIRE_BYTES_MAX),
         )
         .add_service(
             InventoryServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),

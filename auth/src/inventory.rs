@@ -39,6 +39,14 @@ pub(crate) struct Inventory {
     state: RwLock<State>,
     reached: cell::Sender<u64>,
     roles: cell::Sender<Arc<Roles>>,
+    configs: cell::Sender<Arc<Configs>>,
+}
+
+/// Every `discovery_config`, in name order.
+pub(crate) type Configs = Vec<v1::DiscoveryConfig>;
+
+fn configs(tables: &Tables) -> Arc<Configs> {
+    Arc::new(tables.configs.values().cloned().collect())
 }
 
 struct State {
@@ -69,6 +77,7 @@ impl Inventory {
             store,
             reached: cell::Sender::new(tables.revision),
             roles: cell::Sender::new(Arc::new(tables.roles())),
+            configs: cell::Sender::new(configs(&tables)),
             state: RwLock::new(State::new(tables)),
         };
         Ok((Arc::new(inventory), watch))
@@ -126,19 +135,22 @@ impl Inventory {
     async fn reload(&self) -> Result<Watch, WatchError> {
         let (tables, watch) = read_all(self.store.as_ref()).await?;
         let (revision, roles) = (tables.revision, Arc::new(tables.roles()));
+        let configs = configs(&tables);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::new(tables);
         self.roles.send_replace(roles);
+        self.configs.send_replace(configs);
         self.reached.send_replace(revision);
         Ok(watch)
     }
 
     fn take_in(&self, batch: &Batch) {
-        let roles = {
+        let (roles, configs) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let Effects {
                 databases,
                 servers,
                 roles,
+                configs: changed,
             } = state.tables.apply(batch);
             // Nobody watches when sending fails.
             if !databases.is_empty() {
@@ -153,8 +165,14 @@ impl Inventory {
                     changes: servers,
                 }));
             }
-            roles.then(|| Arc::new(state.tables.roles()))
+            (
+                roles.then(|| Arc::new(state.tables.roles())),
+                changed.then(|| configs(&state.tables)),
+            )
         };
+        if let Some(configs) = configs {
+            self.configs.send_replace(configs);
+        }
         if let Some(roles) = roles {
             self.roles.send_replace(roles);
         }
@@ -185,6 +203,11 @@ impl Inventory {
     /// The roles now, and each time they change.
     pub(crate) fn watch_roles(&self) -> cell::Receiver<Arc<Roles>> {
         self.roles.subscribe()
+    }
+
+    /// Every `discovery_config` now, and each time any changes.
+    pub(crate) fn watch_configs(&self) -> cell::Receiver<Arc<Configs>> {
+        self.configs.subscribe()
     }
 
     /// Waits until a revision is shown, so that who wrote reads what it wrote; gives up after a while.

@@ -1,12 +1,22 @@
 //! The discovery ledger: who scans what, and what scans change.
 //!
-//! [`plan`] decides; [`publish`] reads the inventory, carries plans out, and remembers what it did; [`scopes`] hands out
-//! the right to scan, and tells what is known of each scope.
+//! [`plan`] and [`share`] decide; [`publish`] reads the inventory, carries plans out, and remembers what it did;
+//! [`scopes`] hands out the right to scan; [`retire`] ends scopes that nobody asks for; [`status`] tells what is known
+//! of each.
 
+mod adopt;
 mod frames;
 pub(crate) mod plan;
 mod publish;
+mod rescan;
+mod retire;
 mod scopes;
+mod shadows;
+mod share;
+mod status;
+mod step;
+mod tell;
+mod workers;
 
 use std::{
     collections::HashMap,
@@ -14,24 +24,74 @@ use std::{
     time::Duration,
 };
 
-use tidegate_proto::v1;
+use jiff::Timestamp;
+use tidegate_proto::{convert::instant, v1};
+use tidegate_service::{clock::SharedClock, metrics::Metrics};
 
+pub(crate) use adopt::AdoptError;
 pub(crate) use frames::{Header, Items};
 pub(crate) use publish::{Begun, PublishError};
+pub(crate) use rescan::RescanError;
 pub(crate) use scopes::{AcquireError, Worker};
 
-use crate::{audit::AuditLog, inventory::Inventory, store::Store};
+use crate::{
+    audit::AuditLog,
+    inventory::Inventory,
+    service::Timings,
+    store::{Store, StoreUnavailable},
+};
+use shadows::Shadows;
+use tell::Counters;
+use workers::Watchers;
 
 /// Scopes whose last attempt is remembered beyond what is stored.
 const ATTEMPTS_MAX: usize = 100_000;
+/// Times from scan to scan that are remembered of a scope: the longest is its period, so that a scan on request, which
+/// comes early, does not count.
+const INTERVALS: usize = 3;
 
 /// A scan as its header told it.
 #[derive(Clone, Debug)]
 struct Attempt {
     complete: bool,
+    started_at: Option<Timestamp>,
     finished_at: Option<prost_types::Timestamp>,
     failure: Option<v1::ScanFailure>,
     aws_calls: u32,
+    /// The last times from start to start.
+    intervals: [Duration; INTERVALS],
+}
+
+impl Attempt {
+    /// The time from scan to scan; zero while it is not known.
+    fn period(&self) -> Duration {
+        self.intervals.iter().max().copied().unwrap_or_default()
+    }
+}
+
+/// What is known without the store. Lost in a restart, as are only times.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Last scans, so that a scan that changed nothing costs no write.
+    attempts: HashMap<String, Attempt>,
+    /// What scopes saw and do not own.
+    shadows: Shadows,
+    /// When scopes that nobody names are over.
+    retiring: HashMap<String, Timestamp>,
+}
+
+/// What the ledger stands on.
+pub(crate) struct LedgerParts {
+    /// The state.
+    pub(crate) store: Arc<dyn Store>,
+    /// What is shown of it.
+    pub(crate) inventory: Arc<Inventory>,
+    /// Tells what happened.
+    pub(crate) audit: AuditLog,
+    /// The time.
+    pub(crate) clock: SharedClock,
+    /// Leases and times of grace.
+    pub(crate) timings: Timings,
 }
 
 /// The ledger.
@@ -39,43 +99,74 @@ pub(crate) struct Ledger {
     store: Arc<dyn Store>,
     inventory: Arc<Inventory>,
     audit: AuditLog,
-    scope_lease: Duration,
-    /// Last scans, so that a scan that changed nothing costs no write. Lost in a restart, as is no more than a time.
-    attempts: Mutex<HashMap<String, Attempt>>,
+    clock: SharedClock,
+    timings: Timings,
+    counters: Counters,
+    watchers: Watchers,
+    memory: Mutex<Memory>,
 }
 
 impl Ledger {
     /// A ledger over a store and the inventory that follows it.
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        inventory: Arc<Inventory>,
-        audit: AuditLog,
-        scope_lease: Duration,
-    ) -> Self {
-        Self {
-            store,
-            inventory,
-            audit,
-            scope_lease,
-            attempts: Mutex::default(),
-        }
+    ///
+    /// # Errors
+    ///
+    /// [`StoreUnavailable`] when what is stored of scopes cannot be read.
+    pub(crate) async fn open(
+        parts: LedgerParts,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreUnavailable> {
+        let ledger = Self {
+            store: parts.store,
+            inventory: parts.inventory,
+            audit: parts.audit,
+            clock: parts.clock,
+            timings: parts.timings,
+            counters: Counters::new(metrics),
+            watchers: Watchers::default(),
+            memory: Mutex::default(),
+        };
+        let shadows = Shadows::load(&ledger.scope_records().await?);
+        ledger.memory().shadows = shadows;
+        Ok(ledger)
     }
 
-    fn attempts(&self) -> MutexGuard<'_, HashMap<String, Attempt>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a scan that was taken.
     fn remember(&self, header: &Header) {
-        let mut attempts = self.attempts();
-        if attempts.len() < ATTEMPTS_MAX || attempts.contains_key(&header.message.id) {
-            let attempt = Attempt {
-                complete: header.complete,
-                finished_at: header.finished_at,
-                failure: header.failure.clone(),
-                aws_calls: header.aws_calls,
-            };
-            attempts.insert(header.message.id.clone(), attempt);
+        let mut memory = self.memory();
+        let before = memory.attempts.get(&header.message.id);
+        if before.is_none() && memory.attempts.len() >= ATTEMPTS_MAX {
+            return;
         }
+        let started_at = header.started_at.as_ref().and_then(|at| instant(at).ok());
+        let mut intervals = before.map_or([Duration::ZERO; INTERVALS], |before| before.intervals);
+        if let (Some(now), Some(last)) = (started_at, before.and_then(|before| before.started_at)) {
+            intervals.rotate_left(1);
+            intervals[INTERVALS - 1] =
+                Duration::try_from(now.duration_since(last)).unwrap_or_default();
+        }
+        let attempt = Attempt {
+            complete: header.complete,
+            started_at,
+            finished_at: header.finished_at,
+            failure: header.failure.clone(),
+            aws_calls: header.aws_calls,
+            intervals,
+        };
+        memory.attempts.insert(header.message.id.clone(), attempt);
+    }
+
+    /// The time from one scan of a scope to the next, as seen since the start; zero while it is not known.
+    fn period_of(&self, scope_id: &str) -> Duration {
+        let memory = self.memory();
+        memory
+            .attempts
+            .get(scope_id)
+            .map(Attempt::period)
+            .unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@
 mod access;
 mod audit;
 mod authority;
+mod configs;
 mod databases;
 mod grpc;
 mod inventory;
@@ -18,4 +19,7 @@ mod record;
 mod service;
 mod store;
 
-pub use service::{AuthError, AuthHandle, AuthService, Node, PRESENCE_LEASE, SCOPE_LEASE, Timings};
+pub use service::{
+    AuthError, AuthHandle, AuthService, Node, PRESENCE_LEASE, RETIRE_GRACE_MIN, SCOPE_LEASE,
+    Timings,
+};

@@ -147,6 +147,9 @@ pub(crate) struct DatabaseRecord {
     /// Place of the owning scope in its configuration.
     #[prost(uint32, tag = "3")]
     pub(crate) order: u32,
+    /// The `discovery_config` that asks for the owning scope; empty is a configuration file.
+    #[prost(string, tag = "4")]
+    pub(crate) config: String,
 }
 
 /// Which scope owns a discovered identity, and under which name it is listed.
@@ -173,6 +176,27 @@ pub(crate) struct HolderRecord {
     #[prost(message, optional, tag = "3")]
     pub(crate) scope: Option<v1::ScanScope>,
 }
+
+/// A live worker of a group and what it names; lives with the worker's lease, and the scopes that it holds with it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WorkerRecord {
+    /// The worker.
+    #[prost(string, tag = "1")]
+    pub(crate) host_id: String,
+    /// Its name for people.
+    #[prost(string, tag = "2")]
+    pub(crate) hostname: String,
+    /// The group.
+    #[prost(string, tag = "3")]
+    pub(crate) group: String,
+    /// Short digests of the ids of all scopes that it names, in order, one after the other.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) scopes: Vec<u8>,
+}
+
+/// Nothing: the key's revision says it all.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MarkRecord {}
 
 /// What the ledger remembers of a scope.
 #[derive(Clone, PartialEq, Message)]
@@ -210,6 +234,12 @@ pub(crate) struct ScopeRecord {
     /// AWS calls of the last scan, as of the last change of this record.
     #[prost(uint32, tag = "11")]
     pub(crate) aws_calls: u32,
+    /// Databases that were found and that another scope owns: the first ones.
+    #[prost(message, repeated, tag = "12")]
+    pub(crate) shadowed_databases: Vec<v1::ShadowedDatabase>,
+    /// Time from scan to scan, as of the last change of this record; 0 when unknown.
+    #[prost(uint32, tag = "13")]
+    pub(crate) period_seconds: u32,
 }
 
 #[cfg(test)]

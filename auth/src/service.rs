@@ -40,10 +40,11 @@ use crate::{
     access::{Access, AccessParts},
     audit::AuditLog,
     authority::{Authority, HostRequest},
+    configs::DiscoveryConfigs,
     databases::Databases,
     grpc::{self, Services},
     inventory::Inventory,
-    ledger::Ledger,
+    ledger::{Ledger, LedgerParts},
     presence::Presence,
     store::{
         BoxError, Store, Watch,
@@ -57,6 +58,8 @@ use identity::{OwnIdentity, own_host_id};
 pub const PRESENCE_LEASE: Duration = Duration::from_secs(30);
 /// How long a worker keeps a scope without asking again.
 pub const SCOPE_LEASE: Duration = Duration::from_secs(30);
+/// Shortest time from when no worker names a scope any more to when its databases go.
+pub const RETIRE_GRACE_MIN: Duration = Duration::from_mins(3);
 /// The local socket's name in the data directory.
 const SOCKET_NAME: &str = "auth.sock";
 
@@ -69,13 +72,16 @@ pub struct Node {
     pub nodename: String,
 }
 
-/// Leases; longer ones notice losses later, shorter ones take more signs of life.
+/// Leases and times of grace; longer ones notice losses later, shorter ones take more signs of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
     /// How long presence outlives the last sign of life. Default [`PRESENCE_LEASE`].
     pub presence_lease: Duration,
     /// How long a worker keeps a scope without asking again. Default [`SCOPE_LEASE`].
     pub scope_lease: Duration,
+    /// Shortest time from when no worker names a scope any more to when its databases go; three polls of the scope when
+    /// that is longer. Default [`RETIRE_GRACE_MIN`].
+    pub retire_grace_min: Duration,
 }
 
 impl Default for Timings {
@@ -83,6 +89,7 @@ impl Default for Timings {
         Self {
             presence_lease: PRESENCE_LEASE,
             scope_lease: SCOPE_LEASE,
+            retire_grace_min: RETIRE_GRACE_MIN,
         }
     }
 }
@@ -300,8 +307,10 @@ impl State {
     ) -> Result<(), AuthError> {
         // The store and the inventory outlive the requests that use them.
         let until_drained = ShutdownToken::new();
-        let services = self.services(&settings, timings, tasks.shutdown()).await?;
-        let routes = grpc::routes(services, metrics)
+        let services = self
+            .services(&settings, timings, metrics, tasks.shutdown())
+            .await?;
+        let routes = grpc::routes(services.clone(), metrics)
             .await
             .map_err(setup("gRPC"))?;
         let shutdown = tasks.shutdown();
@@ -316,6 +325,11 @@ impl State {
         tasks.spawn(
             "auth_gauges",
             gauges(self.inventory.clone(), metrics, shutdown.clone()),
+        );
+        let ended = shutdown.clone();
+        tasks.spawn(
+            "auth_scopes",
+            async move { services.ledger.tend(ended).await },
         );
         let Listeners { tcp, local, .. } = listeners;
         let remote = rpc::tls_incoming(tcp, tls, shutdown.clone());
@@ -348,6 +362,7 @@ impl State {
         &self,
         settings: &AuthSettings,
         timings: Timings,
+        metrics: &Metrics,
         shutdown: ShutdownToken,
     ) -> Result<Arc<Services>, AuthError> {
         let access = Access::new(AccessParts {
@@ -360,23 +375,33 @@ impl State {
         })
         .await
         .map_err(setup("access"))?;
+        let parts = LedgerParts {
+            store: self.store.clone(),
+            inventory: self.inventory.clone(),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+            timings,
+        };
+        let ledger = Ledger::open(parts, metrics)
+            .await
+            .map_err(setup("the discovery ledger"))?;
         Ok(Arc::new(Services {
             access,
             audit: self.audit.clone(),
             authority: self.authority.clone(),
             clock: self.clock.clone(),
+            configs: DiscoveryConfigs {
+                store: self.store.clone(),
+                inventory: self.inventory.clone(),
+                audit: self.audit.clone(),
+            },
             databases: Databases {
                 store: self.store.clone(),
                 inventory: self.inventory.clone(),
                 audit: self.audit.clone(),
             },
             inventory: self.inventory.clone(),
-            ledger: Ledger::new(
-                self.store.clone(),
-                self.inventory.clone(),
-                self.audit.clone(),
-                timings.scope_lease,
-            ),
+            ledger,
             presence: Arc::new(Presence {
                 store: self.store.clone(),
                 inventory: self.inventory.clone(),

@@ -51,6 +51,8 @@ pub(crate) struct Found {
     pub(crate) database: Database,
     /// What its name is made of.
     pub(crate) name: NameBase,
+    /// Some of its labels could not be read: those that are known from before and missing here stay.
+    pub(crate) tags_unknown: bool,
 }
 
 /// Databases by identity, and so in identity order.
@@ -69,6 +71,7 @@ impl From<Found> for v1::ScanItem {
             name_tagged: found.name.tagged,
             name_endpoint: found.name.endpoint,
             name_suffix: found.name.suffix,
+            tags_unknown: found.tags_unknown,
         }
     }
 }

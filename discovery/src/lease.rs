@@ -4,6 +4,10 @@
 //! epoch that fences out whoever held it before. [`keep`] asks again well within that time; while the auth
 //! service is away it keeps trying, and says so once per distinct cause.
 //!
+//! It asks for what is wanted at the moment ([`crate::planner`]), and at once when that changes: what it no longer
+//! names it has let go. The auth service deals the scopes of a group out among its live workers, so a grant may be
+//! taken away with any answer.
+//!
 //! Invariant: a scope counts as held no longer than the lease time after the request that it was granted to was
 //! sent, whatever the auth service may have answered later.
 
@@ -24,7 +28,7 @@ use tokio::{
 use tonic::Status;
 use tracing::{debug, error, info, warn};
 
-use crate::publish::Client;
+use crate::{planner::Wanted, publish::Client};
 
 /// Longest wait for an answer.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,11 +36,16 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const RENEWALS_PER_LEASE: u32 = 3;
 /// Shortest wait between two requests that went well, however short the lease.
 const RENEW_WAIT_MIN: Duration = Duration::from_millis(500);
+/// Longest wait, before the first request, for the resources and regions that complete what is wanted: asking for a
+/// part of it would let go of scopes that this worker held before a restart.
+const COMPLETE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The right to scan one scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Grant {
     epoch: u64,
+    /// Grows with every request to scan at once.
+    rescan: u64,
     until: Instant,
 }
 
@@ -49,10 +58,16 @@ pub(crate) struct Grants {
 impl Grants {
     /// The epoch to publish a scope with; `None` when it is not held.
     pub(crate) fn epoch(&self, scope: &ScopeId, now: Instant) -> Option<u64> {
-        self.held
-            .get(scope)
-            .filter(|grant| now < grant.until)
-            .map(|grant| grant.epoch)
+        self.grant(scope, now).map(|grant| grant.epoch)
+    }
+
+    /// How often a scan of a scope at once was asked for; `None` when it is not held.
+    pub(crate) fn rescan(&self, scope: &ScopeId, now: Instant) -> Option<u64> {
+        self.grant(scope, now).map(|grant| grant.rescan)
+    }
+
+    fn grant(&self, scope: &ScopeId, now: Instant) -> Option<&Grant> {
+        self.held.get(scope).filter(|grant| now < grant.until)
     }
 
     fn new(answer: v1::AcquireScopesResponse, until: Instant) -> Self {
@@ -61,8 +76,13 @@ impl Grants {
             .into_iter()
             .filter(|grant| grant.held)
             .map(|grant| {
-                let epoch = grant.epoch;
-                (ScopeId(grant.scope_id), Grant { epoch, until })
+                let v1::ScopeGrant { epoch, rescan, .. } = grant;
+                let held = Grant {
+                    epoch,
+                    rescan,
+                    until,
+                };
+                (ScopeId(grant.scope_id), held)
             })
             .collect();
         Self { held }
@@ -80,6 +100,19 @@ impl Leases {
     /// Tells of every change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Grants> {
         self.grants.subscribe()
+    }
+
+    /// How often a scan at once was asked for, of a scope that is held now.
+    pub(crate) fn rescan(&self, scope: &ScopeId) -> Option<u64> {
+        self.grants.borrow().rescan(scope, Instant::now())
+    }
+
+    /// Returns when `epoch` is over because of an answer of the auth service.
+    pub(crate) async fn over(&self, scope: &ScopeId, epoch: u64) {
+        let mut grants = self.subscribe();
+        let over = |grants: &Grants| grants.epoch(scope, Instant::now()) != Some(epoch);
+        // `self` holds the sender, so it does not fail.
+        let _ = grants.wait_for(over).await;
     }
 
     /// The epoch of a scope that is held now.
@@ -100,23 +133,27 @@ impl Leases {
     }
 }
 
-/// Acquires `scopes` and keeps them, until `shutdown`.
+/// Acquires what is wanted and keeps it, until `shutdown`.
 pub(crate) async fn keep(
     client: Client,
-    scopes: Vec<v1::ScanScope>,
+    mut wanted: watch::Receiver<Wanted>,
     leases: std::sync::Arc<Leases>,
     readiness: ComponentHandle,
     shutdown: ShutdownToken,
 ) {
     let mut keeper = Keeper {
         client,
-        request: v1::AcquireScopesRequest { scopes },
         backoff: Backoff::new(),
         said: SaidOnce::new(),
     };
     let run = async {
+        // Whichever way it ends, what there is then is asked for.
+        let _ = timeout(COMPLETE_WAIT_MAX, wanted.wait_for(Wanted::is_complete)).await;
         loop {
-            let wait = match keeper.acquire().await {
+            let request = v1::AcquireScopesRequest {
+                scopes: wanted.borrow_and_update().messages(),
+            };
+            let wait = match keeper.acquire(request).await {
                 Ok((grants, lease)) => {
                     tell(&leases.grants.borrow(), &grants);
                     leases.grants.send_replace(grants);
@@ -127,6 +164,7 @@ pub(crate) async fn keep(
             };
             tokio::select! {
                 () = sleep(wait) => {}
+                Ok(()) = wanted.changed() => {}
                 () = leases.acquire_now.notified() => {
                     // Not at once again and again: a lost lease is news, not a reason to hurry a struggling server.
                     sleep(RENEW_WAIT_MIN.min(wait)).await;
@@ -139,21 +177,20 @@ pub(crate) async fn keep(
 
 struct Keeper {
     client: Client,
-    request: v1::AcquireScopesRequest,
     backoff: Backoff,
     said: SaidOnce,
 }
 
 impl Keeper {
     /// Asks once. `Err` is how long to wait before asking again.
-    async fn acquire(&mut self) -> Result<(Grants, Duration), Duration> {
+    async fn acquire(
+        &mut self,
+        request: v1::AcquireScopesRequest,
+    ) -> Result<(Grants, Duration), Duration> {
         let asked = Instant::now();
-        let answer = timeout(
-            ACQUIRE_TIMEOUT,
-            self.client.acquire_scopes(self.request.clone()),
-        )
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let answer = timeout(ACQUIRE_TIMEOUT, self.client.acquire_scopes(request))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
         match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
@@ -185,7 +222,7 @@ impl Keeper {
 }
 
 /// Whether waiting alone will not help.
-fn needs_somebody(status: &Status) -> bool {
+pub(crate) fn needs_somebody(status: &Status) -> bool {
     use tonic::Code;
     matches!(
         status.code(),
@@ -220,6 +257,7 @@ mod tests {
             held,
             epoch,
             held_by: String::new(),
+            rescan: 0,
         };
         v1::AcquireScopesResponse {
             grants: vec![grant],

@@ -31,7 +31,18 @@ struct ScanLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PublishLabels {
+struct ScopeLabels {
+    kind: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
@@ -62,7 +73,12 @@ pub(crate) struct Meters {
     scan_seconds: Family<KindLabels, Histogram, fn() -> Histogram>,
     databases: Family<KindLabels, Gauge>,
     aws_calls: Family<KindLabels, Counter>,
-    publications: Family<PublishLabels, Counter>,
+    publications: Family<OutcomeLabels, Counter>,
+    scopes: Family<ScopeLabels, Gauge>,
+    rescans: Family<KindLabels, Counter>,
+    configs: Family<StateLabels, Gauge>,
+    region_lists: Family<OutcomeLabels, Counter>,
+    put_off: Family<KindLabels, Counter>,
 }
 
 impl Meters {
@@ -95,6 +111,31 @@ impl Meters {
                 "Scans offered to the auth service, by how that ended",
                 Family::default(),
             ),
+            scopes: metrics.register(
+                "tidegate_discovery_scopes",
+                "Scan scopes that this worker is configured for, by whether it holds them",
+                Family::default(),
+            ),
+            rescans: metrics.register(
+                "tidegate_discovery_rescans_total",
+                "Scans that an administrator asked for",
+                Family::default(),
+            ),
+            configs: metrics.register(
+                "tidegate_discovery_configs",
+                "discovery_config resources of the group, by whether they can be used as they are",
+                Family::default(),
+            ),
+            region_lists: metrics.register(
+                "tidegate_discovery_region_lists_total",
+                "Lists of the regions that an account has enabled, by outcome",
+                Family::default(),
+            ),
+            put_off: metrics.register(
+                "tidegate_discovery_scans_put_off_total",
+                "Scans that were due and waited for the call budget of their account and region",
+                Family::default(),
+            ),
         }
     }
 
@@ -119,16 +160,97 @@ impl Meters {
     pub(crate) fn published(&self, outcome: PublishOutcome) {
         let outcome = outcome.as_str();
         self.publications
-            .get_or_create(&PublishLabels { outcome })
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    /// Scopes of this kind became more or fewer.
+    pub(crate) fn scopes(&self, kind: DatabaseKind, held: bool, change: i64) {
+        let (kind, state) = (kind.as_str(), if held { "held" } else { "not_held" });
+        self.scopes
+            .get_or_create(&ScopeLabels { kind, state })
+            .inc_by(change);
+    }
+
+    /// A scan that an administrator asked for became due.
+    pub(crate) fn rescan(&self, kind: DatabaseKind) {
+        let kind = kind.as_str();
+        self.rescans.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// A scan has to wait for its budget.
+    pub(crate) fn put_off(&self, kind: DatabaseKind) {
+        let kind = kind.as_str();
+        self.put_off.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// The counts of `discovery_config` resources in force and malformed went from `before` to `now`.
+    pub(crate) fn configs(&self, before: (usize, usize), now: (usize, usize)) {
+        for (state, before, now) in [
+            ("in_force", before.0, now.0),
+            ("malformed", before.1, now.1),
+        ] {
+            self.configs
+                .get_or_create(&StateLabels { state })
+                .inc_by(signed(now) - signed(before));
+        }
+    }
+
+    /// An account was asked for its regions.
+    pub(crate) fn regions_listed(&self, listed: bool) {
+        let outcome = if listed { "ok" } else { "failed" };
+        self.region_lists
+            .get_or_create(&OutcomeLabels { outcome })
             .inc();
     }
 
     /// One scope's count of databases went from `before` to `now`.
     pub(crate) fn databases(&self, kind: DatabaseKind, before: usize, now: usize) {
-        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let kind = kind.as_str();
         self.databases
             .get_or_create(&KindLabels { kind })
             .inc_by(signed(now) - signed(before));
+    }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_lists_every_metric() {
+        let metrics = Metrics::new();
+        let (meters, kind) = (Meters::new(&metrics), DatabaseKind::Redshift);
+        let scan = Scan {
+            observed: Observed::Complete(Default::default()),
+            aws_calls: 1,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            finished_at: jiff::Timestamp::UNIX_EPOCH,
+            took: std::time::Duration::ZERO,
+        };
+        meters.scanned(kind, &scan);
+        meters.published(PublishOutcome::Applied);
+        meters.scopes(kind, true, 1);
+        meters.rescan(kind);
+        meters.put_off(kind);
+        meters.configs((0, 0), (1, 0));
+        meters.regions_listed(true);
+        meters.databases(kind, 0, 1);
+        let text = metrics.encode();
+        let names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
+            .filter(|name| name.starts_with("tidegate_discovery_"))
+            .collect();
+        assert!(names.len() >= 10, "{text}");
+        let guide = include_str!("../../docs/guides/discovery.md");
+        for name in names {
+            let listed = [format!("`{name}`"), format!("`{name}_total`")];
+            assert!(listed.iter().any(|name| guide.contains(name)), "{name}");
+        }
     }
 }

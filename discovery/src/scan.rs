@@ -135,6 +135,8 @@ mod tests {
             region: "us-east-1".parse().unwrap(),
             assume_role: None,
             tags: Selector::everything(),
+            endpoints: tidegate_core::EndpointFilter::default(),
+            config: None,
             order: 0,
         };
         let scan = scan(&Endless, &scope, &SystemClock).await;

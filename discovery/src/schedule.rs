@@ -42,6 +42,16 @@ impl Schedule {
         self.due
     }
 
+    /// Due at once: somebody asked for it.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+    }
+
+    /// Not before `until`: there is no call left for it.
+    pub(crate) fn put_off(&mut self, until: Instant) {
+        self.due = self.due.max(until);
+    }
+
     /// A scan that began at `started` read its scope to the end, and was published.
     pub(crate) fn succeeded(&mut self, started: Instant) {
         self.failing.reset();

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use tidegate_core::{
-    AssumeRole, AwsMetadata, Database, DatabaseServer, HealthStatus, InvalidId, InvalidSelector,
-    Labels, Origin, Role, RoleConditions, RoleSource, ScanScope, Selector, TargetHealth, TlsMode,
-    TlsSettings, Traits,
+    AssumeRole, AwsMatcher, AwsMetadata, Database, DatabaseServer, EndpointFilter, HealthStatus,
+    InvalidId, InvalidSelector, Labels, Origin, Regions, Role, RoleConditions, RoleSource,
+    ScanScope, Selector, TargetHealth, TlsMode, TlsSettings, Traits,
 };
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -35,7 +35,9 @@ impl Invalid {
         }
     }
 
-    fn within(mut self, outer: &str) -> Self {
+    /// The same, seen from the message around it.
+    #[must_use]
+    pub fn within(mut self, outer: &str) -> Self {
         self.field = format!("{outer}.{}", self.field);
         self
     }
@@ -88,6 +90,10 @@ fn text<T: AsRef<str>>(value: Option<&T>) -> String {
     value
         .map(|value| value.as_ref().to_owned())
         .unwrap_or_default()
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 impl From<AssumeRole> for v1::AssumeRole {
@@ -192,7 +198,6 @@ impl From<v1::TlsSettings> for TlsSettings {
             v1::TlsMode::VerifyCa => TlsMode::VerifyCa,
             v1::TlsMode::Insecure => TlsMode::Insecure,
         };
-        let some = |text: String| (!text.is_empty()).then_some(text);
         Self {
             mode,
             server_name: some(tls.server_name),
@@ -208,6 +213,13 @@ impl From<AwsMetadata> for v1::AwsMetadata {
             account_id: text(aws.account_id.as_ref()),
             assume_role: aws.assume_role.map(Into::into),
             redshift_cluster_id: aws.redshift_cluster_id.unwrap_or_default(),
+            redshift_serverless_workgroup: aws.redshift_serverless_workgroup.unwrap_or_default(),
+            redshift_serverless_endpoint: aws.redshift_serverless_endpoint.unwrap_or_default(),
+            rds_instance_id: aws.rds_instance_id.unwrap_or_default(),
+            rds_cluster_id: aws.rds_cluster_id.unwrap_or_default(),
+            rds_resource_id: aws.rds_resource_id.unwrap_or_default(),
+            rds_iam_auth: aws.rds_iam_auth,
+            rdsproxy_name: aws.rdsproxy_name.unwrap_or_default(),
         }
     }
 }
@@ -220,8 +232,14 @@ impl TryFrom<v1::AwsMetadata> for AwsMetadata {
             region: parse_some("region", &aws.region)?,
             account_id: parse_some("account_id", &aws.account_id)?,
             assume_role: assume_role("assume_role", aws.assume_role)?,
-            redshift_cluster_id: (!aws.redshift_cluster_id.is_empty())
-                .then_some(aws.redshift_cluster_id),
+            redshift_cluster_id: some(aws.redshift_cluster_id),
+            redshift_serverless_workgroup: some(aws.redshift_serverless_workgroup),
+            redshift_serverless_endpoint: some(aws.redshift_serverless_endpoint),
+            rds_instance_id: some(aws.rds_instance_id),
+            rds_cluster_id: some(aws.rds_cluster_id),
+            rds_resource_id: some(aws.rds_resource_id),
+            rds_iam_auth: aws.rds_iam_auth,
+            rdsproxy_name: some(aws.rdsproxy_name),
         })
     }
 }
@@ -446,6 +464,99 @@ impl TryFrom<v1::Role> for Role {
     }
 }
 
+impl From<EndpointFilter> for v1::EndpointFilter {
+    fn from(filter: EndpointFilter) -> Self {
+        Self {
+            include: filter.include,
+            exclude: filter.exclude,
+        }
+    }
+}
+
+impl From<v1::EndpointFilter> for EndpointFilter {
+    fn from(filter: v1::EndpointFilter) -> Self {
+        Self {
+            include: filter.include,
+            exclude: filter.exclude,
+        }
+    }
+}
+
+impl From<AwsMatcher> for v1::AwsMatcher {
+    fn from(matcher: AwsMatcher) -> Self {
+        let regions = match matcher.regions {
+            Regions::Enabled => vec!["*".to_owned()],
+            Regions::These(regions) => regions.into_iter().map(Into::into).collect(),
+        };
+        Self {
+            types: matcher
+                .types
+                .iter()
+                .map(|kind| kind.as_str().to_owned())
+                .collect(),
+            regions,
+            tags: Some(matcher.tags.into()),
+            assume_role: matcher.assume_role.map(Into::into),
+            endpoints: (!matcher.endpoints.is_everything()).then(|| matcher.endpoints.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::AwsMatcher> for AwsMatcher {
+    type Error = Invalid;
+
+    fn try_from(matcher: v1::AwsMatcher) -> Result<Self, Invalid> {
+        if matcher.types.is_empty() || matcher.regions.is_empty() {
+            let field = if matcher.types.is_empty() {
+                "types"
+            } else {
+                "regions"
+            };
+            return Err(Invalid::new(field, "must name at least one"));
+        }
+        let regions = if matcher.regions == ["*"] {
+            Regions::Enabled
+        } else {
+            Regions::These(
+                matcher
+                    .regions
+                    .iter()
+                    .map(|region| parse("regions", region))
+                    .collect::<Result<_, _>>()?,
+            )
+        };
+        let endpoints = EndpointFilter::from(matcher.endpoints.unwrap_or_default());
+        let unknown = endpoints
+            .include
+            .iter()
+            .chain(&endpoints.exclude)
+            .find(|name| !EndpointFilter::TYPES.contains(&name.as_str()));
+        if let Some(name) = unknown {
+            return Err(Invalid::new(
+                "endpoints",
+                format!("`{name}` is no endpoint type"),
+            ));
+        }
+        let tags = match matcher.tags {
+            Some(tags) => tags
+                .try_into()
+                .map_err(|invalid: Invalid| invalid.within("tags"))?,
+            None => Selector::everything(),
+        };
+        Ok(Self {
+            types: matcher
+                .types
+                .iter()
+                .map(|kind| parse("types", kind))
+                .collect::<Result<_, _>>()?,
+            regions,
+            tags,
+            endpoints,
+            assume_role: assume_role("assume_role", matcher.assume_role)?,
+        })
+    }
+}
+
 impl From<&ScanScope> for v1::ScanScope {
     fn from(scope: &ScanScope) -> Self {
         Self {
@@ -456,6 +567,8 @@ impl From<&ScanScope> for v1::ScanScope {
             assume_role: scope.assume_role.clone().map(Into::into),
             tags: Some(scope.tags.clone().into()),
             order: scope.order,
+            endpoints: (!scope.endpoints.is_everything()).then(|| scope.endpoints.clone().into()),
+            config: scope.config.clone().unwrap_or_default(),
         }
     }
 }
@@ -475,6 +588,8 @@ impl TryFrom<v1::ScanScope> for ScanScope {
                 .map_err(|invalid: Invalid| invalid.within("tags"))?,
             order: scope.order,
             group: scope.group,
+            endpoints: scope.endpoints.unwrap_or_default().into(),
+            config: some(scope.config),
         };
         if checked.id().0 == scope.id {
             Ok(checked)
@@ -514,6 +629,8 @@ mod tests {
                     external_id: Some("ext".parse().unwrap()),
                 }),
                 redshift_cluster_id: Some("orders".to_owned()),
+                rds_iam_auth: Some(false),
+                ..AwsMetadata::default()
             },
             kind: Some(tidegate_core::DatabaseKind::Redshift),
             identity: "arn:aws:redshift:us-east-1:111122223333:cluster:orders".to_owned(),
@@ -563,6 +680,11 @@ mod tests {
             region: "us-east-1".parse().unwrap(),
             assume_role: None,
             tags: Selector::everything(),
+            endpoints: EndpointFilter {
+                include: vec!["primary".to_owned()],
+                exclude: Vec::new(),
+            },
+            config: Some("team".to_owned()),
             order: 0,
         };
         let mut message = v1::ScanScope::from(&scope);

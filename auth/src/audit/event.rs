@@ -11,6 +11,16 @@ pub(crate) const DB_CREATE: Kind = ("db.create", "TDB03I", true);
 pub(crate) const DB_DELETE: Kind = ("db.delete", "TDB05I", true);
 /// A database changed.
 pub(crate) const DB_UPDATE: Kind = ("db.update", "TDB04I", true);
+/// Deletions of a scan are held back until the next complete one agrees.
+pub(crate) const DELETION_HELD: Kind = ("discovery.deletion.held", "TDG01W", true);
+/// Matchers were made.
+pub(crate) const DISCOVERY_CONFIG_CREATE: Kind = ("discovery_config.create", "DC001I", true);
+/// Matchers went.
+pub(crate) const DISCOVERY_CONFIG_DELETE: Kind = ("discovery_config.delete", "DC003I", true);
+/// Matchers changed.
+pub(crate) const DISCOVERY_CONFIG_UPDATE: Kind = ("discovery_config.update", "DC002I", true);
+/// Two scopes find one database.
+pub(crate) const DISCOVERY_CONFLICT: Kind = ("discovery.conflict", "TDG02W", true);
 /// A process joined.
 pub(crate) const JOIN: Kind = ("instance.join", "TJ002I", true);
 /// A process was not let in.
@@ -21,6 +31,10 @@ pub(crate) const JOIN_TOKEN_CREATE: Kind = ("join_token.create", "TJT00I", true)
 pub(crate) const LOGIN: Kind = ("user.login", "T1000I", true);
 /// A login failed.
 pub(crate) const LOGIN_FAILED: Kind = ("user.login", "T1000W", false);
+/// A scan failed in another way than the one before.
+pub(crate) const SCOPE_FAILED: Kind = ("discovery.scope.failed", "TDG00W", false);
+/// A scan succeeded after one that failed.
+pub(crate) const SCOPE_RECOVERED: Kind = ("discovery.scope.recovered", "TDG00I", true);
 /// A person was added.
 pub(crate) const USER_CREATE: Kind = ("user.create", "T1002I", true);
 

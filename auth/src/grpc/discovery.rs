@@ -10,6 +10,7 @@ use tidegate_proto::{
         publish_scan_response as response,
     },
 };
+use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
@@ -142,5 +143,87 @@ impl DiscoveryService for Api {
             .await
             .map_err(|error| store(&error))?;
         Ok(Response::new(v1::ListScopesResponse { scopes }))
+    }
+    async fn request_rescan(
+        &self,
+        request: Request<v1::RequestRescanRequest>,
+    ) -> Result<Response<v1::RequestRescanResponse>, Status> {
+        let scopes = self.ledger.rescan(request.into_inner()).await?;
+        Ok(Response::new(v1::RequestRescanResponse { scopes }))
+    }
+
+    async fn adopt_databases(
+        &self,
+        request: Request<v1::AdoptDatabasesRequest>,
+    ) -> Result<Response<v1::AdoptDatabasesResponse>, Status> {
+        let v1::AdoptDatabasesRequest {
+            from_group,
+            to_group,
+        } = request.into_inner();
+        let databases = self.ledger.adopt(&from_group, &to_group).await?;
+        Ok(Response::new(v1::AdoptDatabasesResponse { databases }))
+    }
+
+    async fn upsert_discovery_config(
+        &self,
+        request: Request<v1::UpsertDiscoveryConfigRequest>,
+    ) -> Result<Response<v1::DiscoveryConfig>, Status> {
+        let actor = Caller::of(&request).actor();
+        let config = request.into_inner().config;
+        Ok(Response::new(self.configs.upsert(&actor, config).await?))
+    }
+
+    async fn list_discovery_configs(
+        &self,
+        _request: Request<v1::ListDiscoveryConfigsRequest>,
+    ) -> Result<Response<v1::ListDiscoveryConfigsResponse>, Status> {
+        let configs = self.configs.list();
+        Ok(Response::new(v1::ListDiscoveryConfigsResponse { configs }))
+    }
+
+    async fn delete_discovery_config(
+        &self,
+        request: Request<v1::DeleteDiscoveryConfigRequest>,
+    ) -> Result<Response<v1::DeleteDiscoveryConfigResponse>, Status> {
+        let actor = Caller::of(&request).actor();
+        self.configs.delete(&actor, &request.get_ref().name).await?;
+        Ok(Response::new(v1::DeleteDiscoveryConfigResponse {}))
+    }
+
+    type WatchDiscoveryConfigsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchDiscoveryConfigsResponse, Status>> + Send>>;
+
+    async fn watch_discovery_configs(
+        &self,
+        request: Request<v1::WatchDiscoveryConfigsRequest>,
+    ) -> Result<Response<Self::WatchDiscoveryConfigsStream>, Status> {
+        let caller = Caller::of(&request);
+        let group = request.into_inner().discovery_group;
+        if group.is_empty() {
+            let problem = "is missing: only workers of a group have configurations";
+            return Err(Invalid::new("discovery_group", problem).into());
+        }
+        let host = caller.host().ok();
+        let watching = host.map(|host| self.ledger.watching(host.host_id.as_str(), &group));
+        let mut last: Option<Vec<v1::DiscoveryConfig>> = None;
+        let own = WatchStream::new(self.inventory.watch_configs()).filter_map(move |all| {
+            let _kept = &watching;
+            let configs: Vec<v1::DiscoveryConfig> = all
+                .iter()
+                .filter(|config| config.discovery_group == group)
+                .cloned()
+                .collect();
+            let is_news = last.as_ref() != Some(&configs);
+            last = Some(configs.clone());
+            let news = is_news.then_some(Ok(v1::WatchDiscoveryConfigsResponse { configs }));
+            std::future::ready(news)
+        });
+        let ended = futures::stream::once(std::future::ready(Err(refuse(
+            Code::Unavailable,
+            "SHUTTING_DOWN",
+            "the auth service is shutting down",
+        ))));
+        let shutdown = self.shutdown.clone().cancelled_owned();
+        Ok(Response::new(own.take_until(shutdown).chain(ended).boxed()))
     }
 }

@@ -83,8 +83,14 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
     ]),
     ("tidegate.v1.DiscoveryService", &[
         ("AcquireScopes", AnyOf(&[Host(DISCOVERER)])),
+        ("AdoptDatabases", ADMIN),
+        ("DeleteDiscoveryConfig", ADMIN),
+        ("ListDiscoveryConfigs", ADMIN),
         ("ListScopes", AnyOf(&[Admin, Host(DISCOVERER)])),
         ("PublishScan", AnyOf(&[Host(DISCOVERER)])),
+        ("RequestRescan", ADMIN),
+        ("UpsertDiscoveryConfig", ADMIN),
+        ("WatchDiscoveryConfigs", AnyOf(&[Admin, Host(DISCOVERER)])),
     ]),
     ("tidegate.v1.InventoryService", &[
         ("CreateDatabase", ADMIN),

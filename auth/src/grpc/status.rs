@@ -11,9 +11,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     access::AccessError,
     audit::AuditUnavailable,
+    configs::ConfigError,
     databases::DatabaseError,
     inventory::WatchEnd,
-    ledger::{AcquireError, PublishError},
+    ledger::{AcquireError, AdoptError, PublishError, RescanError},
     presence::PresenceError,
     store::StoreUnavailable,
 };
@@ -70,8 +71,22 @@ impl From<AccessError> for Status {
 impl From<AcquireError> for Status {
     fn from(error: AcquireError) -> Self {
         match error {
+            AcquireError::Contended => refuse(Code::Aborted, "CONFLICT", error.to_string()),
             AcquireError::Invalid(invalid) => invalid.into(),
             AcquireError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<AdoptError> for Status {
+    fn from(error: AdoptError) -> Self {
+        let message = error.to_string();
+        match error {
+            AdoptError::Alive { .. } => refuse(Code::FailedPrecondition, "GROUP_ALIVE", message),
+            AdoptError::Contended { .. } => refuse(Code::Aborted, "CONFLICT", message),
+            AdoptError::Invalid(invalid) => invalid.into(),
+            AdoptError::NoScopes { .. } => refuse(Code::FailedPrecondition, "NO_SCOPES", message),
+            AdoptError::Unavailable(unavailable) => store(&unavailable),
         }
     }
 }
@@ -79,6 +94,19 @@ impl From<AcquireError> for Status {
 impl From<AuditUnavailable> for Status {
     fn from(error: AuditUnavailable) -> Self {
         refuse(Code::Unavailable, "AUDIT_UNAVAILABLE", error.to_string())
+    }
+}
+
+impl From<ConfigError> for Status {
+    fn from(error: ConfigError) -> Self {
+        let message = error.to_string();
+        match error {
+            ConfigError::Conflict { .. } => refuse(Code::Aborted, "CONFLICT", message),
+            ConfigError::Invalid(invalid) => invalid.into(),
+            ConfigError::NotFound(_) => refuse(Code::NotFound, "NOT_FOUND", message),
+            ConfigError::TooMany => refuse(Code::ResourceExhausted, "TOO_MANY", message),
+            ConfigError::Unavailable(unavailable) => store(&unavailable),
+        }
     }
 }
 
@@ -124,6 +152,15 @@ impl From<PublishError> for Status {
             }
             PublishError::Record { .. } => internal(&error),
             PublishError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<RescanError> for Status {
+    fn from(error: RescanError) -> Self {
+        match error {
+            RescanError::Invalid(invalid) => invalid.into(),
+            RescanError::Unavailable(unavailable) => store(&unavailable),
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct DatabaseRow {
     pub(crate) group: String,
     /// Place of the owning scope in its configuration.
     pub(crate) order: u32,
+    /// The `discovery_config` that asks for the owning scope; empty is a configuration file.
+    pub(crate) config: String,
 }
 
 impl DatabaseRow {
@@ -210,6 +212,8 @@ pub(crate) struct Effects {
     pub(crate) servers: Vec<RowChange<ServerRow>>,
     /// Whether any role changed.
     pub(crate) roles: bool,
+    /// Whether any `discovery_config` changed.
+    pub(crate) configs: bool,
 }
 
 /// The tables.
@@ -229,14 +233,17 @@ pub(crate) struct Tables {
     pub(crate) by_identity: HashMap<String, String>,
     /// People.
     pub(crate) users: HashSet<String>,
+    /// Matchers of groups, by name.
+    pub(crate) configs: BTreeMap<String, v1::DiscoveryConfig>,
     roles: BTreeMap<String, v1::Role>,
     role_revision: u64,
 }
 
 impl Tables {
     /// The prefixes of what is kept here.
-    pub(crate) const PREFIXES: [&str; 5] = [
+    pub(crate) const PREFIXES: [&str; 6] = [
         keys::DATABASES,
+        keys::DISCOVERY_CONFIGS,
         keys::HOSTS,
         keys::PRESENCE,
         keys::ROLES,
@@ -330,12 +337,28 @@ impl Tables {
                 Some(role) => drop(self.roles.insert(name.to_owned(), role)),
                 None => drop(self.roles.remove(name)),
             }
+        } else if let Some(name) = keys::name_under(keys::DISCOVERY_CONFIGS, &change.key) {
+            effects.configs = true;
+            self.change_config(name, change.current.as_ref());
         } else if let Some(name) = keys::name_under(keys::USERS, &change.key) {
             if change.current.is_some() {
                 self.users.insert(name.to_owned());
             } else {
                 self.users.remove(name);
             }
+        }
+    }
+
+    fn change_config(&mut self, name: &str, entry: Option<&Entry>) {
+        let config = entry.and_then(|entry| {
+            read::<v1::DiscoveryConfig>(entry).map(|config| v1::DiscoveryConfig {
+                revision: entry.modified,
+                ..config
+            })
+        });
+        match config {
+            Some(config) => drop(self.configs.insert(name.to_owned(), config)),
+            None => drop(self.configs.remove(name)),
         }
     }
 
@@ -406,6 +429,7 @@ pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
         revision: entry.modified,
         group: record.group,
         order: record.order,
+        config: record.config,
     })
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Header {
     pub(crate) digest: [u8; 32],
     /// Why it is partial.
     pub(crate) failure: Option<v1::ScanFailure>,
+    /// When the scan started.
+    pub(crate) started_at: Option<prost_types::Timestamp>,
     /// When the scan ended.
     pub(crate) finished_at: Option<prost_types::Timestamp>,
     /// AWS calls that were made.
@@ -71,6 +73,7 @@ impl TryFrom<v1::ScanHeader> for Header {
             complete,
             digest,
             failure: header.failure.map(shortened),
+            started_at: header.started_at,
             finished_at: header.finished_at,
             aws_calls: header.aws_calls,
         })
@@ -190,6 +193,7 @@ impl Items {
             tagged: item.name_tagged,
             endpoint: item.name_endpoint,
             suffix: item.name_suffix,
+            tags_unknown: item.tags_unknown,
         })
     }
 }

@@ -6,8 +6,11 @@
 //! Rules:
 //! - a database is deleted only by the scope that owns it, and only when that scope was seen in full;
 //! - more deletions than [`deletions_max`] are held until the next complete scan wants the very same ones;
-//! - an identity has one owner; of two scopes in one group the one that stands first in the configuration, across
-//!   groups whoever came first; who does not own it neither changes nor deletes it;
+//! - an identity has one owner; of two scopes in one group the one with the lower [`Owner::rank`], across groups whoever
+//!   came first; who does not own it neither changes nor deletes it;
+//! - what an owner lets go of is handed to the next scope that sees it, as it stands, and is never absent in between;
+//! - a database whose tags could not be read keeps the labels that are known of it; one that was never known cannot be
+//!   judged by a selector over tags and is left out, unless the selector takes everything;
 //! - a name that was given stays.
 //!
 //! Not here: reading the inventory and writing it ([`super::publish`]).
@@ -15,8 +18,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{
-    Database, DatabaseName, Origin, ScanScope,
-    labels::{CLOUD, DISCOVERY_GROUP, DISCOVERY_TYPE, ORIGIN},
+    Database, DatabaseName, Labels, Origin, ScanScope,
+    labels::{
+        CLOUD, DISCOVERY_CONFIG, DISCOVERY_GROUP, DISCOVERY_TYPE, LABELS_MAX, ORIGIN, is_reserved,
+    },
     naming::{self, NameParts},
 };
 use tidegate_identity::secret;
@@ -41,6 +46,39 @@ pub(crate) struct Sighting {
     pub(crate) endpoint: String,
     /// Suffix parts of the name.
     pub(crate) suffix: Vec<String>,
+    /// Whether its tags could not be read, so that labels are missing here that it may well have.
+    pub(crate) tags_unknown: bool,
+}
+
+/// A scope as the owner of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The scope.
+    pub(crate) scope_id: String,
+    /// Its group.
+    pub(crate) group: String,
+    /// Its place in its configuration.
+    pub(crate) order: u32,
+    /// The `discovery_config` that asks for it; `None` is a configuration file.
+    pub(crate) config: Option<String>,
+}
+
+impl Owner {
+    /// A scope as an owner.
+    pub(crate) fn of(scope: &ScanScope) -> Self {
+        Self {
+            scope_id: scope.id().0,
+            group: scope.group.clone(),
+            order: scope.order,
+            config: scope.config.clone(),
+        }
+    }
+
+    /// Of the scopes of one group that find a database the lowest owns it: files before resources, then the order in
+    /// the configuration, then the id, so that it is the same whoever came first.
+    pub(crate) fn rank(&self) -> (bool, u32, &str) {
+        (self.config.is_some(), self.order, &self.scope_id)
+    }
 }
 
 /// What a scan saw, by identity.
@@ -69,11 +107,7 @@ pub(crate) struct Registered {
     /// Revision of its last change.
     pub(crate) revision: u64,
     /// The scope that owns it.
-    pub(crate) scope_id: String,
-    /// That scope's group.
-    pub(crate) group: String,
-    /// That scope's place in its configuration.
-    pub(crate) order: u32,
+    pub(crate) owner: Owner,
 }
 
 /// The inventory, as far as planning looks at it.
@@ -84,6 +118,8 @@ pub(crate) trait Inventory {
     fn with_identity(&self, identity: &str) -> Option<Registered>;
     /// Whether a name is in use.
     fn has_name(&self, name: &DatabaseName) -> bool;
+    /// The next owner: a scope that some live worker names and that saw this identity without owning it.
+    fn heir(&self, identity: &str) -> Option<Owner>;
 }
 
 /// A database that changes, and the revision that it was at.
@@ -93,8 +129,18 @@ pub(crate) struct Update {
     pub(crate) database: Database,
     /// The revision that planning saw.
     pub(crate) revision: u64,
-    /// Whether another scope owned it.
-    pub(crate) takes_over: bool,
+    /// The scope that owned it, when that is another.
+    pub(crate) taken_from: Option<Taken>,
+}
+
+/// Whom a database was taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The owner before.
+    pub(crate) from: Owner,
+    /// Whether that scope goes on claiming it. Not when the labels have changed since it looked: it would inherit what
+    /// it may not want. Its own next scan says.
+    pub(crate) claims: bool,
 }
 
 /// A database that goes.
@@ -106,6 +152,26 @@ pub(crate) struct Delete {
     pub(crate) identity: String,
     /// The revision that planning saw.
     pub(crate) revision: u64,
+}
+
+/// A database that goes to the next scope that sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HandOver {
+    /// As it will be listed until its new owner's next scan.
+    pub(crate) database: Database,
+    /// The revision that planning saw.
+    pub(crate) revision: u64,
+    /// The new owner.
+    pub(crate) to: Owner,
+}
+
+/// A database that was seen and that another scope owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shadowed {
+    /// Its identity.
+    pub(crate) identity: String,
+    /// The scope that owns it.
+    pub(crate) owned_by: String,
 }
 
 /// Deletions that wait for the next complete scan to agree.
@@ -126,10 +192,14 @@ pub(crate) struct Plan {
     pub(crate) updates: Vec<Update>,
     /// Gone ones, in identity order.
     pub(crate) deletes: Vec<Delete>,
+    /// Those that another scope goes on with, in identity order.
+    pub(crate) hand_overs: Vec<HandOver>,
     /// Deletions that are held back.
     pub(crate) held: Option<Held>,
-    /// Identities that were seen and that another scope owns.
-    pub(crate) shadowed: Vec<String>,
+    /// What was seen and another scope owns.
+    pub(crate) shadowed: Vec<Shadowed>,
+    /// How many were left alone, since their tags are unknown and they are not this scope's.
+    pub(crate) unjudged: usize,
 }
 
 /// Most databases that a scope of this many may lose at once without a second scan that agrees.
@@ -144,115 +214,194 @@ pub(crate) fn plan(
     seen: &Seen,
     held_before: Option<[u8; 32]>,
 ) -> Plan {
-    let scope_id = scope.id().0;
+    let scanner = Scanner {
+        scope,
+        owner: Owner::of(scope),
+    };
     let mut plan = Plan::default();
     let mut given = BTreeSet::new();
     for (identity, sighting) in seen.sightings() {
         match inventory.with_identity(identity) {
+            None if !scanner.can_judge(sighting) => plan.unjudged += 1,
             None => {
                 let name = name_newcomer(inventory, &given, identity, sighting);
                 given.insert(name.clone());
-                plan.creates.push(listed(scope, identity, sighting, name));
+                plan.creates
+                    .push(scanner.listed(identity, sighting, name, None));
             }
-            Some(registered) => {
-                update(scope, &scope_id, identity, sighting, registered, &mut plan);
-            }
+            Some(registered) => scanner.update(identity, sighting, registered, &mut plan),
         }
     }
     if let Seen::Complete(sightings) = seen {
-        delete(
-            inventory.owned_by(&scope_id),
-            sightings,
-            held_before,
-            &mut plan,
-        );
+        let owned = inventory.owned_by(&scanner.owner.scope_id);
+        let count = owned.len();
+        let gone = owned
+            .into_iter()
+            .filter(|registered| !sightings.contains_key(&registered.database.identity));
+        let_go(inventory, gone, &mut plan);
+        hold(count, held_before, &mut plan);
     }
     plan
 }
 
-fn update(
-    scope: &ScanScope,
-    scope_id: &str,
-    identity: &str,
-    sighting: &Sighting,
-    registered: Registered,
-    plan: &mut Plan,
-) {
-    let owned = registered.scope_id == scope_id;
-    let takes_over = !owned && registered.group == scope.group && scope.order < registered.order;
-    if !owned && !takes_over {
-        plan.shadowed.push(identity.to_owned());
-        return;
-    }
-    let database = listed(scope, identity, sighting, registered.database.name.clone());
-    let same = owned
-        && database == registered.database
-        && registered.order == scope.order
-        && registered.group == scope.group;
-    if !same {
-        plan.updates.push(Update {
-            database,
-            revision: registered.revision,
-            takes_over,
-        });
-    }
+/// Plans the end of a scope that nobody asks for any more: nothing is held back, since nobody is left to agree.
+pub(crate) fn retire(scope_id: &str, inventory: &impl Inventory) -> Plan {
+    let mut plan = Plan::default();
+    let_go(inventory, inventory.owned_by(scope_id), &mut plan);
+    plan
 }
 
-fn delete(
-    owned: Vec<Registered>,
-    sightings: &BTreeMap<String, Sighting>,
-    held_before: Option<[u8; 32]>,
-    plan: &mut Plan,
-) {
-    let count = owned.len();
-    let mut gone: Vec<Delete> = owned
-        .into_iter()
-        .filter(|registered| !sightings.contains_key(&registered.database.identity))
-        .map(|registered| Delete {
-            name: registered.database.name,
-            identity: registered.database.identity,
-            revision: registered.revision,
-        })
-        .collect();
-    gone.sort_by(|left, right| left.identity.cmp(&right.identity));
-    if gone.len() > deletions_max(count) {
-        let identities: Vec<&str> = gone.iter().map(|gone| gone.identity.as_str()).collect();
-        let digest = secret::digest(&identities.join("\n"));
-        if held_before != Some(digest) {
-            plan.held = Some(Held {
-                count: gone.len(),
-                digest,
-            });
-            return;
+/// A database as it is listed under another owner, until that owner scans.
+pub(crate) fn under_owner(mut database: Database, owner: &Owner) -> Database {
+    database.labels = owner_labels(database.labels, owner);
+    database
+}
+
+/// The labels that tell the owner, beside those that do not.
+fn owner_labels(labels: Labels, owner: &Owner) -> Labels {
+    let ours = |key: &str| key == DISCOVERY_GROUP || key == DISCOVERY_CONFIG;
+    let mut labels: Labels = labels.into_iter().filter(|(key, _)| !ours(key)).collect();
+    if !owner.group.is_empty() {
+        labels.insert(DISCOVERY_GROUP, owner.group.as_str());
+    }
+    if let Some(config) = &owner.config {
+        labels.insert(DISCOVERY_CONFIG, config.as_str());
+    }
+    labels
+}
+
+/// Hands over what another scope sees, and deletes the rest.
+fn let_go(inventory: &impl Inventory, gone: impl IntoIterator<Item = Registered>, plan: &mut Plan) {
+    let mut gone: Vec<Registered> = gone.into_iter().collect();
+    gone.sort_by(|left, right| left.database.identity.cmp(&right.database.identity));
+    for registered in gone {
+        let Registered {
+            database, revision, ..
+        } = registered;
+        match inventory.heir(&database.identity) {
+            Some(to) => plan.hand_overs.push(HandOver {
+                database: under_owner(database, &to),
+                revision,
+                to,
+            }),
+            None => plan.deletes.push(Delete {
+                name: database.name,
+                identity: database.identity,
+                revision,
+            }),
         }
     }
-    plan.deletes = gone;
 }
 
-/// The database as it is listed: what was seen, its name, and the labels that only the ledger sets.
-fn listed(scope: &ScanScope, identity: &str, sighting: &Sighting, name: DatabaseName) -> Database {
-    let mut database = sighting.database.clone();
-    database.name = name;
-    identity.clone_into(&mut database.identity);
-    database.origin = Origin::Cloud;
-    database.kind = Some(scope.kind);
-    if database.discovered_name.is_empty() {
-        database.discovered_name = naming::undecorated(&NameParts {
-            base: &sighting.base,
-            tagged: sighting.tagged,
-            endpoint: &sighting.endpoint,
-            suffix: &[],
-        });
+/// Takes the deletions back when they are too many of `owned` and no earlier scan wanted the very same.
+fn hold(owned: usize, held_before: Option<[u8; 32]>, plan: &mut Plan) {
+    if plan.deletes.len() <= deletions_max(owned) {
+        return;
     }
-    database.labels.insert(ORIGIN, Origin::Cloud.as_str());
-    database.labels.insert(CLOUD, "AWS");
-    database.labels.insert(DISCOVERY_TYPE, scope.kind.as_str());
-    if !scope.group.is_empty() {
+    let identities: Vec<&str> = plan
+        .deletes
+        .iter()
+        .map(|gone| gone.identity.as_str())
+        .collect();
+    let digest = secret::digest(&identities.join("\n"));
+    if held_before != Some(digest) {
+        plan.held = Some(Held {
+            count: plan.deletes.len(),
+            digest,
+        });
+        plan.deletes.clear();
+    }
+}
+
+/// Who scans.
+struct Scanner<'s> {
+    scope: &'s ScanScope,
+    owner: Owner,
+}
+
+impl Scanner<'_> {
+    /// Whether the scope's selector can say that it wants this database, when nothing is known of it from before.
+    fn can_judge(&self, sighting: &Sighting) -> bool {
+        !sighting.tags_unknown || self.scope.tags.is_everything()
+    }
+
+    fn update(&self, identity: &str, sighting: &Sighting, registered: Registered, plan: &mut Plan) {
+        let owned = registered.owner.scope_id == self.owner.scope_id;
+        let takes_over = !owned
+            && registered.owner.group == self.owner.group
+            && self.owner.rank() < registered.owner.rank()
+            && self.can_judge(sighting);
+        if !owned && !takes_over {
+            // A guess is no claim: an heir that cannot tell whether it wants a database would let it go again.
+            if self.can_judge(sighting) {
+                plan.shadowed.push(Shadowed {
+                    identity: identity.to_owned(),
+                    owned_by: registered.owner.scope_id,
+                });
+            } else {
+                plan.unjudged += 1;
+            }
+            return;
+        }
+        let name = registered.database.name.clone();
+        let database = self.listed(identity, sighting, name, Some(&registered.database));
+        if database != registered.database || registered.owner != self.owner {
+            let database_labels = database.labels.clone();
+            plan.updates.push(Update {
+                database,
+                revision: registered.revision,
+                taken_from: takes_over.then(|| Taken {
+                    claims: under_owner(registered.database, &self.owner).labels == database_labels,
+                    from: registered.owner,
+                }),
+            });
+        }
+    }
+
+    /// The database as it is listed: what was seen, its name, and the labels that only the ledger sets.
+    fn listed(
+        &self,
+        identity: &str,
+        sighting: &Sighting,
+        name: DatabaseName,
+        known: Option<&Database>,
+    ) -> Database {
+        let mut database = sighting.database.clone();
+        database.name = name;
+        identity.clone_into(&mut database.identity);
+        database.origin = Origin::Cloud;
+        database.kind = Some(self.scope.kind);
+        match known {
+            Some(known) if sighting.tags_unknown => keep_known(&mut database, known),
+            _ => {}
+        }
+        if database.discovered_name.is_empty() {
+            database.discovered_name = naming::undecorated(&NameParts {
+                base: &sighting.base,
+                tagged: sighting.tagged,
+                endpoint: &sighting.endpoint,
+                suffix: &[],
+            });
+        }
+        database.labels.insert(ORIGIN, Origin::Cloud.as_str());
+        database.labels.insert(CLOUD, "AWS");
         database
             .labels
-            .insert(DISCOVERY_GROUP, scope.group.as_str());
+            .insert(DISCOVERY_TYPE, self.scope.kind.as_str());
+        database.labels = owner_labels(database.labels, &self.owner);
+        database
     }
-    database
+}
+
+/// What came from tags that cannot be read now stays as it is known: labels that are missing, and the name of a tag.
+fn keep_known(database: &mut Database, known: &Database) {
+    database.discovered_name.clone_from(&known.discovered_name);
+    for (key, value) in known.labels.iter() {
+        let missing = database.labels.get(key).is_none();
+        if missing && !is_reserved(key) && database.labels.len() < LABELS_MAX {
+            database.labels.insert(key, value);
+        }
+    }
 }
 
 fn name_newcomer(

@@ -9,19 +9,21 @@ use tonic::{Code, Status};
 
 use crate::house::{Caller, House, code};
 
-fn scope(group: &str, order: u32) -> v1::ScanScope {
+pub(crate) fn scope(group: &str, order: u32) -> v1::ScanScope {
     let scope = ScanScope {
         group: group.to_owned(),
         kind: tidegate_core::DatabaseKind::Redshift,
         region: "us-east-1".parse().unwrap(),
         assume_role: None,
         tags: Selector::everything(),
+        endpoints: tidegate_core::EndpointFilter::default(),
+        config: None,
         order,
     };
     v1::ScanScope::from(&scope)
 }
 
-fn item(cluster: &str, env: &str) -> v1::ScanItem {
+pub(crate) fn item(cluster: &str, env: &str) -> v1::ScanItem {
     v1::ScanItem {
         database: Some(v1::Database {
             protocol: "postgres".to_owned(),
@@ -44,7 +46,7 @@ fn item(cluster: &str, env: &str) -> v1::ScanItem {
     }
 }
 
-fn items(clusters: &[&str]) -> Vec<v1::ScanItem> {
+pub(crate) fn items(clusters: &[&str]) -> Vec<v1::ScanItem> {
     clusters
         .iter()
         .map(|cluster| item(cluster, "prod"))
@@ -52,19 +54,19 @@ fn items(clusters: &[&str]) -> Vec<v1::ScanItem> {
 }
 
 /// A worker that holds a scope.
-struct Worker {
-    caller: Caller,
-    scope: v1::ScanScope,
-    epoch: u64,
+pub(crate) struct Worker {
+    pub(crate) caller: Caller,
+    pub(crate) scope: v1::ScanScope,
+    pub(crate) epoch: u64,
 }
 
 impl Worker {
-    async fn start(house: &House, group: &str, order: u32) -> Self {
+    pub(crate) async fn start(house: &House, group: &str, order: u32) -> Self {
         let caller = house.known(&house.host(&["discovery"]).await);
         Self::with(caller, scope(group, order)).await
     }
 
-    async fn with(caller: Caller, scope: v1::ScanScope) -> Self {
+    pub(crate) async fn with(caller: Caller, scope: v1::ScanScope) -> Self {
         let grant = acquire(&caller, &scope).await;
         assert!(grant.held, "{grant:?}");
         Self {
@@ -94,7 +96,7 @@ impl Worker {
         }
     }
 
-    async fn publish(
+    pub(crate) async fn publish(
         &self,
         whole: bool,
         digest: u8,
@@ -104,12 +106,12 @@ impl Worker {
         publish(&self.caller, self.header(whole, digest), items, count).await
     }
 
-    async fn complete(&self, digest: u8, clusters: &[&str]) -> v1::PublishResult {
+    pub(crate) async fn complete(&self, digest: u8, clusters: &[&str]) -> v1::PublishResult {
         self.publish(true, digest, items(clusters)).await.unwrap()
     }
 }
 
-async fn acquire(caller: &Caller, scope: &v1::ScanScope) -> v1::ScopeGrant {
+pub(crate) async fn acquire(caller: &Caller, scope: &v1::ScanScope) -> v1::ScopeGrant {
     let request = v1::AcquireScopesRequest {
         scopes: vec![scope.clone()],
     };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 
+mod configs;
 mod discovery;
 mod house;
 mod inventory;
@@ -9,3 +10,4 @@ mod joining;
 mod people;
 mod presence;
 mod serving;
+mod sharing;

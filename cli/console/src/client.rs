@@ -15,6 +15,7 @@ use tidegate_identity::{
 };
 use tidegate_proto::v1::{
     access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
+    discovery_service_client::DiscoveryServiceClient,
     inventory_service_client::InventoryServiceClient, session_service_client::SessionServiceClient,
     trust_service_client::TrustServiceClient,
 };
@@ -88,6 +89,13 @@ impl Client {
     #[must_use]
     pub fn audit(&self) -> AuditServiceClient<Channel> {
         AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What discovery looks for, and how that goes.
+    #[must_use]
+    pub fn discovery(&self) -> DiscoveryServiceClient<Channel> {
+        DiscoveryServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Databases and who serves them.

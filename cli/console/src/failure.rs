@@ -11,6 +11,8 @@ pub enum Exit {
     /// The command was understood and could not be carried out: 1.
     #[default]
     Failed,
+    /// The command was carried out, and what it was asked to check is not well: 3, and nothing more is printed.
+    Unwell,
     /// Whoever read the output went away (`| head`): 0, and nothing is printed.
     Quiet,
     /// The command was not understood: 2.
@@ -25,6 +27,7 @@ impl Exit {
             Self::Quiet => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Unwell => 3,
         }
     }
 }
@@ -62,6 +65,15 @@ impl Failure {
             message: String::new(),
             hint: None,
             exit: Exit::Quiet,
+        }
+    }
+
+    /// What was to be checked is not well; the output has said so.
+    pub const fn unwell() -> Self {
+        Self {
+            message: String::new(),
+            hint: None,
+            exit: Exit::Unwell,
         }
     }
 

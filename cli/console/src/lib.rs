@@ -1,5 +1,6 @@
 //! What `tg` and `tgctl` share: tables and documents for output, failures told as one line and a hint, resources in the
-//! shape that people know, the profile that a login leaves on disk, and the way to the auth service.
+//! shape that people know, what discovery does and why, the profile that a login leaves on disk, and the way to the auth
+//! service.
 //!
 //! What a server said about a stranger's resource (a tag, a description) never reaches a terminal raw: tables print
 //! control characters visibly.
@@ -7,6 +8,7 @@
 //! Not here: what any one command does.
 
 pub mod client;
+pub mod discovery;
 pub mod failure;
 pub mod inventory;
 pub mod labels;

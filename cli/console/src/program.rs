@@ -23,7 +23,7 @@ pub fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if failure.exit() != Exit::Quiet {
+            if !matches!(failure.exit(), Exit::Quiet | Exit::Unwell) {
                 let _ = writeln!(std::io::stderr(), "{failure}");
             }
             ExitCode::from(failure.exit().code())

@@ -23,6 +23,18 @@ pub fn left(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// How long ago `at` was: `45s ago`, `3d ago`; what is not past yet, by clocks that differ, is `now`.
+#[must_use]
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    match Duration::try_from(now.duration_since(at)) {
+        Ok(past) if past.as_secs() >= 2 * DAY_SECONDS => {
+            format!("{}d ago", past.as_secs() / DAY_SECONDS)
+        }
+        Ok(past) if past.as_secs() > 0 => format!("{} ago", span(past)),
+        _ => "now".to_owned(),
+    }
+}
+
 /// `11h59m`, `30m`, `45s`.
 #[must_use]
 pub fn span(length: Duration) -> String {
@@ -122,6 +134,10 @@ mod tests {
         assert_eq!(left(at, now), "11h59m");
         assert_eq!(left(now, at), "expired");
         assert_eq!(left(now, now), "expired");
+        assert_eq!(ago(now, at), "11h59m ago");
+        assert_eq!(ago(at, now), "now");
+        let days = now - jiff::SignedDuration::from_hours(50);
+        assert_eq!(ago(days, now), "2d ago");
         assert_eq!(span(Duration::from_secs(59)), "59s");
         assert_eq!(span(Duration::from_secs(3600)), "1h");
     }

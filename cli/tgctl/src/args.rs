@@ -15,6 +15,7 @@ Examples:
   tgctl db ls env=prod
   tgctl get db_server/orders --format=json
   tgctl create -f orders.yaml
+  tgctl discovery status
 
 On an auth host run it as root or as the service's user. Elsewhere, log in first with `tg login`.";
 
@@ -56,11 +57,14 @@ pub(crate) enum Command {
     /// What happened in the cluster.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Create databases and roles from a file.
+    /// Create databases, roles and discovery configurations from a file.
     Create(CreateArgs),
     /// Databases and who serves them.
     #[command(subcommand)]
     Db(DbCommand),
+    /// What discovery looks for, how that goes, and why a database is where it is.
+    #[command(subcommand)]
+    Discovery(DiscoveryCommand),
     /// Print resources in full.
     Get(GetArgs),
     /// Remove a resource.
@@ -126,7 +130,7 @@ pub(crate) struct AuditLsArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, role."
+    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, discovery_config, role."
 )]
 pub(crate) struct CreateArgs {
     /// Replace resources that exist already.
@@ -162,9 +166,76 @@ pub(crate) struct DbLsArgs {
     pub(crate) format: Format,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiscoveryCommand {
+    /// Hand the databases of a discovery group that no live worker names any more to another group.
+    #[command(
+        after_help = "Examples:\n  tgctl discovery adopt --from=prod --to=production     # after the group was renamed"
+    )]
+    Adopt(AdoptArgs),
+    /// Say why a database is in the inventory as it is, or why it is not: every scope, and the clause that fails.
+    #[command(
+        after_help = "Examples:\n  tgctl discovery explain orders\n  tgctl discovery explain arn:aws:redshift:us-east-1:111122223333:cluster:orders\n  tgctl discovery explain orders --format=json | jq '.scopes[] | select(.verdict == \"owns\")'\n\nA database may be named by a prefix that only it has. An ARN may be one that was never found."
+    )]
+    Explain(ExplainArgs),
+    /// Ask the workers to scan now, all scopes or these.
+    #[command(
+        after_help = "Examples:\n  tgctl discovery rescan\n  tgctl discovery rescan \"$(tgctl discovery status --format=json | jq -r '.[] | select(.state == \"failed\").id' | head -1)\"\n\n`tgctl discovery status -v` shows the ids of scopes."
+    )]
+    Rescan(RescanArgs),
+    /// Show how each scope fares: one account, region and kind of database.
+    #[command(
+        after_help = "Examples:\n  tgctl discovery status\n  tgctl discovery status --watch\n  tgctl discovery status --check > /dev/null || echo 'discovery is not well'\n  tgctl discovery status --format=json | jq '.[] | select(.state == \"failed\")'\n\nExit codes: 0, or 3 with --check when a scope fails."
+    )]
+    Status(DiscoveryStatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// The group that is no more.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) from: String,
+    /// The group that takes its databases over.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) to: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The name or the ARN of a database.
+    #[arg(value_name = "NAME|ARN")]
+    pub(crate) database: String,
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RescanArgs {
+    /// Ids of scopes [default: all].
+    #[arg(value_name = "SCOPE_ID")]
+    pub(crate) scopes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiscoveryStatusArgs {
+    /// Exit with 3 when a scope fails.
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) check: bool,
+    /// Show the ids of scopes too.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Show it again every 2 seconds, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n\nKinds: db, db_server, role, user, token. A database may be named by a prefix that only it has."
+    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n  tgctl get discovery_config/team\n\nKinds: db, db_server, discovery_config, role, user, token. A database may be named by a prefix that only it has."
 )]
 pub(crate) struct GetArgs {
     /// What to print.
@@ -177,7 +248,7 @@ pub(crate) struct GetArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm token/0a1b2c3d\n\nNames must be exact. Kinds: db, role, user, token."
+    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm token/0a1b2c3d\n  tgctl rm discovery_config/team     # its databases go with it\n\nNames must be exact. Kinds: db, discovery_config, role, user, token."
 )]
 pub(crate) struct RmArgs {
     /// What to remove.

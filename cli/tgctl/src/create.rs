@@ -1,4 +1,4 @@
-//! `tgctl create`: databases and roles from a file.
+//! `tgctl create`: databases, discovery configurations and roles from a file.
 //!
 //! A file is read and checked whole before anything is sent: one wrong document and nothing is created.
 
@@ -13,12 +13,16 @@ use std::{
 use tidegate_console::{Failure, client::Client, output, rpc};
 use tidegate_core::{Database, Role};
 use tidegate_proto::v1::{
-    self, CreateDatabaseRequest, DeleteDatabaseRequest, ListRolesRequest, UpsertRoleRequest,
+    self, CreateDatabaseRequest, DeleteDatabaseRequest, ListRolesRequest,
+    UpsertDiscoveryConfigRequest, UpsertRoleRequest,
 };
-use tidegate_service::settings::resource;
+use tidegate_service::settings::{
+    Warning,
+    resource::{self, DiscoveryConfig},
+};
 use tonic::Code;
 
-use crate::args::CreateArgs;
+use crate::{args::CreateArgs, resources};
 
 /// Largest file of resources.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -27,13 +31,22 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
     Database(Box<Database>),
+    DiscoveryConfig(Box<DiscoveryConfig>),
     Role(Box<Role>),
 }
 
 /// Reads and checks a file, or standard input.
 pub(crate) fn read(args: &CreateArgs) -> Result<Vec<Wanted>, Failure> {
     let text = read_text(&args.file)?;
-    let wanted = parse(&text, &args.file)?;
+    let (wanted, warnings) = parse(&text, &args.file)?;
+    for warning in warnings {
+        output::remark(&format!(
+            "{}:{}: warning: {}",
+            args.file.display(),
+            warning.line,
+            warning.message
+        ));
+    }
     if wanted.is_empty() {
         return Err(Failure::new(format!(
             "{} holds no resource",
@@ -65,8 +78,8 @@ fn read_text(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn parse(text: &str, file: &Path) -> Result<Vec<Wanted>, Failure> {
-    let mut wanted = Vec::new();
+fn parse(text: &str, file: &Path) -> Result<(Vec<Wanted>, Vec<Warning>), Failure> {
+    let (mut wanted, mut warnings) = (Vec::new(), Vec::new());
     for document in documents(text) {
         if role::is_role(&document) {
             let roles = role::parse(&document)
@@ -74,12 +87,16 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Wanted>, Failure> {
             wanted.extend(roles.into_iter().map(|role| Wanted::Role(Box::new(role))));
             continue;
         }
-        let resources = resource::parse_resources(&document)
+        let read = resource::read_resources(&document)
             .map_err(|error| Failure::new(error.in_file(file)))?;
-        for resource in resources {
+        warnings.extend(read.warnings);
+        for resource in read.resources {
             match resource {
                 resource::Resource::Database(database) => {
-                    wanted.push(Wanted::Database(Box::new(database)));
+                    wanted.push(Wanted::Database(database));
+                }
+                resource::Resource::DiscoveryConfig(config) => {
+                    wanted.push(Wanted::DiscoveryConfig(Box::new(config)));
                 }
                 other => {
                     return Err(Failure::new(format!(
@@ -90,7 +107,7 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Wanted>, Failure> {
             }
         }
     }
-    Ok(wanted)
+    Ok((wanted, warnings))
 }
 
 /// The documents of a file, each with as many empty lines before it as keep its line numbers right.
@@ -118,7 +135,12 @@ pub(crate) async fn create(
 ) -> Result<(), Failure> {
     for one in wanted {
         match one {
-            Wanted::Database(database) => create_database(client, *database, replace).await?,
+            Wanted::Database(database) => {
+                Box::pin(create_database(client, *database, replace)).await?;
+            }
+            Wanted::DiscoveryConfig(config) => {
+                create_discovery_config(client, *config, replace).await?;
+            }
             Wanted::Role(role) => create_role(client, *role, replace).await?,
         }
     }
@@ -150,6 +172,37 @@ async fn create_database(
         Err(status) => return Err(exists_hint(rpc::failure(&doing, &status), status.code())),
     }
     output::print(&format!("Database \"{name}\" has been created.\n"))
+}
+
+async fn create_discovery_config(
+    client: &Client,
+    config: DiscoveryConfig,
+    replace: bool,
+) -> Result<(), Failure> {
+    let name = config.name.clone();
+    if !replace {
+        let listed = resources::list_discovery_configs(client).await?;
+        if listed.iter().any(|config| config.name == name) {
+            let failure = Failure::new(format!("there is a discovery_config `{name}` already"));
+            return Err(exists_hint(failure, Code::AlreadyExists));
+        }
+    }
+    let request = UpsertDiscoveryConfigRequest {
+        config: Some(v1::DiscoveryConfig {
+            name: config.name,
+            discovery_group: config.discovery_group,
+            aws: config.matchers.into_iter().map(Into::into).collect(),
+            revision: 0,
+        }),
+    };
+    rpc::call(
+        &format!("create discovery_config `{name}`"),
+        client.discovery().upsert_discovery_config(request),
+    )
+    .await?;
+    output::print(&format!(
+        "Discovery configuration \"{name}\" has been created.\n"
+    ))
 }
 
 async fn create_role(client: &Client, role: Role, replace: bool) -> Result<(), Failure> {
@@ -195,6 +248,23 @@ spec:
   uri: rds-postgres.abcdef012345.us-west-1.rds.amazonaws.com:5432
 ";
 
+    const CONFIG: &str = "\
+kind: discovery_config
+version: v1
+metadata:
+  name: team
+spec:
+  discovery_group: prod
+  aws:
+  - types: [redshift]
+    regions: ['*']
+    tags: {env: [dev, stage]}
+    assume_role: {role_arn: 'arn:aws:iam::111122223333:role/x', external_id: abc}
+    endpoints: {exclude: [reader]}
+  - types: [rds]
+    regions: [us-east-1]
+";
+
     const ROLE: &str = "\
 kind: role
 version: v7
@@ -209,7 +279,9 @@ spec:
 ";
 
     fn parsed(text: &str) -> Result<Vec<Wanted>, String> {
-        parse(text, Path::new("f.yaml")).map_err(|failure| failure.message().to_owned())
+        parse(text, Path::new("f.yaml"))
+            .map(|(wanted, _)| wanted)
+            .map_err(|failure| failure.message().to_owned())
     }
 
     #[test]
@@ -249,6 +321,33 @@ spec:
         let [Wanted::Database(given)] = database.as_slice() else {
             panic!("{database:?}");
         };
+        let message = v1::Database::from((**given).clone());
+        let printed = output::yaml(&tidegate_console::resource::Database::from(&message)).unwrap();
+        assert_eq!(parsed(&printed), Ok(database));
+
+        let config = parsed(CONFIG).unwrap();
+        let [Wanted::DiscoveryConfig(given)] = config.as_slice() else {
+            panic!("{config:?}");
+        };
+        let message = v1::DiscoveryConfig {
+            name: given.name.clone(),
+            discovery_group: given.discovery_group.clone(),
+            aws: given.matchers.iter().cloned().map(Into::into).collect(),
+            revision: 4,
+        };
+        let printed =
+            output::yaml(&tidegate_console::resource::DiscoveryConfig::from(&message)).unwrap();
+        assert_eq!(parsed(&printed), Ok(config));
+    }
+
+    #[test]
+    fn what_a_database_is_called_in_aws_survives_get_and_create() {
+        let aws = "aws: {region: us-east-1, account_id: '111122223333', redshift_serverless: {workgroup_name: w, endpoint_name: e}, rds: {instance_id: i, cluster_id: c, resource_id: r, iam_auth: true}, rdsproxy: {name: p}}";
+        let database = parsed(&format!("{DB}  {aws}\n")).unwrap();
+        let [Wanted::Database(given)] = database.as_slice() else {
+            panic!("{database:?}");
+        };
+        assert_eq!(given.aws.rdsproxy_name.as_deref(), Some("p"));
         let message = v1::Database::from((**given).clone());
         let printed = output::yaml(&tidegate_console::resource::Database::from(&message)).unwrap();
         assert_eq!(parsed(&printed), Ok(database));

@@ -8,6 +8,7 @@ mod audit;
 mod connect;
 mod create;
 mod databases;
+mod discovery;
 mod resources;
 mod status;
 mod tokens;
@@ -18,7 +19,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidegate_console::{Failure, output, program};
 
-use args::{AuditCommand, Command, DbCommand, Tgctl, TokensCommand, UsersCommand};
+use args::{
+    AuditCommand, Command, DbCommand, DiscoveryCommand, Tgctl, TokensCommand, UsersCommand,
+};
 
 fn main() -> ExitCode {
     let args = Tgctl::parse();
@@ -38,6 +41,12 @@ async fn run(args: Tgctl) -> Result<(), Failure> {
         Command::Audit(AuditCommand::Ls(ls)) => audit::ls(&client, ls).await,
         Command::Create(create) => create::create(&client, resources, create.force).await,
         Command::Db(DbCommand::Ls(ls)) => databases::ls(&client, ls).await,
+        Command::Discovery(command) => match command {
+            DiscoveryCommand::Adopt(adopt) => discovery::adopt(&client, adopt).await,
+            DiscoveryCommand::Explain(explain) => discovery::explain(&client, explain).await,
+            DiscoveryCommand::Rescan(rescan) => discovery::rescan(&client, rescan).await,
+            DiscoveryCommand::Status(status) => discovery::status(&client, status).await,
+        },
         Command::Get(get) => resources::get(&client, get.resource, get.format).await,
         Command::Rm(rm) => resources::rm(&client, rm.resource).await,
         Command::Status(status) => status::status(&client, status.format).await,

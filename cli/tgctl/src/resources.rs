@@ -10,15 +10,19 @@ use tidegate_console::{
     output, resource, rpc,
     table::visible,
 };
-use tidegate_proto::v1::{self, DeleteDatabaseRequest, DeleteRoleRequest, ListRolesRequest};
+use tidegate_proto::v1::{
+    self, DeleteDatabaseRequest, DeleteDiscoveryConfigRequest, DeleteRoleRequest,
+    ListDiscoveryConfigsRequest, ListRolesRequest,
+};
 
-use crate::{databases, tokens, users};
+use crate::{databases, discovery, tokens, users};
 
 /// Kinds of resources, by the names that people type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Database,
     DatabaseServer,
+    DiscoveryConfig,
     Role,
     Token,
     User,
@@ -42,12 +46,13 @@ impl FromStr for Reference {
         let kind = match kind.to_ascii_lowercase().as_str() {
             "db" | "dbs" | "database" | "databases" => Kind::Database,
             "db_server" | "db_servers" => Kind::DatabaseServer,
+            "discovery_config" | "discovery_configs" => Kind::DiscoveryConfig,
             "role" | "roles" => Kind::Role,
             "token" | "tokens" => Kind::Token,
             "user" | "users" => Kind::User,
             _ => {
                 return Err(format!(
-                    "there is no kind of resource `{kind}`; kinds are db, db_server, role, user and token"
+                    "there is no kind of resource `{kind}`; kinds are db, db_server, discovery_config, role, user and token"
                 ));
             }
         };
@@ -78,6 +83,10 @@ pub(crate) async fn get(
             let found = get_servers(client, name.as_deref()).await?;
             let found: Vec<_> = found.iter().map(resource::DatabaseServer::from).collect();
             out.list(&found, || databases::table(&found, true))
+        }
+        Kind::DiscoveryConfig => {
+            let found = named("discovery_config", discovery_configs(client).await?, name)?;
+            out.list(&found, || discovery_config_table(&found))
         }
         Kind::Role => {
             let found = named("role", list_roles(client).await?, name)?;
@@ -137,6 +146,30 @@ async fn list_roles(client: &Client) -> Result<Vec<resource::Role>, Failure> {
     Ok(listed.roles.iter().map(resource::Role::from).collect())
 }
 
+pub(crate) async fn list_discovery_configs(
+    client: &Client,
+) -> Result<Vec<v1::DiscoveryConfig>, Failure> {
+    let mut discovery = client.discovery();
+    let listed = rpc::call(
+        "list discovery configurations",
+        discovery.list_discovery_configs(ListDiscoveryConfigsRequest {}),
+    )
+    .await?;
+    Ok(listed.configs)
+}
+
+/// With their status, which the scopes tell.
+async fn discovery_configs(client: &Client) -> Result<Vec<resource::DiscoveryConfig>, Failure> {
+    let configs = list_discovery_configs(client).await?;
+    let scopes = discovery::scopes(client).await?;
+    let with_status = |config: &v1::DiscoveryConfig| {
+        let mut shown = resource::DiscoveryConfig::from(config);
+        shown.status = Some(resource::discovery_config_status(&config.name, &scopes));
+        shown
+    };
+    Ok(configs.iter().map(with_status).collect())
+}
+
 /// All, or the one with exactly this name.
 fn named<Spec: Serialize, Status: Serialize>(
     kind: &str,
@@ -163,6 +196,26 @@ fn database_table(databases: &[resource::Database]) -> Table {
             &database.spec.protocol,
             &database.spec.uri,
             &databases::labels_text(&database.metadata, false),
+        ]);
+    }
+    table
+}
+
+fn discovery_config_table(configs: &[resource::DiscoveryConfig]) -> Table {
+    let mut table = Table::new(["Name", "Group", "Matchers", "Databases", "State"]);
+    for config in configs {
+        let status = config.status.as_ref();
+        let state = status.map_or("", |status| status.state);
+        table.row([
+            config.metadata.name.as_str(),
+            &config.spec.discovery_group,
+            &config.spec.aws.len().to_string(),
+            &status
+                .map_or(0, |status| status.discovered_resources)
+                .to_string(),
+            &state
+                .trim_start_matches("DISCOVERY_CONFIG_STATE_")
+                .to_ascii_lowercase(),
         ]);
     }
     table
@@ -202,6 +255,13 @@ pub(crate) async fn rm(client: &Client, reference: Reference) -> Result<(), Fail
         Kind::DatabaseServer => {
             return Err(Failure::usage("a database server cannot be removed")
                 .hint("it goes when its agent stops, or when the agent's labels no longer match"));
+        }
+        Kind::DiscoveryConfig => {
+            let request = DeleteDiscoveryConfigRequest { name: name.clone() };
+            let doing = format!("remove discovery_config `{name}`");
+            let _: v1::DeleteDiscoveryConfigResponse =
+                rpc::call(&doing, client.discovery().delete_discovery_config(request)).await?;
+            "Discovery configuration"
         }
         Kind::Role => {
             let request = DeleteRoleRequest { name: name.clone() };

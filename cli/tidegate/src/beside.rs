@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tidegate_core::{
-    AwsMatcher, InvalidSelector, ResourceMatcher, Selector,
-    labels::{ACCOUNT_ID, DISCOVERY_TYPE, REGION},
+    AwsMatcher, EndpointFilter, InvalidSelector, Regions, ResourceMatcher, Selector,
+    labels::{ACCOUNT_ID, DISCOVERY_TYPE, ENDPOINT_TYPE, REGION},
 };
 use tidegate_service::settings::{DatabaseSettings, DiscoverySettings};
 
@@ -54,10 +54,16 @@ fn entry(matcher: &AwsMatcher) -> Result<ResourceMatcher, InvalidSelector> {
             .map(|kind| kind.as_str().to_owned())
             .collect(),
     );
-    add(
-        REGION,
-        matcher.regions.iter().map(ToString::to_string).collect(),
-    );
+    if let Regions::These(regions) = &matcher.regions {
+        add(REGION, regions.iter().map(ToString::to_string).collect());
+    }
+    if !matcher.endpoints.is_everything() {
+        let admitted = EndpointFilter::TYPES
+            .into_iter()
+            .filter(|kind| matcher.endpoints.admits(kind))
+            .map(str::to_owned);
+        add(ENDPOINT_TYPE, admitted.collect());
+    }
     if let Some(role) = &matcher.assume_role {
         add(ACCOUNT_ID, vec![role.role_arn.account().to_string()]);
     }
@@ -107,6 +113,23 @@ mod tests {
             assert!(!chosen.matches(&labels("us-east-1", "222222222222")));
             assert!(!chosen.matches(&Labels::new()));
         }
+    }
+
+    #[test]
+    fn endpoints_that_are_left_out_are_not_served() {
+        let text = "db_service: {enabled: yes, aws: [{types: [rds], regions: ['*'], endpoints: {exclude: [reader]}}]}";
+        let settings = settings::parse(text, Path::new("t.yaml")).unwrap();
+        let (_, entries) = discovery(&settings.database.unwrap()).unwrap().unwrap();
+        let matches = |endpoint: &str| {
+            let labels = [
+                ("tidegate.dev/discovery-type", "rds"),
+                ("region", "eu-west-1"),
+                ("endpoint-type", endpoint),
+            ];
+            entries[0].labels.matches(&labels.into_iter().collect())
+        };
+        assert!(matches("primary"));
+        assert!(!matches("reader"));
     }
 
     #[test]

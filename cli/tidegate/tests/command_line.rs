@@ -69,6 +69,33 @@ fn a_fragment_is_ok_to_check_and_not_to_start() {
 }
 
 #[test]
+fn an_entry_that_an_earlier_one_leaves_nothing_to_decide_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(
+        folder.path(),
+        "\
+tidegate: {proxy_server: p.example.com}
+db_service:
+  enabled: yes
+  resources:
+    - labels: {'*': '*'}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/any'}
+    - labels: {env: prod}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/prod'}
+",
+    );
+    let output = tidegate(&["config", "check", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "{}:7: warning: db_service.resources[1]: never decides: the entry on line 5 matches everything that this one does, comes first and names a role; put the narrower entry first\n",
+            path.display()
+        )
+    );
+}
+
+#[test]
 fn every_mistake_in_a_file_is_told_and_nothing_is_touched() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");

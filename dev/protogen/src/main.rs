@@ -1,4 +1,4 @@
-//! Generates `proto/src/gen` from `proto/tidegate/v1/*.proto`, without protoc.
+//! Generates `proto/src/gen` from `proto/tidegate/v1/*.proto`, without protoc, and reference pages from code.
 //!
 //! The output is checked in, so that a build needs no compiler of protocol buffers; `cargo xtask gen` writes it and
 //! `cargo xtask ci` runs this with `--check`, which fails when the checked-in files are not what the sources give.
@@ -18,19 +18,23 @@ const FILES: [&str; 8] = [
     "tidegate/v1/resources.proto",
     "tidegate/v1/tunnel.proto",
 ];
-const OUTPUTS: [&str; 2] = ["tidegate.v1.rs", "descriptor.bin"];
+/// What is generated, and where it is checked in, seen from the workspace's folder.
+const OUTPUTS: [(&str, &str); 3] = [
+    ("tidegate.v1.rs", "proto/src/gen/tidegate.v1.rs"),
+    ("descriptor.bin", "proto/src/gen/descriptor.bin"),
+    ("labels.md", "docs/reference/labels.md"),
+];
 
 fn main() -> anyhow::Result<()> {
     let check = std::env::args().any(|arg| arg == "--check");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    let wanted = root.join("src/gen");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let scratch = std::env::temp_dir().join(format!("tidegate-protogen-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
-    let outcome = generate(&root, &scratch).and_then(|()| {
+    let outcome = generate(&root.join("proto"), &scratch).and_then(|()| {
         if check {
-            compare(&scratch, &wanted)
+            compare(&scratch, &root)
         } else {
-            copy(&scratch, &wanted)
+            copy(&scratch, &root)
         }
     });
     fs::remove_dir_all(&scratch)?;
@@ -40,6 +44,7 @@ fn main() -> anyhow::Result<()> {
 fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
     let descriptors = protox::compile(FILES, [root]).context("the proto files do not compile")?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("labels.md"), tidegate_core::generated::reference())?;
     tonic_prost_build::configure()
         .out_dir(out)
         .btree_map(".")
@@ -48,19 +53,22 @@ fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
         .context("generating code failed")
 }
 
-fn copy(scratch: &Path, wanted: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(wanted)?;
-    for name in OUTPUTS {
-        fs::copy(scratch.join(name), wanted.join(name))?;
+fn copy(scratch: &Path, root: &Path) -> anyhow::Result<()> {
+    for (name, place) in OUTPUTS {
+        let place = root.join(place);
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::copy(scratch.join(name), place)?;
     }
     Ok(())
 }
 
-fn compare(scratch: &Path, wanted: &Path) -> anyhow::Result<()> {
-    for name in OUTPUTS {
-        if fs::read(scratch.join(name))? != fs::read(wanted.join(name)).unwrap_or_default() {
+fn compare(scratch: &Path, root: &Path) -> anyhow::Result<()> {
+    for (name, place) in OUTPUTS {
+        if fs::read(scratch.join(name))? != fs::read(root.join(place)).unwrap_or_default() {
             bail!(
-                "proto/src/gen/{name} is not what the proto files give: run `cargo xtask gen` and commit the result"
+                "{place} is not what its source gives: run `cargo xtask gen` and commit the result"
             );
         }
     }

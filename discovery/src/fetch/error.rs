@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate_aws::{AwsErrorClass, AwsFailure};
-use tidegate_core::{DatabaseKind, ScanScope};
+use tidegate_core::ScanScope;
 use tidegate_proto::v1;
 
 use super::pages::PAGES_MAX;
@@ -37,6 +37,17 @@ pub(crate) enum FetchError {
         status: String,
     },
 
+    /// A call that only part of a scope needs is not allowed; everything else was read.
+    #[error("{failure}")]
+    NotAllowedInPart {
+        /// AWS's answer.
+        failure: Box<AwsFailure>,
+        /// What cannot be read without it.
+        part: &'static str,
+        /// The endpoint types that a matcher may exclude to do without; none when that does not help.
+        excludable: &'static [&'static str],
+    },
+
     /// A page named an earlier page as its next one.
     #[error("{action} repeated the marker of an earlier page after {pages} pages")]
     RepeatedMarker {
@@ -61,13 +72,6 @@ pub(crate) enum FetchError {
         /// The call.
         action: &'static str,
     },
-
-    /// Configuration may name this kind, and this version cannot scan it.
-    #[error("databases of type `{}` are not supported by this version", kind.as_str())]
-    Unsupported {
-        /// The kind.
-        kind: DatabaseKind,
-    },
 }
 
 impl From<AwsFailure> for FetchError {
@@ -77,54 +81,107 @@ impl From<AwsFailure> for FetchError {
 }
 
 impl FetchError {
+    /// `resource` came without `field`, or with one that cannot be read.
+    pub(crate) fn malformed(
+        action: &'static str,
+        resource: impl Into<String>,
+        field: &'static str,
+    ) -> Self {
+        Self::Malformed {
+            action,
+            resource: resource.into(),
+            field,
+        }
+    }
+
+    /// The same as a denial of `part` alone, when it is a denial.
+    pub(crate) fn in_part(self, part: &'static str, excludable: &'static [&'static str]) -> Self {
+        match self {
+            Self::Aws(failure)
+                if failure.class == AwsErrorClass::AccessDenied && failure.hop.is_none() =>
+            {
+                Self::NotAllowedInPart {
+                    failure,
+                    part,
+                    excludable,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// The class as status and metrics have it.
     pub(crate) const fn class(&self) -> &'static str {
         match self {
-            Self::Aws(failure) => failure.class.as_str(),
+            Self::Aws(failure) | Self::NotAllowedInPart { failure, .. } => failure.class.as_str(),
             Self::Malformed { .. } | Self::RepeatedMarker { .. } => {
                 AwsErrorClass::Malformed.as_str()
             }
             Self::NoAddress { .. } => "no_address",
             Self::TimedOut { .. } => AwsErrorClass::Timeout.as_str(),
             Self::TooManyPages { .. } => "too_many_pages",
-            Self::Unsupported { .. } => "unsupported",
         }
     }
 
     /// The call that failed, as a policy names it; empty when none was made.
     pub(crate) fn action(&self) -> &str {
         match self {
-            Self::Aws(failure) => failure.denied_action.as_deref().unwrap_or(failure.action),
+            Self::Aws(failure) | Self::NotAllowedInPart { failure, .. } => {
+                failure.denied_action.as_deref().unwrap_or(failure.action)
+            }
             Self::Malformed { action, .. }
             | Self::NoAddress { action, .. }
             | Self::RepeatedMarker { action, .. }
             | Self::TimedOut { action, .. }
             | Self::TooManyPages { action } => action,
-            Self::Unsupported { .. } => "",
         }
     }
 
-    /// Whether somebody has to change a policy.
+    /// Whether somebody has to change a policy before anything is found.
     pub(crate) fn is_denial(&self) -> bool {
         matches!(self, Self::Aws(failure) if failure.class == AwsErrorClass::AccessDenied)
     }
 
+    /// Whether any other call of the same scope would meet the same, so that it is not worth making.
+    pub(crate) fn concerns_every_call(&self) -> bool {
+        match self {
+            Self::Aws(failure) => {
+                failure.hop.is_some()
+                    || !matches!(
+                        failure.class,
+                        AwsErrorClass::AccessDenied
+                            | AwsErrorClass::InvalidRequest
+                            | AwsErrorClass::Malformed
+                            | AwsErrorClass::NotFound
+                    )
+            }
+            Self::TimedOut { .. } => true,
+            Self::Malformed { .. }
+            | Self::NoAddress { .. }
+            | Self::NotAllowedInPart { .. }
+            | Self::RepeatedMarker { .. }
+            | Self::TooManyPages { .. } => false,
+        }
+    }
+
     /// Whether the scan broke off, so that trying again soon may bring more. Otherwise all was read but single
-    /// databases, or this version cannot read it: the next poll is soon enough.
+    /// databases or what a policy withholds: the next poll is soon enough.
     pub(crate) const fn broke_off(&self) -> bool {
         match self {
             Self::Aws(_)
             | Self::RepeatedMarker { .. }
             | Self::TimedOut { .. }
             | Self::TooManyPages { .. } => true,
-            Self::Malformed { .. } | Self::NoAddress { .. } | Self::Unsupported { .. } => false,
+            Self::Malformed { .. } | Self::NoAddress { .. } | Self::NotAllowedInPart { .. } => {
+                false
+            }
         }
     }
 
     /// What tells this cause from another: the text without what differs in each attempt.
     pub(crate) fn key(&self) -> String {
         match self {
-            Self::Aws(failure) => format!(
+            Self::Aws(failure) | Self::NotAllowedInPart { failure, .. } => format!(
                 "{} {} {:?} {:?}",
                 failure.class,
                 self.action(),
@@ -139,12 +196,26 @@ impl FetchError {
     pub(crate) fn explain(&self, scope: &ScanScope) -> String {
         let text = match self {
             Self::Aws(failure) if self.is_denial() && failure.hop.is_none() => {
-                let caller = scope.assume_role.as_ref().map_or_else(
-                    || "the worker's own AWS identity".to_owned(),
-                    |role| role.role_arn.to_string(),
-                );
-                let action = self.action();
+                let (action, caller) = (self.action(), caller(scope));
                 format!("{failure}; an AWS administrator has to allow {action} for {caller}")
+            }
+            Self::NotAllowedInPart {
+                failure,
+                part,
+                excludable,
+            } => {
+                let (action, caller) = (self.action(), caller(scope));
+                let or = match excludable {
+                    [] => String::new(),
+                    types => format!(
+                        ", or the matcher excludes endpoints of type `{}`",
+                        types.join("` and `")
+                    ),
+                };
+                format!(
+                    "{failure}; {part} cannot be read, and nothing is deleted, until an AWS administrator allows \
+                     {action} for {caller}{or}"
+                )
             }
             Self::Aws(failure) if !failure.class.is_transient() => {
                 format!("{failure}; {}", failure.hint())
@@ -161,7 +232,9 @@ impl FetchError {
             message.push_str(&format!("; and {further} more"));
         }
         let aws_code = match self {
-            Self::Aws(failure) => failure.code.clone().unwrap_or_default(),
+            Self::Aws(failure) | Self::NotAllowedInPart { failure, .. } => {
+                failure.code.clone().unwrap_or_default()
+            }
             _ => String::new(),
         };
         v1::ScanFailure {
@@ -173,8 +246,17 @@ impl FetchError {
     }
 }
 
+fn caller(scope: &ScanScope) -> String {
+    scope.assume_role.as_ref().map_or_else(
+        || "the worker's own AWS identity".to_owned(),
+        |role| role.role_arn.to_string(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use tidegate_core::DatabaseKind;
+
     use super::*;
 
     fn scope(role: Option<&str>) -> ScanScope {
@@ -187,6 +269,8 @@ mod tests {
                 external_id: None,
             }),
             tags: tidegate_core::Selector::everything(),
+            endpoints: tidegate_core::EndpointFilter::default(),
+            config: None,
             order: 0,
         }
     }
@@ -225,5 +309,41 @@ mod tests {
         assert_eq!(denied("request 1").key(), denied("request 2").key());
         let other = FetchError::TooManyPages { action: "a" };
         assert_ne!(denied("").key(), other.key());
+    }
+
+    #[test]
+    fn what_is_withheld_in_part_is_no_denial_of_the_scan_and_says_both_ways_out() {
+        let failure = AwsFailure::new(
+            AwsErrorClass::AccessDenied,
+            "redshift:DescribeEndpointAccess",
+            "no",
+        );
+        let error = FetchError::from(failure).in_part("VPC endpoints", &["vpc-endpoint"]);
+        assert!(!error.is_denial() && !error.broke_off());
+        let text = error.explain(&scope(None));
+        assert!(text.contains("allows redshift:DescribeEndpointAccess for the worker's"));
+        assert!(text.contains("excludes endpoints of type `vpc-endpoint`"));
+
+        let tags = denied("").in_part("tags", &[]).explain(&scope(None));
+        assert!(tags.contains("tags cannot be read") && !tags.contains("excludes"));
+        let throttled = AwsFailure::new(AwsErrorClass::Throttled, "a", "");
+        let error = FetchError::from(throttled).in_part("tags", &[]);
+        assert!(matches!(error, FetchError::Aws(_)));
+    }
+
+    #[test]
+    fn what_one_call_was_refused_another_may_still_get() {
+        assert!(!denied("").concerns_every_call());
+        for class in [
+            AwsErrorClass::Throttled,
+            AwsErrorClass::RegionDisabled,
+            AwsErrorClass::Timeout,
+        ] {
+            let error = FetchError::from(AwsFailure::new(class, "a", ""));
+            assert!(error.concerns_every_call(), "{class}");
+        }
+        let mut hop = AwsFailure::new(AwsErrorClass::AccessDenied, "sts:AssumeRole", "");
+        hop.hop = Some("arn:aws:iam::123456789012:role/finder".parse().unwrap());
+        assert!(FetchError::from(hop).concerns_every_call());
     }
 }

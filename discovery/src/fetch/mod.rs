@@ -2,17 +2,34 @@
 //!
 //! A fetcher puts what it reads into a [`Reading`] as it goes, so that what was seen before a failure
 //! is kept, and returns an error when it could not go on. What it could not read of a single database
-//! it reports with [`Reading::missed`] and goes on. It filters by the scope's tags over the full set of
-//! labels, generated and from tags.
+//! it reports with [`Reading::missed`] and goes on. What every kind does the same way — labels, the
+//! scope's filters, names, addresses — is in [`draft`].
+//!
+//! A call that some endpoints need and that no policy allows takes away those endpoints and nothing
+//! else: what was found without it is published, and deletions wait only where it could have told of
+//! something ([`redshift`] says how that is known).
 //!
 //! Not here: time limits and what a failure means for the scan ([`crate::scan`]); retries and
 //! time-outs of single calls (`tidegate-aws`).
 
+mod arn;
+mod clients;
+mod draft;
 mod error;
 mod pages;
+mod rds;
+mod rdsproxy;
 mod redshift;
+mod redshift_serverless;
+mod refusals;
+pub(crate) mod regions;
+mod status;
+mod tags;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use futures::future::BoxFuture;
 use tidegate_aws::{AwsFactory, RoleChain, SessionTag};
@@ -21,6 +38,7 @@ use tidegate_service::telemetry::SaidOnce;
 
 pub(crate) use error::FetchError;
 
+use self::{clients::Clients, refusals::Refusals, status::StrangeStatuses, tags::TagCache};
 use crate::found::{Databases, Found};
 
 /// What has been read of a scope so far.
@@ -33,6 +51,8 @@ pub(crate) struct Reading {
     pub(crate) missed_further: usize,
     /// Calls to AWS, not counting retries within one call and role assumption.
     pub(crate) aws_calls: u32,
+    /// How many were left out because no agent could serve them, by reason.
+    pub(crate) left_out: BTreeMap<&'static str, usize>,
 }
 
 impl Reading {
@@ -54,6 +74,20 @@ impl Reading {
             self.missed_further += 1;
         }
     }
+
+    /// What became of one endpoint.
+    fn take(&mut self, found: Result<Option<Found>, FetchError>) {
+        match found {
+            Ok(Some(found)) => self.found(found),
+            Ok(None) => {}
+            Err(error) => self.missed(error),
+        }
+    }
+
+    /// Something is there that no agent could serve: it is no database here, and no doubt either.
+    fn left_out(&mut self, reason: &'static str) {
+        *self.left_out.entry(reason).or_default() += 1;
+    }
 }
 
 /// Reads one scope.
@@ -66,19 +100,49 @@ pub(crate) trait Fetch: Send + Sync + 'static {
     ) -> BoxFuture<'f, Result<(), FetchError>>;
 }
 
-/// Whether this version can scan a kind.
-pub(crate) const fn is_supported(kind: DatabaseKind) -> bool {
+/// The first call that a scan of a kind makes, as a policy names it.
+pub(crate) const fn first_action(kind: DatabaseKind) -> &'static str {
     match kind {
-        DatabaseKind::Redshift => true,
-        DatabaseKind::Rds | DatabaseKind::Rdsproxy | DatabaseKind::RedshiftServerless => false,
+        DatabaseKind::Rds => rds::DESCRIBE_INSTANCES,
+        DatabaseKind::Rdsproxy => rdsproxy::DESCRIBE_PROXIES,
+        DatabaseKind::Redshift => redshift::DESCRIBE_CLUSTERS,
+        DatabaseKind::RedshiftServerless => redshift_serverless::LIST_WORKGROUPS,
     }
 }
 
-/// The first call that a scan of a kind makes, as a policy names it; empty when none is made.
-pub(crate) const fn first_action(kind: DatabaseKind) -> &'static str {
-    match kind {
-        DatabaseKind::Redshift => redshift::DESCRIBE_CLUSTERS,
-        DatabaseKind::Rds | DatabaseKind::Rdsproxy | DatabaseKind::RedshiftServerless => "",
+/// What is remembered from scan to scan.
+#[derive(Debug, Default)]
+struct Memory {
+    left_out: Mutex<SaidOnce>,
+    refusals: Refusals,
+    statuses: StrangeStatuses,
+    tags: TagCache,
+}
+
+impl Memory {
+    /// Tells of what a scan left out: each reason once, later counts for those who look for them.
+    fn tell_left_out(&self, scope: &ScanScope, left_out: &BTreeMap<&'static str, usize>) {
+        let (kind, region) = (scope.kind.as_str(), scope.region.as_str());
+        for (reason, count) in left_out {
+            let mut said = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.is_new(reason) {
+                tracing::info!(
+                    scope.kind = kind,
+                    cloud.region = region,
+                    count,
+                    reason,
+                    "left out what cannot be served"
+                );
+            } else {
+                tracing::debug!(
+                    scope.kind = kind,
+                    cloud.region = region,
+                    count,
+                    reason,
+                    "left out what cannot be served"
+                );
+            }
+        }
     }
 }
 
@@ -87,7 +151,8 @@ pub(crate) const fn first_action(kind: DatabaseKind) -> &'static str {
 pub(crate) struct AwsFetch {
     factory: AwsFactory,
     session: SessionTag,
-    strange_statuses: StrangeStatuses,
+    clients: Clients,
+    memory: Memory,
 }
 
 impl AwsFetch {
@@ -96,24 +161,37 @@ impl AwsFetch {
         Self {
             factory,
             session: SessionTag::new(&format!("tidegate-discovery-{host_id}")),
-            strange_statuses: StrangeStatuses::default(),
+            clients: Clients::default(),
+            memory: Memory::default(),
         }
     }
 
     async fn read(&self, scope: &ScanScope, reading: &mut Reading) -> Result<(), FetchError> {
         let chain = RoleChain::new(scope.assume_role.clone(), None);
-        match scope.kind {
-            DatabaseKind::Redshift => {
-                let client = self
-                    .factory
-                    .redshift(&chain, &scope.region, &self.session)
-                    .await;
-                redshift::fetch(&client, scope, reading, &self.strange_statuses).await
+        let (factory, session) = (&self.factory, &self.session);
+        let (clients, memory) = (&self.clients, &self.memory);
+        let read = match scope.kind {
+            DatabaseKind::Rds => {
+                let client = clients.rds(factory, &chain, &scope.region, session).await;
+                rds::fetch(&client, scope, reading, memory).await
             }
-            kind @ (DatabaseKind::Rds
-            | DatabaseKind::Rdsproxy
-            | DatabaseKind::RedshiftServerless) => Err(FetchError::Unsupported { kind }),
-        }
+            DatabaseKind::Rdsproxy => {
+                let client = clients.rds(factory, &chain, &scope.region, session).await;
+                rdsproxy::fetch(&client, scope, reading, memory).await
+            }
+            DatabaseKind::Redshift => {
+                let client = factory.redshift(&chain, &scope.region, session).await;
+                redshift::fetch(&client, scope, reading, memory).await
+            }
+            DatabaseKind::RedshiftServerless => {
+                let client = clients
+                    .serverless(factory, &chain, &scope.region, session)
+                    .await;
+                redshift_serverless::fetch(&client, scope, reading, memory).await
+            }
+        };
+        memory.tell_left_out(scope, &reading.left_out);
+        read
     }
 }
 
@@ -127,21 +205,5 @@ impl Fetch for AwsFetch {
     }
 }
 
-/// Warns of each status that this version does not know, once.
-#[derive(Debug, Default)]
-struct StrangeStatuses {
-    said: Mutex<SaidOnce>,
-}
-
-impl StrangeStatuses {
-    fn met(&self, kind: DatabaseKind, status: &str) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_new(&format!("{} {status}", kind.as_str())) {
-            tracing::warn!(
-                scope.kind = kind.as_str(),
-                status,
-                "unknown database status; taken for available"
-            );
-        }
-    }
-}
+#[cfg(test)]
+mod testing;

@@ -1,44 +1,63 @@
-//! Provisioned Redshift clusters.
+//! Provisioned Redshift clusters, and the VPC endpoints that Redshift manages for them.
 //!
-//! One call gives all, tags included: `redshift:DescribeClusters`. AWS names no ARN of a cluster; it
-//! is built from the cluster's namespace ARN, or from the role when that is not sent.
+//! `redshift:DescribeClusters` gives all of a cluster, tags and custom domain included. AWS names no ARN of a
+//! cluster; it is built from the cluster's namespace ARN, or from the role when that is not sent.
 //!
-//! A paused cluster, or one that cannot be connected to for another reason, stays listed with
-//! `unavailable`. A cluster without an address cannot be listed: while it is `creating` it was never
-//! there and is left out; in any other status it may have been, so it counts as missed, which makes
-//! the scan partial and keeps what the inventory has of it until AWS lists it no more.
+//! VPC endpoints take `redshift:DescribeEndpointAccess`, which the policies that people have often lack. So it is
+//! optional: while it is not allowed their databases are not found. That matters where a cluster lists VPC
+//! endpoints (without their addresses), or where this process has read some before the permission went: there the
+//! scan is `Partial`, because the ledger takes a scan as whole or not, and the matcher can be told to exclude such
+//! endpoints. Anywhere else nothing depends on the call, and the scan stays complete. A refusal is asked about again
+//! after [`super::refusals::REMEMBERED_FOR`], and is no reason to scan again before the next poll. An endpoint has the labels of its cluster but for where it is, and its
+//! certificate names the cluster's own host.
 //!
-//! Source: Amazon Redshift API reference, `DescribeClusters` and data type `Cluster`.
+//! A paused cluster, or one that cannot be connected to for another reason, stays listed with `unavailable`.
+//!
+//! Source: Amazon Redshift API reference, `DescribeClusters`, `DescribeEndpointAccess` and data type `Cluster`.
+
+use std::collections::HashMap;
 
 use aws_sdk_redshift::{
     Client,
-    types::{Cluster, Endpoint},
+    types::{Cluster, EndpointAccess},
 };
 use tidegate_aws::classify;
-use tidegate_core::{
-    AccountId, AwsMetadata, Database, DatabaseKind, Labels, Origin, Protocol, ScanScope,
-    TlsSettings, Uri, labels, naming,
-};
+use tidegate_core::{AccountId, AwsMetadata, Protocol, ScanScope, labels};
 
-use super::{FetchError, Reading, StrangeStatuses, pages::Pages};
-use crate::found::{Found, NameBase};
+use super::{
+    FetchError, Memory, Reading, arn,
+    draft::{Draft, Unread, named, some, yes_or_no},
+    pages::Pages,
+    status::{Availability, CREATING, Status, of_vpc_endpoint},
+};
+use crate::found::Found;
 
 /// The one permission that scanning needs.
 pub(super) const DESCRIBE_CLUSTERS: &str = "redshift:DescribeClusters";
+/// The permission without which VPC endpoints stay unknown.
+pub(super) const DESCRIBE_ENDPOINT_ACCESS: &str = "redshift:DescribeEndpointAccess";
 
-/// Clusters asked for a page, the most that AWS gives.
+/// Clusters or endpoints asked for a page, the most that AWS gives.
 const PAGE_RECORDS: i32 = 100;
 
-/// The status of a cluster that has not been there before.
-const CREATING: &str = "creating";
+const CLUSTER: &str = "cluster";
+const VPC_ENDPOINT: &str = "vpc-endpoint";
+
+/// The labels in which a VPC endpoint differs from its cluster.
+const DIFFERING: [&str; 3] = [labels::ENDPOINT_TYPE, "status", "vpc-id"];
 
 /// Reads every page.
 pub(super) async fn fetch(
     client: &Client,
     scope: &ScanScope,
     reading: &mut Reading,
-    strange_statuses: &StrangeStatuses,
+    memory: &Memory,
 ) -> Result<(), FetchError> {
+    let with_endpoints = scope.endpoints.admits(VPC_ENDPOINT);
+    let written = scope.tags.written();
+    let by_endpoint =
+        DIFFERING.iter().any(|key| written.contains_key(*key)) || !scope.endpoints.admits(CLUSTER);
+    let mut clusters = Vec::new();
     let mut pages = Pages::new(DESCRIBE_CLUSTERS);
     let mut marker = None;
     // Ends: `pages` gives a bounded number of markers.
@@ -51,17 +70,85 @@ pub(super) async fn fetch(
             .send()
             .await
             .map_err(|error| classify(DESCRIBE_CLUSTERS, error))?;
-        for cluster in page.clusters() {
-            let status = cluster.cluster_status().unwrap_or_default();
-            if availability(status) == Availability::Unknown {
-                strange_statuses.met(DatabaseKind::Redshift, status);
-            }
-            match convert(scope, cluster) {
-                Ok(Some(found)) => reading.found(found),
-                Ok(None) => {}
-                Err(error) => reading.missed(error),
+        for cluster in page.clusters.unwrap_or_default() {
+            memory.statuses.look(scope.kind, &status_of(&cluster));
+            let found = convert(scope, &cluster);
+            let asked_for = !matches!(found, Ok(None));
+            reading.take(found);
+            if with_endpoints && (asked_for || by_endpoint) {
+                clusters.push(cluster);
             }
         }
+        marker = pages.after(page.marker)?;
+        if marker.is_none() {
+            break;
+        }
+    }
+    if !clusters.is_empty() {
+        endpoints(client, scope, reading, memory, &clusters).await;
+    }
+    Ok(())
+}
+
+/// Reads the VPC endpoints of `clusters`; what cannot be read is reported where it may matter.
+async fn endpoints(
+    client: &Client,
+    scope: &ScanScope,
+    reading: &mut Reading,
+    memory: &Memory,
+    clusters: &[Cluster],
+) {
+    let mut listed = Vec::new();
+    let refusal = match memory.refusals.known(DESCRIBE_ENDPOINT_ACCESS, scope) {
+        Some(refusal) => Some(refusal),
+        None => match list_endpoints(client, reading, &mut listed).await {
+            Ok(()) => None,
+            Err(error) => memory
+                .refusals
+                .remember(DESCRIBE_ENDPOINT_ACCESS, scope, error)
+                .map_err(|error| reading.missed(error))
+                .ok(),
+        },
+    };
+    if !listed.is_empty() {
+        memory.refusals.told(DESCRIBE_ENDPOINT_ACCESS, scope);
+    }
+    if let Some(refusal) = refusal
+        && (clusters.iter().any(has_vpc_endpoints)
+            || memory.refusals.has_told(DESCRIBE_ENDPOINT_ACCESS, scope))
+    {
+        reading.missed(FetchError::from(refusal).in_part("VPC endpoints", &[VPC_ENDPOINT]));
+    }
+    let by_id: HashMap<&str, &Cluster> = clusters
+        .iter()
+        .filter_map(|cluster| Some((cluster.cluster_identifier()?, cluster)))
+        .collect();
+    for endpoint in &listed {
+        // An endpoint of another account's cluster, or of one that was not asked for.
+        let Some(cluster) = by_id.get(endpoint.cluster_identifier().unwrap_or_default()) else {
+            continue;
+        };
+        reading.take(convert_endpoint(scope, cluster, endpoint, memory));
+    }
+}
+
+async fn list_endpoints(
+    client: &Client,
+    reading: &mut Reading,
+    listed: &mut Vec<EndpointAccess>,
+) -> Result<(), FetchError> {
+    let mut pages = Pages::new(DESCRIBE_ENDPOINT_ACCESS);
+    let mut marker = None;
+    loop {
+        reading.called();
+        let page = client
+            .describe_endpoint_access()
+            .max_records(PAGE_RECORDS)
+            .set_marker(marker)
+            .send()
+            .await
+            .map_err(|error| classify(DESCRIBE_ENDPOINT_ACCESS, error))?;
+        listed.extend(page.endpoint_access_list.unwrap_or_default());
         marker = pages.after(page.marker)?;
         if marker.is_none() {
             return Ok(());
@@ -71,95 +158,133 @@ pub(super) async fn fetch(
 
 /// The database that a cluster is; `None` when the scope does not ask for it, or it is not there yet.
 fn convert(scope: &ScanScope, cluster: &Cluster) -> Result<Option<Found>, FetchError> {
-    let id = some(cluster.cluster_identifier())
-        .ok_or_else(|| malformed("a cluster", "ClusterIdentifier"))?;
-    let resource = || format!("cluster `{id}`");
-    let owner =
-        Owner::of(scope, cluster).ok_or_else(|| malformed(resource(), "ClusterNamespaceArn"))?;
-    let labels = labels_of(scope, cluster, &owner);
-    if !scope.tags.matches(&labels) {
+    let id = id_of(cluster)?;
+    let owner = owner_of(scope, cluster, id)?;
+    let endpoint = cluster.endpoint();
+    let draft = Draft {
+        action: DESCRIBE_CLUSTERS,
+        what: "cluster",
+        identity: owner.cluster_arn(scope, id),
+        account: owner.account.clone(),
+        id,
+        endpoint: String::new(),
+        endpoint_type: CLUSTER,
+        subtype: None,
+        description: format!("Redshift cluster in {}", scope.region),
+        protocol: Protocol::Postgres,
+        host: endpoint.and_then(|endpoint| endpoint.address()),
+        port: endpoint.and_then(|endpoint| endpoint.port()),
+        server_name: None,
+        aws: metadata(id),
+        status: status_of(cluster),
+        told: told(cluster, &owner, cluster.vpc_id()),
+        tags: tags(cluster),
+        unread: Unread::Nothing,
+    };
+    draft.find(scope)
+}
+
+/// The database that a VPC endpoint of a cluster is.
+fn convert_endpoint(
+    scope: &ScanScope,
+    cluster: &Cluster,
+    endpoint: &EndpointAccess,
+    memory: &Memory,
+) -> Result<Option<Found>, FetchError> {
+    let id = id_of(cluster)?;
+    let owner = owner_of(scope, cluster, id)?;
+    if some(endpoint.resource_owner()).is_some_and(|account| account != owner.account.as_str()) {
+        // It leads to a cluster of the same name in another account.
         return Ok(None);
     }
-    let status = cluster.cluster_status().unwrap_or_default();
-    let Some((host, port)) = cluster.endpoint().and_then(address) else {
-        return if status == CREATING {
-            Ok(None)
-        } else {
-            Err(FetchError::NoAddress {
-                action: DESCRIBE_CLUSTERS,
-                resource: resource(),
-                status: status.to_owned(),
-            })
-        };
-    };
-    let uri = u16::try_from(port)
-        .ok()
-        .and_then(|port| Uri::new(host, port).ok())
-        .ok_or_else(|| malformed(resource(), "Endpoint"))?;
-    let identity = owner.cluster_arn(scope, id);
-    let name = name_base(scope, cluster, id, &owner);
-    let unavailable = match availability(status) {
-        Availability::Available | Availability::Unknown => String::new(),
-        Availability::Unavailable => status.to_owned(),
-    };
-    let database = Database {
-        name: name.likely(&identity),
-        description: format!("Redshift cluster in {}", scope.region),
-        labels,
-        origin: Origin::Cloud,
+    let what = "a VPC endpoint";
+    let action = DESCRIBE_ENDPOINT_ACCESS;
+    let name = named(endpoint.endpoint_name(), action, what, "EndpointName")?;
+    let status = Status::read(endpoint.endpoint_status(), of_vpc_endpoint);
+    memory.statuses.look(scope.kind, &status);
+    let vpc = endpoint.vpc_endpoint().and_then(|vpc| vpc.vpc_id());
+    let cluster_host = some(cluster.endpoint().and_then(|endpoint| endpoint.address()));
+    let draft = Draft {
+        action,
+        what: "VPC endpoint of cluster",
+        identity: format!("{}#{VPC_ENDPOINT}/{name}", owner.cluster_arn(scope, id)),
+        account: owner.account.clone(),
+        id,
+        endpoint: name.to_owned(),
+        endpoint_type: VPC_ENDPOINT,
+        subtype: None,
+        description: format!("VPC endpoint of a Redshift cluster in {}", scope.region),
         protocol: Protocol::Postgres,
-        uri,
-        tls: TlsSettings::default(),
-        aws: AwsMetadata {
-            region: Some(scope.region.clone()),
-            account_id: Some(owner.account),
-            assume_role: scope.assume_role.clone(),
-            redshift_cluster_id: Some(id.to_owned()),
-        },
-        kind: Some(DatabaseKind::Redshift),
-        identity,
-        discovered_name: name.undecorated(),
-        unavailable,
+        // Without the cluster's own host its certificate could not be checked.
+        host: cluster_host.and(endpoint.address()),
+        port: endpoint.port(),
+        server_name: cluster_host.map(str::to_owned),
+        aws: metadata(id),
+        status,
+        told: told(cluster, &owner, vpc),
+        tags: tags(cluster),
+        unread: Unread::Nothing,
     };
-    Ok(Some(Found { database, name }))
+    draft.find(scope)
+}
+
+fn id_of(cluster: &Cluster) -> Result<&str, FetchError> {
+    let id = cluster.cluster_identifier();
+    named(id, DESCRIBE_CLUSTERS, "a cluster", "ClusterIdentifier")
+}
+
+fn status_of(cluster: &Cluster) -> Status {
+    Status::read(cluster.cluster_status(), availability)
+}
+
+fn metadata(id: &str) -> AwsMetadata {
+    AwsMetadata {
+        redshift_cluster_id: Some(id.to_owned()),
+        ..AwsMetadata::default()
+    }
+}
+
+/// Whether a cluster says that it can be reached through VPC endpoints.
+fn has_vpc_endpoints(cluster: &Cluster) -> bool {
+    cluster
+        .endpoint()
+        .is_some_and(|endpoint| !endpoint.vpc_endpoints().is_empty())
 }
 
 /// Whom a cluster belongs to.
 #[derive(Debug, PartialEq, Eq)]
-struct Owner {
-    partition: String,
+struct Owner<'c> {
+    partition: &'c str,
     account: AccountId,
     /// The id of the cluster's namespace, where AWS tells it.
-    namespace: Option<String>,
+    namespace: Option<&'c str>,
 }
 
-impl Owner {
-    /// From the cluster's namespace ARN; the owner of the role, when AWS sends none.
-    fn of(scope: &ScanScope, cluster: &Cluster) -> Option<Self> {
-        match some(cluster.cluster_namespace_arn()) {
-            Some(arn) => Self::from_namespace_arn(arn),
-            None => scope.assume_role.as_ref().map(|role| Self {
-                partition: role.role_arn.partition().to_owned(),
-                account: role.role_arn.account(),
-                namespace: None,
-            }),
-        }
-    }
+/// From the cluster's namespace ARN; the owner of the role, when AWS sends none.
+fn owner_of<'c>(
+    scope: &'c ScanScope,
+    cluster: &'c Cluster,
+    id: &str,
+) -> Result<Owner<'c>, FetchError> {
+    let owner = match some(cluster.cluster_namespace_arn()) {
+        Some(text) => arn::read(text, "redshift").map(|arn| Owner {
+            partition: arn.partition,
+            account: arn.account,
+            namespace: some(arn.resource.strip_prefix("namespace:")),
+        }),
+        None => scope.assume_role.as_ref().map(|role| Owner {
+            partition: role.role_arn.partition(),
+            account: role.role_arn.account(),
+            namespace: None,
+        }),
+    };
+    owner.ok_or_else(|| {
+        let cluster = format!("cluster `{id}`");
+        FetchError::malformed(DESCRIBE_CLUSTERS, cluster, "ClusterNamespaceArn")
+    })
+}
 
-    /// From `arn:<partition>:redshift:<region>:<account>:namespace:<id>`.
-    fn from_namespace_arn(arn: &str) -> Option<Self> {
-        let parts: Vec<&str> = arn.splitn(6, ':').collect();
-        let ["arn", partition, "redshift", _, account, resource] = parts.as_slice() else {
-            return None;
-        };
-        partition.starts_with("aws").then_some(())?;
-        Some(Self {
-            partition: (*partition).to_owned(),
-            account: account.parse().ok()?,
-            namespace: some(resource.strip_prefix("namespace:")).map(str::to_owned),
-        })
-    }
-
+impl Owner<'_> {
     fn cluster_arn(&self, scope: &ScanScope, id: &str) -> String {
         let Self {
             partition, account, ..
@@ -171,98 +296,33 @@ impl Owner {
     }
 }
 
-/// Generated labels first, so that no tag can take their place.
-fn labels_of(scope: &ScanScope, cluster: &Cluster, owner: &Owner) -> Labels {
-    let mut all = Labels::new();
-    all.insert(labels::ACCOUNT_ID, owner.account.as_str());
-    all.insert(labels::REGION, scope.region.as_str());
-    all.insert(labels::CLOUD, "AWS");
-    all.insert(labels::ORIGIN, Origin::Cloud.as_str());
-    all.insert(labels::DISCOVERY_TYPE, scope.kind.as_str());
-    if !scope.group.is_empty() {
-        all.insert(labels::DISCOVERY_GROUP, scope.group.as_str());
-    }
-    all.insert("endpoint-type", "cluster");
-    let yes_or_no = |value: Option<bool>| value.map(|yes| if yes { "true" } else { "false" });
-    let told = [
+fn told<'c>(
+    cluster: &'c Cluster,
+    owner: &Owner<'c>,
+    vpc: Option<&'c str>,
+) -> Vec<(&'static str, Option<&'c str>)> {
+    vec![
         ("availability-zone", cluster.availability_zone()),
+        ("custom-domain", cluster.custom_domain_name()),
         ("encrypted", yes_or_no(cluster.encrypted())),
         ("engine-version", cluster.cluster_version()),
-        ("namespace", owner.namespace.as_deref()),
+        ("namespace", owner.namespace),
         (
             "publicly-accessible",
             yes_or_no(cluster.publicly_accessible()),
         ),
-        ("status", cluster.cluster_status()),
-        ("vpc-id", cluster.vpc_id()),
-    ];
-    for (key, value) in told {
-        if let Some(value) = some(value) {
-            all.insert(key, value);
-        }
-    }
-    let left_out = all.add_tags(tags(cluster));
-    if left_out > 0 {
-        let cluster = cluster.cluster_identifier().unwrap_or_default();
-        tracing::debug!(cluster, left_out, "left out tags that cannot be labels");
-    }
-    all
+        ("vpc-id", vpc),
+    ]
 }
 
-fn name_base(scope: &ScanScope, cluster: &Cluster, id: &str, owner: &Owner) -> NameBase {
-    let tag = naming::name_tag(|wanted| {
-        tags(cluster)
-            .find(|(key, _)| *key == wanted)
-            .map(|(_, value)| value)
-    });
-    NameBase {
-        base: tag.unwrap_or(id).to_owned(),
-        tagged: tag.is_some(),
-        endpoint: String::new(),
-        suffix: vec![
-            scope.kind.as_str().to_owned(),
-            scope.region.to_string(),
-            owner.account.to_string(),
-        ],
-    }
-}
-
-fn tags(cluster: &Cluster) -> impl Iterator<Item = (&str, &str)> {
-    cluster
-        .tags()
-        .iter()
-        .filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default())))
-}
-
-fn address(endpoint: &Endpoint) -> Option<(&str, i32)> {
-    Some((some(endpoint.address())?, endpoint.port()?))
-}
-
-fn some(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.is_empty())
-}
-
-fn malformed(resource: impl Into<String>, field: &'static str) -> FetchError {
-    FetchError::Malformed {
-        action: DESCRIBE_CLUSTERS,
-        resource: resource.into(),
-        field,
-    }
-}
-
-/// Whether a cluster in some status can be connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Availability {
-    Available,
-    Unavailable,
-    /// A status that AWS added later: taken for available.
-    Unknown,
+fn tags(cluster: &Cluster) -> Vec<(&str, &str)> {
+    let tags = cluster.tags().iter();
+    tags.filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default())))
+        .collect()
 }
 
 fn availability(status: &str) -> Availability {
     match status {
-        // AWS does not have to send one.
-        "" => Availability::Available,
         "available"
         | "available, prep-for-resize"
         | "available, resize-cleanup"

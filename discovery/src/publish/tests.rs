@@ -16,6 +16,8 @@ fn scope() -> ScanScope {
         region: "us-east-1".parse().unwrap(),
         assume_role: None,
         tags: Selector::everything(),
+        endpoints: tidegate_core::EndpointFilter::default(),
+        config: None,
         order: 0,
     }
 }
@@ -45,7 +47,11 @@ fn found(id: &str, labels: &[(&str, &str)]) -> Found {
         endpoint: String::new(),
         suffix: vec!["redshift".to_owned()],
     };
-    Found { database, name }
+    Found {
+        database,
+        name,
+        tags_unknown: false,
+    }
 }
 
 fn seen(found: impl IntoIterator<Item = Found>) -> Databases {

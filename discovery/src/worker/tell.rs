@@ -78,6 +78,15 @@ pub(super) fn cause(scope: &ScanScope, before: &mut Option<String>, cause: Optio
     }
 }
 
+/// Logs that a scan was stopped.
+pub(super) fn moved(scope: &ScanScope) {
+    info!(
+        scope.kind = scope.kind.as_str(),
+        cloud.region = scope.region.as_str(),
+        "stopped a scan: the scope is no longer this worker's"
+    );
+}
+
 /// Logs what became of a publication; a failure that `said` knows is not repeated.
 pub(super) fn published(
     scope: &ScanScope,

@@ -204,6 +204,27 @@ pub struct AwsMetadata {
     /// Identifier of the provisioned Redshift cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redshift_cluster_id: Option<String>,
+    /// Name of the Redshift Serverless workgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redshift_serverless_workgroup: Option<String>,
+    /// Name of the Redshift Serverless VPC endpoint, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redshift_serverless_endpoint: Option<String>,
+    /// Identifier of the RDS instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rds_instance_id: Option<String>,
+    /// Identifier of the Aurora or Multi-AZ cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rds_cluster_id: Option<String>,
+    /// The opaque id that `rds-db:connect` policies name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rds_resource_id: Option<String>,
+    /// Whether IAM authentication is on; `None` when AWS did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rds_iam_auth: Option<bool>,
+    /// Name of the RDS Proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdsproxy_name: Option<String>,
 }
 
 /// Desired state: how to reach one database endpoint.

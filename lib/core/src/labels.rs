@@ -22,6 +22,10 @@ pub const CLOUD: &str = "tidegate.dev/cloud";
 pub const DISCOVERY_GROUP: &str = "tidegate.dev/discovery-group";
 /// The kind of matcher that found it, such as `redshift`.
 pub const DISCOVERY_TYPE: &str = "tidegate.dev/discovery-type";
+/// The `discovery_config` resource whose matcher found it.
+pub const DISCOVERY_CONFIG: &str = "tidegate.dev/discovery-config";
+/// What sort of endpoint it is: `cluster`, `workgroup`, `instance`, `primary`, `reader`, …
+pub const ENDPOINT_TYPE: &str = "endpoint-type";
 /// The AWS account.
 pub const ACCOUNT_ID: &str = "account-id";
 /// The AWS region.

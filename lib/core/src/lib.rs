@@ -6,6 +6,7 @@
 pub mod access;
 pub mod database;
 pub mod error;
+pub mod generated;
 pub mod ids;
 pub mod labels;
 pub mod matcher;
@@ -27,7 +28,7 @@ pub use ids::{
     RoleArn,
 };
 pub use labels::Labels;
-pub use matcher::{AwsMatcher, DatabaseKind};
+pub use matcher::{AwsMatcher, DatabaseKind, EndpointFilter, Regions};
 pub use overrides::{EffectiveRole, ResourceMatcher};
 pub use scope::{ScanScope, ScopeId};
 pub use selector::{InvalidSelector, Selector};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidegate_core::{DatabaseKind, Labels, overrides};
+use tidegate_core::{DatabaseKind, Labels, Region, Regions, overrides};
 use tidegate_service::settings::{self, Settings, resource::Resource};
 
 fn snippet(name: &str) -> String {
@@ -16,6 +16,13 @@ fn load(name: &str) -> Settings {
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().copied().collect()
+}
+
+fn regions(regions: &Regions) -> &[Region] {
+    match regions {
+        Regions::These(regions) => regions,
+        Regions::Enabled => panic!("regions are named"),
+    }
 }
 
 #[test]
@@ -56,7 +63,7 @@ fn discovery_s_matchers_are_read() {
         panic!("two matchers");
     };
     assert_eq!(rds.types, [DatabaseKind::Rds]);
-    assert_eq!(rds.regions.len(), 2);
+    assert_eq!(regions(&rds.regions).len(), 2);
     assert_eq!(
         redshift.types,
         [DatabaseKind::Redshift, DatabaseKind::RedshiftServerless]

@@ -31,6 +31,23 @@ pub struct AwsMetadata {
     pub assume_role: ::core::option::Option<AssumeRole>,
     #[prost(string, tag = "4")]
     pub redshift_cluster_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub redshift_serverless_workgroup: ::prost::alloc::string::String,
+    /// Name of the VPC endpoint, when it is one.
+    #[prost(string, tag = "6")]
+    pub redshift_serverless_endpoint: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub rds_instance_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub rds_cluster_id: ::prost::alloc::string::String,
+    /// The opaque id that `rds-db:connect` policies name.
+    #[prost(string, tag = "9")]
+    pub rds_resource_id: ::prost::alloc::string::String,
+    /// Whether IAM authentication is on; absent when AWS did not say.
+    #[prost(bool, optional, tag = "10")]
+    pub rds_iam_auth: ::core::option::Option<bool>,
+    #[prost(string, tag = "11")]
+    pub rdsproxy_name: ::prost::alloc::string::String,
 }
 /// Desired state: how to reach one database endpoint.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1919,6 +1936,95 @@ pub mod audit_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Which endpoints become databases, by their label `endpoint-type`. Empty `include` is all.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointFilter {
+    #[prost(string, repeated, tag = "1")]
+    pub include: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub exclude: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What to look for.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AwsMatcher {
+    /// `redshift`, `redshift-serverless`, `rds`, `rdsproxy`.
+    #[prost(string, repeated, tag = "1")]
+    pub types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Region names, or the single `*` for all that the account has enabled.
+    #[prost(string, repeated, tag = "2")]
+    pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "3")]
+    pub tags: ::core::option::Option<Selector>,
+    #[prost(message, optional, tag = "4")]
+    pub assume_role: ::core::option::Option<AssumeRole>,
+    #[prost(message, optional, tag = "5")]
+    pub endpoints: ::core::option::Option<EndpointFilter>,
+}
+/// Matchers that the workers of a group scan beside those of their files.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiscoveryConfig {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub discovery_group: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub aws: ::prost::alloc::vec::Vec<AwsMatcher>,
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpsertDiscoveryConfigRequest {
+    #[prost(message, optional, tag = "1")]
+    pub config: ::core::option::Option<DiscoveryConfig>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDiscoveryConfigsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDiscoveryConfigsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub configs: ::prost::alloc::vec::Vec<DiscoveryConfig>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteDiscoveryConfigRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteDiscoveryConfigResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDiscoveryConfigsRequest {
+    #[prost(string, tag = "1")]
+    pub discovery_group: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchDiscoveryConfigsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub configs: ::prost::alloc::vec::Vec<DiscoveryConfig>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestRescanRequest {
+    /// Scope ids; empty is all.
+    #[prost(string, repeated, tag = "1")]
+    pub scope_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestRescanResponse {
+    /// Scopes that a live worker holds and will scan.
+    #[prost(uint32, tag = "1")]
+    pub scopes: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptDatabasesRequest {
+    #[prost(string, tag = "1")]
+    pub from_group: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to_group: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptDatabasesResponse {
+    #[prost(uint32, tag = "1")]
+    pub databases: u32,
+}
 /// The unit of scanning, failure and ownership.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ScanScope {
@@ -1939,9 +2045,15 @@ pub struct ScanScope {
     /// Place of the matcher in the configuration; of two scopes that find one database the lower owns it.
     #[prost(uint32, tag = "7")]
     pub order: u32,
+    #[prost(message, optional, tag = "8")]
+    pub endpoints: ::core::option::Option<EndpointFilter>,
+    /// The `discovery_config` that asks for it; empty is a configuration file.
+    #[prost(string, tag = "9")]
+    pub config: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AcquireScopesRequest {
+    /// Everything that the worker's configuration names: what it leaves out it has let go.
     #[prost(message, repeated, tag = "1")]
     pub scopes: ::prost::alloc::vec::Vec<ScanScope>,
 }
@@ -1958,6 +2070,9 @@ pub struct ScopeGrant {
     /// Who holds it otherwise.
     #[prost(string, tag = "4")]
     pub held_by: ::prost::alloc::string::String,
+    /// Grows with every request to scan at once: scan when it is larger than at the last scan's start.
+    #[prost(uint64, tag = "5")]
+    pub rescan: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AcquireScopesResponse {
@@ -2020,6 +2135,9 @@ pub struct ScanItem {
     /// Suffix parts of the name: type, subtype, region, account.
     #[prost(string, repeated, tag = "5")]
     pub name_suffix: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The tags could not be read: labels that are known from before and are missing here stay.
+    #[prost(bool, tag = "6")]
+    pub tags_unknown: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanTrailer {
@@ -2098,6 +2216,22 @@ pub struct ScopeStatus {
     pub databases: u32,
     #[prost(uint32, tag = "8")]
     pub aws_calls: u32,
+    /// Found, but owned by another scope, which is named.
+    #[prost(message, repeated, tag = "9")]
+    pub shadowed: ::prost::alloc::vec::Vec<ShadowedDatabase>,
+    /// Deletions held back until the next complete scan agrees.
+    #[prost(uint32, tag = "10")]
+    pub held_deletions: u32,
+    /// No live worker names the scope; its databases go when this time is reached.
+    #[prost(message, optional, tag = "11")]
+    pub retires_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShadowedDatabase {
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub owned_by: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListScopesResponse {
@@ -2308,6 +2442,181 @@ pub mod discovery_service_client {
                 .insert(GrpcMethod::new("tidegate.v1.DiscoveryService", "ListScopes"));
             self.inner.unary(req, path, codec).await
         }
+        /// Asks the holders of scopes to scan them now. They learn it with their next AcquireScopes.
+        pub async fn request_rescan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RequestRescanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequestRescanResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/RequestRescan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.DiscoveryService", "RequestRescan"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Hands the databases of a group that no live worker names any more to another group.
+        pub async fn adopt_databases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdoptDatabasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptDatabasesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/AdoptDatabases",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.DiscoveryService", "AdoptDatabases"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Creates or replaces a `discovery_config`. ABORTED when `revision` is set and not the stored one.
+        pub async fn upsert_discovery_config(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpsertDiscoveryConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscoveryConfig>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/UpsertDiscoveryConfig",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.DiscoveryService",
+                        "UpsertDiscoveryConfig",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_discovery_configs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDiscoveryConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDiscoveryConfigsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/ListDiscoveryConfigs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.DiscoveryService",
+                        "ListDiscoveryConfigs",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// NOT_FOUND when there is none. Its databases go with it once workers have let its scopes go.
+        pub async fn delete_discovery_config(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteDiscoveryConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteDiscoveryConfigResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/DeleteDiscoveryConfig",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.DiscoveryService",
+                        "DeleteDiscoveryConfig",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The group's configurations now, and again after each change. For workers.
+        pub async fn watch_discovery_configs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchDiscoveryConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<super::WatchDiscoveryConfigsResponse>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/WatchDiscoveryConfigs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.DiscoveryService",
+                        "WatchDiscoveryConfigs",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2353,6 +2662,59 @@ pub mod discovery_service_server {
             request: tonic::Request<super::ListScopesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListScopesResponse>,
+            tonic::Status,
+        >;
+        /// Asks the holders of scopes to scan them now. They learn it with their next AcquireScopes.
+        async fn request_rescan(
+            &self,
+            request: tonic::Request<super::RequestRescanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequestRescanResponse>,
+            tonic::Status,
+        >;
+        /// Hands the databases of a group that no live worker names any more to another group.
+        async fn adopt_databases(
+            &self,
+            request: tonic::Request<super::AdoptDatabasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptDatabasesResponse>,
+            tonic::Status,
+        >;
+        /// Creates or replaces a `discovery_config`. ABORTED when `revision` is set and not the stored one.
+        async fn upsert_discovery_config(
+            &self,
+            request: tonic::Request<super::UpsertDiscoveryConfigRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiscoveryConfig>, tonic::Status>;
+        async fn list_discovery_configs(
+            &self,
+            request: tonic::Request<super::ListDiscoveryConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDiscoveryConfigsResponse>,
+            tonic::Status,
+        >;
+        /// NOT_FOUND when there is none. Its databases go with it once workers have let its scopes go.
+        async fn delete_discovery_config(
+            &self,
+            request: tonic::Request<super::DeleteDiscoveryConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteDiscoveryConfigResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchDiscoveryConfigs method.
+        type WatchDiscoveryConfigsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::WatchDiscoveryConfigsResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The group's configurations now, and again after each change. For workers.
+        async fn watch_discovery_configs(
+            &self,
+            request: tonic::Request<super::WatchDiscoveryConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchDiscoveryConfigsStream>,
             tonic::Status,
         >;
     }
@@ -2567,6 +2929,296 @@ pub mod discovery_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/RequestRescan" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequestRescanSvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::UnaryService<super::RequestRescanRequest>
+                    for RequestRescanSvc<T> {
+                        type Response = super::RequestRescanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RequestRescanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::request_rescan(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequestRescanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/AdoptDatabases" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdoptDatabasesSvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::UnaryService<super::AdoptDatabasesRequest>
+                    for AdoptDatabasesSvc<T> {
+                        type Response = super::AdoptDatabasesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdoptDatabasesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::adopt_databases(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdoptDatabasesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/UpsertDiscoveryConfig" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpsertDiscoveryConfigSvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::UnaryService<super::UpsertDiscoveryConfigRequest>
+                    for UpsertDiscoveryConfigSvc<T> {
+                        type Response = super::DiscoveryConfig;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpsertDiscoveryConfigRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::upsert_discovery_config(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpsertDiscoveryConfigSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/ListDiscoveryConfigs" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDiscoveryConfigsSvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::UnaryService<super::ListDiscoveryConfigsRequest>
+                    for ListDiscoveryConfigsSvc<T> {
+                        type Response = super::ListDiscoveryConfigsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDiscoveryConfigsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::list_discovery_configs(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDiscoveryConfigsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/DeleteDiscoveryConfig" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteDiscoveryConfigSvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::UnaryService<super::DeleteDiscoveryConfigRequest>
+                    for DeleteDiscoveryConfigSvc<T> {
+                        type Response = super::DeleteDiscoveryConfigResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteDiscoveryConfigRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::delete_discovery_config(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteDiscoveryConfigSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/WatchDiscoveryConfigs" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchDiscoveryConfigsSvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::ServerStreamingService<
+                        super::WatchDiscoveryConfigsRequest,
+                    > for WatchDiscoveryConfigsSvc<T> {
+                        type Response = super::WatchDiscoveryConfigsResponse;
+                        type ResponseStream = T::WatchDiscoveryConfigsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchDiscoveryConfigsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::watch_discovery_configs(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchDiscoveryConfigsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

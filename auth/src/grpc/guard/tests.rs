@@ -130,6 +130,15 @@ fn who_may_call_what_is_as_written_down() {
             "DiscoveryService/ListScopes",
             "local, agent, worker, editor",
         ),
+        ("DiscoveryService/RequestRescan", "local, editor"),
+        ("DiscoveryService/AdoptDatabases", "local, editor"),
+        ("DiscoveryService/UpsertDiscoveryConfig", "local, editor"),
+        ("DiscoveryService/ListDiscoveryConfigs", "local, editor"),
+        ("DiscoveryService/DeleteDiscoveryConfig", "local, editor"),
+        (
+            "DiscoveryService/WatchDiscoveryConfigs",
+            "local, agent, worker, editor",
+        ),
         ("PresenceService/Announce", "agent, proxy, worker"),
         ("TunnelService/Control", ""),
     ] {

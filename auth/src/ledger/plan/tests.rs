@@ -7,6 +7,8 @@ use super::*;
 #[derive(Clone, Debug, Default)]
 struct Model {
     by_name: BTreeMap<DatabaseName, Registered>,
+    /// What scopes saw and do not own.
+    shadows: Vec<(String, Owner)>,
     revision: u64,
 }
 
@@ -14,7 +16,7 @@ impl Inventory for Model {
     fn owned_by(&self, scope_id: &str) -> Vec<Registered> {
         self.by_name
             .values()
-            .filter(|registered| registered.scope_id == scope_id)
+            .filter(|registered| registered.owner.scope_id == scope_id)
             .cloned()
             .collect()
     }
@@ -29,6 +31,14 @@ impl Inventory for Model {
     fn has_name(&self, name: &DatabaseName) -> bool {
         self.by_name.contains_key(name)
     }
+
+    fn heir(&self, identity: &str) -> Option<Owner> {
+        let shadows = self.shadows.iter();
+        shadows
+            .filter(|(shadowed, _)| shadowed == identity)
+            .map(|(_, scope)| scope.clone())
+            .min_by(|left, right| left.rank().cmp(&right.rank()))
+    }
 }
 
 impl Model {
@@ -40,40 +50,73 @@ impl Model {
                 "a create took a name in use"
             );
             assert!(self.with_identity(&database.identity).is_none());
-            self.put(scope, database.clone());
+            self.put(Owner::of(scope), database.clone());
         }
         for update in &plan.updates {
             let before = self.by_name[&update.database.name].clone();
             assert_eq!(before.revision, update.revision);
             assert_eq!(before.database.identity, update.database.identity);
-            self.put(scope, update.database.clone());
+            self.put(Owner::of(scope), update.database.clone());
+            if let Some(taken) = &update.taken_from {
+                let me = Owner::of(scope);
+                let identity = &update.database.identity;
+                self.shadows
+                    .retain(|(shadowed, heir)| (shadowed, heir) != (identity, &me));
+                if taken.claims {
+                    self.shadow(&update.database.identity, taken.from.clone());
+                }
+            }
+        }
+        for given in &plan.hand_overs {
+            let before = &self.by_name[&given.database.name];
+            assert_eq!(before.owner.scope_id, scope.id().0);
+            let identity = &given.database.identity;
+            self.shadows
+                .retain(|(shadowed, heir)| (shadowed, heir) != (identity, &given.to));
+            self.put(given.to.clone(), given.database.clone());
         }
         for delete in &plan.deletes {
             let before = self.by_name.remove(&delete.name).unwrap();
             assert_eq!(
-                before.scope_id,
+                before.owner.scope_id,
                 scope.id().0,
                 "a scope deleted what it does not own"
             );
         }
     }
 
-    fn put(&mut self, scope: &ScanScope, database: Database) {
+    fn shadow(&mut self, identity: &str, scope: Owner) {
+        let entry = (identity.to_owned(), scope);
+        if !self.shadows.contains(&entry) {
+            self.shadows.push(entry);
+        }
+    }
+
+    fn put(&mut self, owner: Owner, database: Database) {
         self.by_name.insert(
             database.name.clone(),
             Registered {
                 database,
                 revision: self.revision,
-                scope_id: scope.id().0,
-                group: scope.group.clone(),
-                order: scope.order,
+                owner,
             },
         );
     }
 
     fn scan(&mut self, scope: &ScanScope, seen: &Seen) -> Plan {
-        let plan = plan(scope, self, seen, None);
+        self.scan_after(scope, seen, None)
+    }
+
+    fn scan_after(&mut self, scope: &ScanScope, seen: &Seen, held: Option<[u8; 32]>) -> Plan {
+        let plan = plan(scope, self, seen, held);
         self.apply(scope, &plan);
+        let me = Owner::of(scope);
+        if let Seen::Complete(_) = seen {
+            self.shadows.retain(|(_, heir)| *heir != me);
+        }
+        for shadowed in &plan.shadowed {
+            self.shadow(&shadowed.identity, me.clone());
+        }
         plan
     }
 }
@@ -85,6 +128,8 @@ fn scope(group: &str, region: &str, order: u32) -> ScanScope {
         region: region.parse().unwrap(),
         assume_role: None,
         tags: Selector::everything(),
+        endpoints: tidegate_core::EndpointFilter::default(),
+        config: None,
         order,
     }
 }
@@ -109,6 +154,7 @@ fn sighting(base: &str, env: &str) -> Sighting {
         tagged: false,
         endpoint: String::new(),
         suffix: vec!["redshift".to_owned(), "us-east-1".to_owned()],
+        tags_unknown: false,
     }
 }
 
@@ -228,15 +274,18 @@ fn the_first_scope_of_a_group_owns_and_the_second_takes_over_when_it_lets_go() {
     let mut model = Model::default();
     model.scan(&second, &complete(&["orders"]));
     let plan = model.scan(&first, &complete(&["orders"]));
-    assert!(plan.updates[0].takes_over);
+    assert!(plan.updates[0].taken_from.is_some());
 
     let plan = model.scan(&second, &complete(&["orders"]));
-    assert_eq!(plan.shadowed, ["arn:orders"]);
+    assert_eq!(plan.shadowed[0].identity, "arn:orders");
+    assert_eq!(plan.shadowed[0].owned_by, first.id().0);
     assert_eq!(plan.deletes, []);
 
-    model.scan(&first, &complete(&[]));
+    let plan = model.scan(&first, &complete(&[]));
+    assert_eq!((plan.deletes.len(), plan.hand_overs.len()), (0, 1));
+    assert_eq!(plan.hand_overs[0].to, Owner::of(&second));
     let plan = model.scan(&second, &complete(&["orders"]));
-    assert_eq!(plan.creates.len(), 1);
+    assert_eq!(plan, Plan::default());
 }
 
 #[test]
@@ -324,9 +373,11 @@ proptest! {
                     prop_assert!(!seen.sightings().contains_key(&registered.database.identity));
                 }
             }
+            let shadowed: Vec<&String> =
+                plan.shadowed.iter().map(|shadowed| &shadowed.identity).collect();
             for identity in seen.sightings().keys() {
-                let owner = model.with_identity(identity).unwrap().scope_id;
-                prop_assert_eq!(owner == scope.id().0, !plan.shadowed.contains(identity));
+                let owner = model.with_identity(identity).unwrap().owner.scope_id;
+                prop_assert_eq!(owner == scope.id().0, !shadowed.contains(&identity));
             }
             let again = super::plan(scope, &model, &seen, held[index]);
             prop_assert!(again.creates.is_empty() && again.updates.is_empty());
@@ -341,3 +392,62 @@ fn nothing_seen_in_part_changes_nothing() {
     model.scan(&scope, &complete(&["orders"]));
     assert_eq!(plan(&scope, &model, &partial(&[]), None), Plan::default());
 }
+
+fn of_config(mut scope: ScanScope, config: &str) -> ScanScope {
+    scope.config = Some(config.to_owned());
+    scope
+}
+
+#[test]
+fn a_file_owns_before_a_resource_whatever_their_order() {
+    let file = scope("prod", "us-east-1", 9);
+    let resource = of_config(scope("prod", "us-east-1", 0), "team");
+    let mut model = Model::default();
+    let created = model.scan(&resource, &complete(&["orders"]));
+    let labels = &created.creates[0].labels;
+    assert_eq!(labels.get(DISCOVERY_CONFIG), Some("team"));
+
+    let taken = model.scan(&file, &complete(&["orders"]));
+    let update = &taken.updates[0];
+    assert_eq!(
+        update.taken_from,
+        Some(Taken {
+            from: Owner::of(&resource),
+            claims: true
+        })
+    );
+    assert_eq!(update.database.labels.get(DISCOVERY_CONFIG), None);
+    let plan = model.scan(&resource, &complete(&["orders"]));
+    assert_eq!(plan.shadowed.len(), 1);
+}
+
+#[test]
+fn what_is_handed_over_is_no_deletion_and_keeps_its_name_and_revision_guard() {
+    let (first, second) = (scope("prod", "us-east-1", 0), scope("lab", "us-east-1", 0));
+    let mut model = Model::default();
+    model.scan(&first, &Seen::Complete(numbered(20)));
+    model.scan(&second, &Seen::Complete(numbered(20)));
+    let names: Vec<DatabaseName> = model.by_name.keys().cloned().collect();
+
+    let plan = model.scan(&first, &complete(&[]));
+    assert_eq!((plan.hand_overs.len(), plan.deletes.len()), (20, 0));
+    assert_eq!(plan.held, None);
+    let given = &plan.hand_overs[0];
+    assert_eq!(given.database.labels.get(DISCOVERY_GROUP), Some("lab"));
+    assert_eq!(model.by_name.keys().cloned().collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn a_retired_scope_hands_over_what_others_see_and_deletes_the_rest() {
+    let (first, second) = (scope("prod", "us-east-1", 0), scope("prod", "us-west-2", 1));
+    let mut model = Model::default();
+    model.scan(&first, &Seen::Complete(numbered(20)));
+    model.scan(&second, &Seen::Complete(numbered(5)));
+    let plan = retire(&first.id().0, &model);
+    assert_eq!((plan.hand_overs.len(), plan.deletes.len()), (5, 15));
+}
+
+#[path = "history.rs"]
+mod history;
+#[path = "unread_tags.rs"]
+mod unread_tags;

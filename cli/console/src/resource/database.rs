@@ -50,6 +50,15 @@ pub struct AwsSpec {
     /// For provisioned Redshift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redshift: Option<RedshiftSpec>,
+    /// For Redshift Serverless.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redshift_serverless: Option<RedshiftServerlessSpec>,
+    /// For RDS instances and clusters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rds: Option<RdsSpec>,
+    /// For RDS Proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rdsproxy: Option<RdsProxySpec>,
 }
 
 impl AwsSpec {
@@ -63,6 +72,41 @@ impl AwsSpec {
 pub struct RedshiftSpec {
     /// The cluster's identifier.
     pub cluster_id: String,
+}
+
+/// Redshift Serverless.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RedshiftServerlessSpec {
+    /// The workgroup's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub workgroup_name: String,
+    /// The VPC endpoint's name, when it is one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub endpoint_name: String,
+}
+
+/// An RDS instance, or an Aurora or Multi-AZ cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RdsSpec {
+    /// The instance's identifier.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instance_id: String,
+    /// The cluster's identifier.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster_id: String,
+    /// The opaque id that `rds-db:connect` policies name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_id: String,
+    /// Whether IAM authentication is on, where AWS says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iam_auth: Option<bool>,
+}
+
+/// RDS Proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RdsProxySpec {
+    /// The proxy's name.
+    pub name: String,
 }
 
 /// What is known of it.
@@ -103,18 +147,23 @@ impl From<&v1::Database> for super::Database {
                 aws: aws(database.aws.as_ref()),
             },
             status: Some(DatabaseStatus {
-                origin: match database.origin() {
-                    v1::Origin::Unspecified => "unknown",
-                    v1::Origin::Cloud => "cloud",
-                    v1::Origin::Config => "config",
-                    v1::Origin::Dynamic => "dynamic",
-                },
+                origin: origin(database.origin()),
                 kind: database.kind.clone(),
                 identity: database.identity.clone(),
                 discovered_name: database.discovered_name.clone(),
                 unavailable: database.unavailable.clone(),
             }),
         }
+    }
+}
+
+/// How a database got here, in a word.
+pub(crate) const fn origin(origin: v1::Origin) -> &'static str {
+    match origin {
+        v1::Origin::Unspecified => "unknown",
+        v1::Origin::Cloud => "cloud",
+        v1::Origin::Config => "config",
+        v1::Origin::Dynamic => "dynamic",
     }
 }
 
@@ -132,19 +181,37 @@ fn tls(tls: Option<&v1::TlsSettings>) -> TlsSpec {
 }
 
 fn aws(aws: Option<&v1::AwsMetadata>) -> AwsSpec {
-    let Some(aws) = aws else {
+    let Some(aws) = aws.cloned() else {
         return AwsSpec::default();
     };
-    let role = aws.assume_role.clone().unwrap_or_default();
+    let role = aws.assume_role.unwrap_or_default();
     AwsSpec {
-        region: aws.region.clone(),
-        account_id: aws.account_id.clone(),
+        region: aws.region,
+        account_id: aws.account_id,
         assume_role_arn: role.role_arn,
         external_id: role.external_id,
-        redshift: (!aws.redshift_cluster_id.is_empty()).then(|| RedshiftSpec {
-            cluster_id: aws.redshift_cluster_id.clone(),
+        redshift: given(RedshiftSpec {
+            cluster_id: aws.redshift_cluster_id,
+        }),
+        redshift_serverless: given(RedshiftServerlessSpec {
+            workgroup_name: aws.redshift_serverless_workgroup,
+            endpoint_name: aws.redshift_serverless_endpoint,
+        }),
+        rds: given(RdsSpec {
+            instance_id: aws.rds_instance_id,
+            cluster_id: aws.rds_cluster_id,
+            resource_id: aws.rds_resource_id,
+            iam_auth: aws.rds_iam_auth,
+        }),
+        rdsproxy: given(RdsProxySpec {
+            name: aws.rdsproxy_name,
         }),
     }
+}
+
+/// A part in which something is said.
+fn given<T: Default + PartialEq>(part: T) -> Option<T> {
+    (part != T::default()).then_some(part)
 }
 
 #[cfg(test)]
@@ -169,6 +236,7 @@ pub(super) mod tests {
                     external_id: "ext".to_owned(),
                 }),
                 redshift_cluster_id: "orders".to_owned(),
+                ..v1::AwsMetadata::default()
             }),
             kind: "redshift".to_owned(),
             identity: "arn:aws:redshift:us-east-1:111122223333:cluster:orders".to_owned(),
@@ -239,6 +307,45 @@ spec:
 status:
   origin: dynamic
 "
+        );
+    }
+
+    #[test]
+    fn each_kind_in_aws_has_its_own_part() {
+        let printed = |aws: v1::AwsMetadata| {
+            let database = v1::Database {
+                aws: Some(aws),
+                ..message()
+            };
+            let shape = resource::Database::from(&database);
+            serde_json::to_value(shape.spec.aws).unwrap()
+        };
+        assert_eq!(
+            printed(v1::AwsMetadata {
+                redshift_serverless_workgroup: "etl".to_owned(),
+                redshift_serverless_endpoint: "private".to_owned(),
+                ..v1::AwsMetadata::default()
+            }),
+            serde_json::json!({"redshift_serverless": {"workgroup_name": "etl", "endpoint_name": "private"}})
+        );
+        assert_eq!(
+            printed(v1::AwsMetadata {
+                rds_instance_id: "orders-1".to_owned(),
+                rds_cluster_id: "orders".to_owned(),
+                rds_resource_id: "db-ABC".to_owned(),
+                rds_iam_auth: Some(false),
+                ..v1::AwsMetadata::default()
+            }),
+            serde_json::json!({"rds": {
+                "instance_id": "orders-1", "cluster_id": "orders", "resource_id": "db-ABC", "iam_auth": false
+            }})
+        );
+        assert_eq!(
+            printed(v1::AwsMetadata {
+                rdsproxy_name: "px".to_owned(),
+                ..v1::AwsMetadata::default()
+            }),
+            serde_json::json!({"rdsproxy": {"name": "px"}})
         );
     }
 }

@@ -6,6 +6,7 @@
 //! Not here: reading resources from files (`tidegate_service::settings::resource`).
 
 mod database;
+mod discovery;
 mod role;
 mod server;
 mod user;
@@ -16,7 +17,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_proto::convert;
 
-pub use database::{AwsSpec, DatabaseSpec, DatabaseStatus, RedshiftSpec, TlsSpec};
+pub(crate) use database::origin;
+pub use database::{
+    AwsSpec, DatabaseSpec, DatabaseStatus, RdsProxySpec, RdsSpec, RedshiftServerlessSpec,
+    RedshiftSpec, TlsSpec,
+};
+pub use discovery::{
+    AssumeRoleSpec, DiscoveryConfigSpec, DiscoveryConfigStatus, MatcherSpec,
+    discovery_config_status,
+};
 pub use role::{ConditionsSpec, RoleSpec};
 pub use server::{ServerSpec, ServerStatus, TargetHealthStatus};
 pub use user::{TokenSpec, UserSpec, UserStatus};
@@ -25,6 +34,8 @@ pub use user::{TokenSpec, UserSpec, UserStatus};
 pub type Database = Resource<DatabaseSpec, DatabaseStatus>;
 /// `kind: db_server`.
 pub type DatabaseServer = Resource<ServerSpec, ServerStatus>;
+/// `kind: discovery_config`.
+pub type DiscoveryConfig = Resource<DiscoveryConfigSpec, DiscoveryConfigStatus>;
 /// `kind: role`.
 pub type Role = Resource<RoleSpec, ()>;
 /// `kind: token`.

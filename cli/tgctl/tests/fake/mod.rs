@@ -12,11 +12,12 @@ use tidegate_proto::v1::{
     self,
     access_service_server::{AccessService, AccessServiceServer},
     audit_service_server::{AuditService, AuditServiceServer},
+    discovery_service_server::{DiscoveryService, DiscoveryServiceServer},
     inventory_service_server::{InventoryService, InventoryServiceServer},
 };
 use tidegate_service::{rpc, tasks::ShutdownToken};
 use tokio_stream::Empty;
-use tonic::{Request, Response, Status, async_trait, service::Routes};
+use tonic::{Request, Response, Status, Streaming, async_trait, service::Routes};
 
 /// Rows on a page, so that three databases already take two.
 const PAGE_SIZE: usize = 2;
@@ -33,6 +34,9 @@ pub(crate) struct State {
     pub(crate) tokens: BTreeMap<String, v1::Token>,
     pub(crate) proxies: Vec<v1::Proxy>,
     pub(crate) events: Vec<v1::AuditEvent>,
+    pub(crate) scopes: Vec<v1::ScopeStatus>,
+    pub(crate) configs: BTreeMap<String, v1::DiscoveryConfig>,
+    pub(crate) rescans: Vec<Vec<String>>,
 }
 
 #[derive(Clone, Default)]
@@ -48,7 +52,8 @@ impl Fake {
         let incoming = rpc::unix_incoming(&data_dir.join("auth.sock")).unwrap();
         let routes = Routes::new(AccessServiceServer::new(self.clone()))
             .add_service(InventoryServiceServer::new(self.clone()))
-            .add_service(AuditServiceServer::new(self.clone()));
+            .add_service(AuditServiceServer::new(self.clone()))
+            .add_service(DiscoveryServiceServer::new(self.clone()));
         tokio::spawn(rpc::serve(routes, incoming, ShutdownToken::new()));
     }
 }
@@ -316,5 +321,115 @@ impl AuditService for Fake {
             .cloned()
             .collect();
         Ok(Response::new(v1::ListEventsResponse { events }))
+    }
+}
+
+#[async_trait]
+impl DiscoveryService for Fake {
+    type PublishScanStream = Empty<Result<v1::PublishScanResponse, Status>>;
+    type WatchDiscoveryConfigsStream = Empty<Result<v1::WatchDiscoveryConfigsResponse, Status>>;
+
+    async fn acquire_scopes(
+        &self,
+        _: Request<v1::AcquireScopesRequest>,
+    ) -> Answer<v1::AcquireScopesResponse> {
+        Err(Status::unimplemented("acquire"))
+    }
+
+    async fn publish_scan(
+        &self,
+        _: Request<Streaming<v1::PublishScanRequest>>,
+    ) -> Answer<Self::PublishScanStream> {
+        Err(Status::unimplemented("publish"))
+    }
+
+    async fn list_scopes(
+        &self,
+        _: Request<v1::ListScopesRequest>,
+    ) -> Answer<v1::ListScopesResponse> {
+        let scopes = self.state().scopes.clone();
+        Ok(Response::new(v1::ListScopesResponse { scopes }))
+    }
+
+    async fn request_rescan(
+        &self,
+        request: Request<v1::RequestRescanRequest>,
+    ) -> Answer<v1::RequestRescanResponse> {
+        let wanted = request.into_inner().scope_ids;
+        let mut state = self.state();
+        let held = |scope: &&v1::ScopeStatus| {
+            let id = scope.scope.clone().unwrap_or_default().id;
+            !scope.held_by.is_empty() && (wanted.is_empty() || wanted.contains(&id))
+        };
+        let scopes = u32::try_from(state.scopes.iter().filter(held).count()).unwrap();
+        state.rescans.push(wanted);
+        Ok(Response::new(v1::RequestRescanResponse { scopes }))
+    }
+
+    async fn adopt_databases(
+        &self,
+        request: Request<v1::AdoptDatabasesRequest>,
+    ) -> Answer<v1::AdoptDatabasesResponse> {
+        let group = request.into_inner().from_group;
+        let state = self.state();
+        let of_group =
+            |scope: &&v1::ScopeStatus| scope.scope.clone().unwrap_or_default().group == group;
+        if state
+            .scopes
+            .iter()
+            .filter(of_group)
+            .any(|scope| !scope.held_by.is_empty())
+        {
+            return Err(Status::failed_precondition(format!(
+                "live workers name group `{group}`"
+            )));
+        }
+        let databases = state
+            .scopes
+            .iter()
+            .filter(of_group)
+            .map(|scope| scope.databases)
+            .sum();
+        Ok(Response::new(v1::AdoptDatabasesResponse { databases }))
+    }
+
+    async fn upsert_discovery_config(
+        &self,
+        request: Request<v1::UpsertDiscoveryConfigRequest>,
+    ) -> Answer<v1::DiscoveryConfig> {
+        let mut config = request.into_inner().config.unwrap();
+        config.revision = 5;
+        self.state()
+            .configs
+            .insert(config.name.clone(), config.clone());
+        Ok(Response::new(config))
+    }
+
+    async fn list_discovery_configs(
+        &self,
+        _: Request<v1::ListDiscoveryConfigsRequest>,
+    ) -> Answer<v1::ListDiscoveryConfigsResponse> {
+        let configs = self.state().configs.values().cloned().collect();
+        Ok(Response::new(v1::ListDiscoveryConfigsResponse { configs }))
+    }
+
+    async fn delete_discovery_config(
+        &self,
+        request: Request<v1::DeleteDiscoveryConfigRequest>,
+    ) -> Answer<v1::DeleteDiscoveryConfigResponse> {
+        let name = request.into_inner().name;
+        match self.state().configs.remove(&name) {
+            Some(_) => Ok(Response::new(v1::DeleteDiscoveryConfigResponse {})),
+            None => Err(Status::not_found(format!(
+                "there is no discovery_config `{name}`"
+            ))),
+        }
+    }
+
+    async fn watch_discovery_configs(
+        &self,
+        _: Request<v1::WatchDiscoveryConfigsRequest>,
+    ) -> Answer<Self::WatchDiscoveryConfigsStream> {
+        Err(Status::unimplemented("watch"))
     }
 }

@@ -1,39 +1,25 @@
-use std::sync::{Arc, Mutex};
+mod endpoints;
 
-use aws_config::BehaviorVersion;
-use aws_credential_types::Credentials;
-use aws_sdk_redshift::types::{Tag, builders::ClusterBuilder};
-use axum::http::StatusCode;
-use tidegate_aws::{AwsFactory, Limits};
-use tidegate_core::{AssumeRole, Selector};
-use tidegate_service::clock::SystemClock;
+use aws_sdk_redshift::types::{Endpoint, Tag, VpcEndpoint, builders::ClusterBuilder};
+use tidegate_core::{AssumeRole, DatabaseKind};
 
 use super::*;
 use crate::{
-    fetch::AwsFetch,
-    scan::{Observed, scan},
+    fetch::{
+        refusals::REMEMBERED_FOR,
+        testing::{self, Answer, Aws, ROLE, own_labels, seen, without, xml, xml_refusal},
+    },
+    scan::Observed,
 };
 
-const ROLE: &str = "arn:aws-us-gov:iam::999988887777:role/finder";
 const NAMESPACE: &str = "arn:aws:redshift:us-west-2:111122223333:namespace:0b1c";
 
-fn scope(tags: Selector) -> ScanScope {
-    ScanScope {
-        group: "prod".to_owned(),
-        kind: DatabaseKind::Redshift,
-        region: "us-west-2".parse().unwrap(),
-        assume_role: None,
-        tags,
-        order: 0,
-    }
-}
-
 fn everything() -> ScanScope {
-    scope(Selector::everything())
+    testing::everything(DatabaseKind::Redshift)
 }
 
 fn only(key: &str, value: &str) -> ScanScope {
-    scope(Selector::new([(key, [value])]).unwrap())
+    testing::only(DatabaseKind::Redshift, key, value)
 }
 
 fn cluster(id: &str) -> ClusterBuilder {
@@ -151,6 +137,22 @@ fn only_what_the_matcher_asks_for_is_found_by_tags_and_generated_labels_alike() 
 }
 
 #[test]
+fn a_database_names_the_resource_whose_matcher_found_it() {
+    let label = |config: Option<&str>| {
+        let scope = ScanScope {
+            config: config.map(str::to_owned),
+            ..everything()
+        };
+        let found = found(&scope, cluster("c1"));
+        own_labels(&found);
+        let config = found.database.labels.get(labels::DISCOVERY_CONFIG);
+        config.map(str::to_owned)
+    };
+    assert_eq!(label(Some("team")).as_deref(), Some("team"));
+    assert_eq!(label(None), None);
+}
+
+#[test]
 fn a_paused_cluster_stays_and_says_why_it_cannot_be_connected_to() {
     let database = found(&everything(), cluster("c1").cluster_status("paused")).database;
     assert_eq!(database.unavailable, "paused");
@@ -162,7 +164,7 @@ fn a_status_that_nobody_knows_counts_as_available() {
     assert_eq!(availability("defragmenting"), Availability::Unknown);
     let database = found(&everything(), cluster("c1").cluster_status("defragmenting")).database;
     assert_eq!(database.unavailable, "");
-    for status in ["available", "resizing", "available, prep-for-resize", ""] {
+    for status in ["available", "resizing", "available, prep-for-resize"] {
         assert_eq!(availability(status), Availability::Available, "{status}");
     }
     for status in ["creating", "deleting", "incompatible-network"] {
@@ -226,65 +228,14 @@ fn a_cluster_that_cannot_be_read_is_named_with_the_field() {
     assert!(convert(&everything(), &nameless).is_err());
 }
 
-type Answer = (StatusCode, String);
-
-/// An AWS of a few lines: `answer` gets the marker that was asked for.
-struct Aws {
-    fetch: AwsFetch,
-    markers: Arc<Mutex<Vec<String>>>,
-    server: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Aws {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-impl Aws {
-    async fn start(answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> Self {
-        let markers = Arc::<Mutex<Vec<String>>>::default();
-        let journal = Arc::clone(&markers);
-        let app = axum::Router::new().fallback(move |body: String| async move {
-            let marker = body
-                .split('&')
-                .find_map(|pair| pair.strip_prefix("Marker="))
-                .unwrap_or_default();
-            journal.lock().unwrap().push(marker.to_owned());
-            answer(marker)
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .region(aws_config::Region::from_static("us-west-2"))
-            .credentials_provider(Credentials::new("AKIA", "secret", None, None, "test"))
-            .endpoint_url(url);
-        let limits = Limits {
-            attempts_max: 1,
-            ..Limits::default()
-        };
-        let factory = AwsFactory::builder()
-            .limits(limits)
-            .loader(loader)
-            .load()
-            .await;
-        Self {
-            fetch: AwsFetch::new(factory, &"host-1".parse().unwrap()),
-            markers,
-            server,
-        }
-    }
-
-    async fn scan(&self, scope: &ScanScope) -> Observed {
-        let scan = scan(&self.fetch, scope, &SystemClock).await;
-        assert_eq!(scan.aws_calls as usize, self.markers.lock().unwrap().len());
-        scan.observed
-    }
-
-    fn markers(&self) -> Vec<String> {
-        self.markers.lock().unwrap().clone()
-    }
+/// An AWS whose clusters are given by marker, and that has no VPC endpoints.
+async fn aws(clusters: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> Aws {
+    Aws::start(move |call| match call.action.as_str() {
+        "DescribeClusters" => clusters(call.param("Marker")),
+        "DescribeEndpointAccess" => endpoints(&[]),
+        other => panic!("unexpected call of {other}"),
+    })
+    .await
 }
 
 fn page(ids: &[&str], marker: &str) -> Answer {
@@ -305,19 +256,28 @@ fn page(ids: &[&str], marker: &str) -> Answer {
     } else {
         format!("<Marker>{marker}</Marker>")
     };
-    let body = format!(
-        "<DescribeClustersResponse xmlns=\"http://redshift.amazonaws.com/doc/2012-12-01/\"><DescribeClustersResult>\
-         {marker}<Clusters>{clusters}</Clusters></DescribeClustersResult></DescribeClustersResponse>"
-    );
-    (StatusCode::OK, body)
+    xml(
+        "DescribeClusters",
+        &format!("{marker}<Clusters>{clusters}</Clusters>"),
+    )
 }
 
-fn refusal(status: StatusCode, code: &str) -> Answer {
-    let body = format!(
-        "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>\
-         <RequestId>req-1</RequestId></ErrorResponse>"
-    );
-    (status, body)
+fn endpoints(of: &[(&str, &str)]) -> Answer {
+    let list: String = of
+        .iter()
+        .map(|(cluster, name)| {
+            format!(
+                "<member><ClusterIdentifier>{cluster}</ClusterIdentifier><EndpointName>{name}</EndpointName>\
+                 <ResourceOwner>111122223333</ResourceOwner><EndpointStatus>active</EndpointStatus>\
+                 <Address>{name}.example</Address><Port>5439</Port>\
+                 <VpcEndpoint><VpcId>vpc-9</VpcId></VpcEndpoint></member>"
+            )
+        })
+        .collect();
+    xml(
+        "DescribeEndpointAccess",
+        &format!("<EndpointAccessList>{list}</EndpointAccessList>"),
+    )
 }
 
 fn ids(observed: &Observed) -> Vec<&str> {
@@ -328,7 +288,7 @@ fn ids(observed: &Observed) -> Vec<&str> {
 
 #[tokio::test]
 async fn pages_are_read_to_the_last_and_an_empty_one_is_not_the_last() {
-    let aws = Aws::start(|marker| match marker {
+    let aws = aws(|marker| match marker {
         "" => page(&["a", "b"], "m2"),
         "m2" => page(&[], "m3"),
         _ => page(&["c"], ""),
@@ -338,14 +298,14 @@ async fn pages_are_read_to_the_last_and_an_empty_one_is_not_the_last() {
 
     assert!(matches!(observed, Observed::Complete(_)), "{observed:?}");
     assert_eq!(ids(&observed), ["a", "b", "c"]);
-    assert_eq!(aws.markers(), ["", "m2", "m3"]);
+    assert_eq!(aws.calls("DescribeClusters"), 3);
 }
 
 #[tokio::test]
 async fn a_failure_on_a_later_page_keeps_what_was_read_and_is_partial() {
-    let aws = Aws::start(|marker| match marker {
+    let aws = aws(|marker| match marker {
         "" => page(&["a"], "m2"),
-        _ => refusal(StatusCode::FORBIDDEN, "AccessDenied"),
+        _ => xml_refusal("AccessDenied"),
     })
     .await;
     let observed = aws.scan(&everything()).await;
@@ -364,7 +324,7 @@ async fn a_failure_on_a_later_page_keeps_what_was_read_and_is_partial() {
 
 #[tokio::test]
 async fn a_repeated_marker_ends_the_scan_as_partial() {
-    let aws = Aws::start(|_| page(&["a"], "m2")).await;
+    let aws = aws(|_| page(&["a"], "m2")).await;
     let observed = aws.scan(&everything()).await;
 
     assert!(matches!(
@@ -372,12 +332,12 @@ async fn a_repeated_marker_ends_the_scan_as_partial() {
         Some(FetchError::RepeatedMarker { pages: 2, .. })
     ));
     assert_eq!(ids(&observed), ["a"]);
-    assert_eq!(aws.markers(), ["", "m2"]);
+    assert_eq!(aws.calls("DescribeClusters"), 2);
 }
 
 #[tokio::test]
 async fn one_malformed_cluster_is_named_and_hides_no_other() {
-    let aws = Aws::start(|marker| match marker {
+    let aws = aws(|marker| match marker {
         "" => page(&["a", "broken"], "m2"),
         _ => page(&["c"], ""),
     })
@@ -387,19 +347,4 @@ async fn one_malformed_cluster_is_named_and_hides_no_other() {
     assert_eq!(ids(&observed), ["a", "c"]);
     let cause = observed.cause().unwrap().to_string();
     assert!(cause.contains("cluster `broken`"), "{cause}");
-}
-
-#[tokio::test]
-async fn a_kind_that_is_not_built_is_partial_and_makes_no_call() {
-    let aws = Aws::start(|_| page(&[], "")).await;
-    let scope = ScanScope {
-        kind: DatabaseKind::Rds,
-        ..everything()
-    };
-    let observed = aws.scan(&scope).await;
-
-    let cause = observed.cause().unwrap();
-    assert_eq!(cause.class(), "unsupported");
-    assert!(cause.to_string().contains("not supported by this version"));
-    assert!(aws.markers().is_empty());
 }

@@ -9,16 +9,21 @@ use tidegate_proto::v1::{
     self, discovery_service_server::DiscoveryService, publish_scan_request::Frame as Request,
     publish_scan_response::Frame as Answer,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming, transport::server::Connected};
 
-use super::LEASE_SECONDS;
+/// How long a grant lasts.
+const LEASE_SECONDS: u32 = 30;
 
 /// What the fake auth service saw.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Event {
-    Acquired,
+    /// The regions of the scopes that were asked for.
+    Acquired(Vec<String>),
     Published {
         region: String,
         epoch: u64,
@@ -31,6 +36,10 @@ pub(super) enum Event {
 pub(super) struct Fake {
     pub(super) events: mpsc::UnboundedSender<(Instant, Event)>,
     pub(super) state: Mutex<State>,
+    /// The resources, whatever their group.
+    pub(super) configs: watch::Sender<Vec<v1::DiscoveryConfig>>,
+    /// Every change breaks the watches that are open.
+    pub(super) breaks: watch::Sender<u32>,
 }
 
 #[derive(Default)]
@@ -40,11 +49,42 @@ pub(super) struct State {
     pub(super) digests: HashMap<String, Vec<u8>>,
     /// Statuses to refuse the next requests for scopes with.
     pub(super) refuse: VecDeque<Status>,
+    /// Statuses to refuse the next watches with.
+    pub(super) refuse_watch: VecDeque<Status>,
+    /// Requests to scan at once, by region.
+    pub(super) rescans: HashMap<String, u64>,
+    /// What is known of scopes.
+    pub(super) remembered: Vec<v1::ScopeStatus>,
 }
 
 pub(super) struct FakeService(pub(super) Arc<Fake>);
 
 impl Fake {
+    pub(super) fn new(events: mpsc::UnboundedSender<(Instant, Event)>, state: State) -> Self {
+        Self {
+            events,
+            state: Mutex::new(state),
+            configs: watch::Sender::default(),
+            breaks: watch::Sender::default(),
+        }
+    }
+
+    /// Breaks the watches that are open.
+    pub(super) fn break_watches(&self) {
+        self.breaks.send_modify(|breaks| *breaks += 1);
+    }
+
+    /// Takes the scopes of a region away.
+    pub(super) fn take_away(&self, region: &str) {
+        self.state.lock().unwrap().epochs.remove(region);
+    }
+
+    /// Asks for a scan of a region at once.
+    pub(super) fn rescan(&self, region: &str) {
+        let mut state = self.state.lock().unwrap();
+        *state.rescans.entry(region.to_owned()).or_default() += 1;
+    }
+
     fn tell(&self, event: Event) {
         let _ = self.events.send((Instant::now(), event));
     }
@@ -131,16 +171,20 @@ impl DiscoveryService for FakeService {
         if let Some(status) = self.0.state.lock().unwrap().refuse.pop_front() {
             return Err(status);
         }
-        let grants = request.into_inner().scopes.into_iter().map(|scope| {
+        let scopes = request.into_inner().scopes;
+        let regions = scopes.iter().map(|scope| scope.region.clone()).collect();
+        let grants = scopes.into_iter().map(|scope| {
             let epoch = self.0.epoch(&scope.region);
+            let rescans = self.0.state.lock().unwrap().rescans.clone();
             v1::ScopeGrant {
                 scope_id: scope.id,
                 held: epoch.is_some(),
                 epoch: epoch.unwrap_or_default(),
                 held_by: String::new(),
+                rescan: rescans.get(&scope.region).copied().unwrap_or_default(),
             }
         });
-        self.0.tell(Event::Acquired);
+        self.0.tell(Event::Acquired(regions));
         Ok(Response::new(v1::AcquireScopesResponse {
             grants: grants.collect(),
             lease_seconds: LEASE_SECONDS,
@@ -167,8 +211,79 @@ impl DiscoveryService for FakeService {
         &self,
         _request: tonic::Request<v1::ListScopesRequest>,
     ) -> Result<Response<v1::ListScopesResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        let scopes = self.0.state.lock().unwrap().remembered.clone();
+        Ok(Response::new(v1::ListScopesResponse { scopes }))
     }
+
+    type WatchDiscoveryConfigsStream =
+        ReceiverStream<Result<v1::WatchDiscoveryConfigsResponse, Status>>;
+
+    async fn watch_discovery_configs(
+        &self,
+        _request: tonic::Request<v1::WatchDiscoveryConfigsRequest>,
+    ) -> Result<Response<Self::WatchDiscoveryConfigsStream>, Status> {
+        if let Some(status) = self.0.state.lock().unwrap().refuse_watch.pop_front() {
+            return Err(status);
+        }
+        let (answers, stream) = mpsc::channel(4);
+        let mut configs = self.0.configs.subscribe();
+        let mut breaks = self.0.breaks.subscribe();
+        configs.mark_changed();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Ok(()) = configs.changed() => {
+                        let configs = configs.borrow_and_update().clone();
+                        let _ = answers.send(Ok(v1::WatchDiscoveryConfigsResponse { configs })).await;
+                    }
+                    _ = breaks.changed() => {
+                        let _ = answers.send(Err(Status::unavailable("broken"))).await;
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn request_rescan(
+        &self,
+        _request: tonic::Request<v1::RequestRescanRequest>,
+    ) -> Result<Response<v1::RequestRescanResponse>, Status> {
+        Err(not_for_workers())
+    }
+
+    async fn adopt_databases(
+        &self,
+        _request: tonic::Request<v1::AdoptDatabasesRequest>,
+    ) -> Result<Response<v1::AdoptDatabasesResponse>, Status> {
+        Err(not_for_workers())
+    }
+
+    async fn upsert_discovery_config(
+        &self,
+        _request: tonic::Request<v1::UpsertDiscoveryConfigRequest>,
+    ) -> Result<Response<v1::DiscoveryConfig>, Status> {
+        Err(not_for_workers())
+    }
+
+    async fn list_discovery_configs(
+        &self,
+        _request: tonic::Request<v1::ListDiscoveryConfigsRequest>,
+    ) -> Result<Response<v1::ListDiscoveryConfigsResponse>, Status> {
+        Err(not_for_workers())
+    }
+
+    async fn delete_discovery_config(
+        &self,
+        _request: tonic::Request<v1::DeleteDiscoveryConfigRequest>,
+    ) -> Result<Response<v1::DeleteDiscoveryConfigResponse>, Status> {
+        Err(not_for_workers())
+    }
+}
+
+fn not_for_workers() -> Status {
+    Status::permission_denied("workers do not call this")
 }
 
 /// An in-memory connection, so that paused time is the only clock.

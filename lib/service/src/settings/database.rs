@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, discovery,
+    DatabaseSettings, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
@@ -16,17 +16,11 @@ use super::{
 
 /// Reads the section, whose `enabled` was looked at.
 pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
-    let resources = section
-        .get("resources")
-        .and_then(|item| item.list())
-        .unwrap_or_default()
-        .iter()
-        .filter_map(resource)
-        .collect();
+    let resources = resources(&mut section);
     let databases = databases(&mut section);
     let matchers = section
         .get("aws")
-        .map(|item| discovery::matchers(&item))
+        .map(|item| discovery::matchers(&item, discovery::Form::File))
         .unwrap_or_default();
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
@@ -44,6 +38,30 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     }
     section.finish();
     settings
+}
+
+/// The entries, with a warning at each that an earlier one leaves nothing to decide.
+fn resources(section: &mut Section<'_>) -> Vec<ResourceMatcher> {
+    let items = section
+        .get("resources")
+        .and_then(|item| item.list())
+        .unwrap_or_default();
+    let mut entries: Vec<ResourceMatcher> = Vec::with_capacity(items.len());
+    let mut lines = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(entry) = resource(&item) else {
+            continue;
+        };
+        if let Some(line) = overlap::decided_by(&entries, &entry).and_then(|at| lines.get(at)) {
+            item.warn(format!(
+                "never decides: the entry on line {line} matches everything that this one does, comes first and names \
+                 a role; put the narrower entry first"
+            ));
+        }
+        lines.push(item.line());
+        entries.push(entry);
+    }
+    entries
 }
 
 fn resource(item: &Item<'_>) -> Option<ResourceMatcher> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_core::{AwsMatcher, DatabaseKind, Region, Selector};
+use tidegate_core::{AwsMatcher, DatabaseKind, EndpointFilter, Region, Regions, Selector};
 
 use super::{
     ConfigProblem, DiscoverySettings, regions,
@@ -38,7 +38,10 @@ pub(super) fn read(mut section: Section<'_>) -> Option<DiscoverySettings> {
         },
     );
     let aws = section.get("aws");
-    let matchers = aws.as_ref().map(matchers).unwrap_or_default();
+    let matchers = aws
+        .as_ref()
+        .map(|item| matchers(item, Form::File))
+        .unwrap_or_default();
     let has_matchers = aws
         .and_then(|item| item.list())
         .is_some_and(|items| !items.is_empty());
@@ -61,13 +64,25 @@ pub(super) fn read(mut section: Section<'_>) -> Option<DiscoverySettings> {
     })
 }
 
-/// Reads a list of matchers.
-pub(super) fn matchers(item: &Item<'_>) -> Vec<AwsMatcher> {
-    let items = item.list().unwrap_or_default();
-    items.iter().filter_map(matcher).collect()
+/// How a matcher's role is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `assume_role_arn` and `external_id`, in configuration files.
+    File,
+    /// `assume_role: {role_arn, external_id}`, in `discovery_config` resources; those of files are read too.
+    Resource,
 }
 
-fn matcher(item: &Item<'_>) -> Option<AwsMatcher> {
+/// Reads a list of matchers.
+pub(super) fn matchers(item: &Item<'_>, form: Form) -> Vec<AwsMatcher> {
+    let items = item.list().unwrap_or_default();
+    items
+        .iter()
+        .filter_map(|item| matcher(item, form))
+        .collect()
+}
+
+fn matcher(item: &Item<'_>, form: Form) -> Option<AwsMatcher> {
     let mut section = item.section()?;
     let types = section.require("types").and_then(|item| types(&item));
     let regions = section
@@ -88,7 +103,18 @@ fn matcher(item: &Item<'_>) -> Option<AwsMatcher> {
             .iter()
             .all(|kind| *kind == DatabaseKind::RedshiftServerless)
     });
-    let assume_role = values::assume_role(&mut section, users_are_roles);
+    let assume_role = match form {
+        Form::File => {
+            if let Some(item) = section.get("assume_role").filter(Item::is_given) {
+                item.error_expected(
+                    "is how resources write a role",
+                    "`assume_role_arn`, and `external_id` where the role asks for one",
+                );
+            }
+            values::assume_role(&mut section, users_are_roles)
+        }
+        Form::Resource => values::assume_role_nested(&mut section, users_are_roles),
+    };
     for name in ["integration", "organization"] {
         if let Some(item) = section.get(name).filter(Item::is_given) {
             item.error_expected(
@@ -103,11 +129,16 @@ fn matcher(item: &Item<'_>) -> Option<AwsMatcher> {
         "setup_access_for_arn",
         "ssm",
     ]);
+    let endpoints = match section.get("endpoints").filter(Item::is_given) {
+        Some(item) => endpoint_filter(&item),
+        None => Some(EndpointFilter::default()),
+    };
     section.finish();
     Some(AwsMatcher {
         types: types?,
         regions: regions?,
         tags: tags?,
+        endpoints: endpoints?,
         assume_role,
     })
 }
@@ -141,15 +172,60 @@ fn kind(item: &Item<'_>) -> Option<DatabaseKind> {
     known
 }
 
-fn regions_of(item: &Item<'_>) -> Option<Vec<Region>> {
+/// `endpoints: {include: […], exclude: […]}`.
+fn endpoint_filter(item: &Item<'_>) -> Option<EndpointFilter> {
+    let mut section = item.section()?;
+    let include = section
+        .get("include")
+        .map_or(Some(Vec::new()), |item| endpoint_types(&item));
+    let exclude = section
+        .get("exclude")
+        .map_or(Some(Vec::new()), |item| endpoint_types(&item));
+    section.finish();
+    let filter = EndpointFilter {
+        include: include?,
+        exclude: exclude?,
+    };
+    let some_left = EndpointFilter::TYPES.iter().any(|kind| filter.admits(kind));
+    if !some_left {
+        item.error_expected(
+            "leaves no endpoint",
+            "an `include` that `exclude` does not take away whole",
+        );
+    }
+    some_left.then_some(filter)
+}
+
+fn endpoint_types(item: &Item<'_>) -> Option<Vec<String>> {
+    let items = item.one_or_many();
+    let types: Vec<Option<String>> = items
+        .iter()
+        .map(|item| {
+            let text = item.text()?;
+            let known = EndpointFilter::TYPES.contains(&text);
+            if !known {
+                item.not_one_of(text, &EndpointFilter::TYPES);
+            }
+            known.then(|| text.to_owned())
+        })
+        .collect();
+    Some(without_repeats(types.into_iter().collect::<Option<_>>()?))
+}
+
+fn regions_of(item: &Item<'_>) -> Option<Regions> {
     let items = item.one_or_many();
     if items.is_empty() {
         item.error_expected("is empty", "at least one AWS region");
         return None;
     }
+    if let [only] = items.as_slice()
+        && only.text() == Some("*")
+    {
+        return Some(Regions::Enabled);
+    }
     let regions: Vec<Option<Region>> = items.iter().map(region).collect();
     let regions: Vec<Region> = regions.into_iter().collect::<Option<_>>()?;
-    Some(without_repeats(regions))
+    Some(Regions::These(without_repeats(regions)))
 }
 
 /// A region in good form, with a warning when nobody has heard of it.
@@ -157,8 +233,8 @@ pub(super) fn region(item: &Item<'_>) -> Option<Region> {
     let text = item.text()?;
     if text == "*" {
         item.error_expected(
-            "discovery in every region comes with a later version",
-            "a list of region names",
+            "`*` means every region, so it stands alone",
+            "`*` alone, or a list of region names",
         );
         return None;
     }

@@ -1,8 +1,8 @@
-//! What the host name of an AWS database endpoint tells: its kind, region, account and cluster.
+//! What the host name of an AWS database endpoint tells: its kind, region, account and name.
 //!
 //! Source: the endpoint formats in Amazon's Redshift, Redshift Serverless and RDS guides.
 
-use tidegate_core::{AccountId, DatabaseKind, Region};
+use tidegate_core::{AccountId, AwsMetadata, DatabaseKind, Region};
 
 /// The port of Redshift endpoints, which AWS shows without it.
 pub(super) const REDSHIFT_PORT: u16 = 5439;
@@ -13,7 +13,36 @@ pub(super) struct AwsEndpoint {
     pub(super) kind: DatabaseKind,
     pub(super) region: Region,
     pub(super) account: Option<AccountId>,
-    pub(super) redshift_cluster_id: Option<String>,
+    pub(super) name: Name,
+}
+
+/// What the database is called in AWS, as far as its endpoint tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    RdsCluster(String),
+    RdsInstance(String),
+    RdsProxy(String),
+    RedshiftCluster(String),
+    /// The endpoint has a name of its own.
+    Untold,
+    Workgroup(String),
+    WorkgroupEndpoint(String),
+}
+
+impl Name {
+    /// Puts the name where nothing is said yet.
+    pub(super) fn fill_in(self, aws: &mut AwsMetadata) {
+        let (field, name) = match self {
+            Self::RdsCluster(name) => (&mut aws.rds_cluster_id, name),
+            Self::RdsInstance(name) => (&mut aws.rds_instance_id, name),
+            Self::RdsProxy(name) => (&mut aws.rdsproxy_name, name),
+            Self::RedshiftCluster(name) => (&mut aws.redshift_cluster_id, name),
+            Self::Workgroup(name) => (&mut aws.redshift_serverless_workgroup, name),
+            Self::WorkgroupEndpoint(name) => (&mut aws.redshift_serverless_endpoint, name),
+            Self::Untold => return,
+        };
+        field.get_or_insert(name);
+    }
 }
 
 /// A host under one of AWS' database domains that does not have the form of an endpoint there.
@@ -47,28 +76,60 @@ pub(super) fn read(host: &str) -> Result<Option<AwsEndpoint>, NotAnEndpoint> {
 }
 
 fn parts(host: &str, kind: DatabaseKind) -> Option<AwsEndpoint> {
-    let labels: Vec<&str> = host.split('.').collect();
+    let mut labels: Vec<&str> = host.split('.').collect();
+    // `<endpoint>.endpoint.proxy-<hash>…`: an endpoint of a proxy beside its own.
+    let of_proxy = kind == DatabaseKind::Rds
+        && matches!(labels.as_slice(), [_, "endpoint", proxy, ..] if proxy.starts_with("proxy-"));
+    if of_proxy {
+        labels.remove(1);
+    }
     let [id, second, region, _, "amazonaws", "com", rest @ ..] = labels.as_slice() else {
         return None;
     };
     if id.is_empty() || second.is_empty() || !matches!(rest, [] | ["cn"]) {
         return None;
     }
-    let region = region.parse().ok()?;
-    let kind = if kind == DatabaseKind::Rds && second.starts_with("proxy-") {
-        DatabaseKind::Rdsproxy
+    let name = if of_proxy {
+        Name::Untold
     } else {
-        kind
+        name(id, second, kind)
     };
     Some(AwsEndpoint {
-        kind,
-        region,
+        kind: if kind == DatabaseKind::Rds && second.starts_with("proxy-") {
+            DatabaseKind::Rdsproxy
+        } else {
+            kind
+        },
+        region: region.parse().ok()?,
         account: match kind {
             DatabaseKind::RedshiftServerless => Some(second.parse().ok()?),
             _ => None,
         },
-        redshift_cluster_id: (kind == DatabaseKind::Redshift).then(|| (*id).to_owned()),
+        name,
     })
+}
+
+/// The name in the first label; the second says of what.
+fn name(first: &str, second: &str, kind: DatabaseKind) -> Name {
+    let id = first.to_owned();
+    match kind {
+        DatabaseKind::Redshift => Name::RedshiftCluster(id),
+        DatabaseKind::RedshiftServerless => match first.rsplit_once("-endpoint-") {
+            Some((endpoint, _)) => Name::WorkgroupEndpoint(endpoint.to_owned()),
+            None => Name::Workgroup(id),
+        },
+        DatabaseKind::Rds | DatabaseKind::Rdsproxy => {
+            if second.starts_with("proxy-") {
+                Name::RdsProxy(id)
+            } else if second.starts_with("cluster-custom-") {
+                Name::Untold
+            } else if second.starts_with("cluster-") {
+                Name::RdsCluster(id)
+            } else {
+                Name::RdsInstance(id)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,12 +137,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_tell_kind_region_account_and_cluster() {
+    fn endpoints_tell_kind_region_and_account() {
         let read = |host| read(host).unwrap().unwrap();
         let cluster = read("dw-1.cabc123.us-west-2.redshift.amazonaws.com");
         assert_eq!(cluster.kind, DatabaseKind::Redshift);
         assert_eq!(cluster.region.as_str(), "us-west-2");
-        assert_eq!(cluster.redshift_cluster_id.as_deref(), Some("dw-1"));
+        assert_eq!(cluster.name, Name::RedshiftCluster("dw-1".to_owned()));
         assert_eq!(cluster.account, None);
         let chinese = read("dw.cabc.cn-north-1.redshift.amazonaws.com.cn");
         assert_eq!(chinese.region.as_str(), "cn-north-1");
@@ -89,6 +150,46 @@ mod tests {
         assert_eq!(workgroup.account.unwrap().as_str(), "123456789012");
         let proxy = read("p.proxy-abc.us-east-1.rds.amazonaws.com");
         assert_eq!(proxy.kind, DatabaseKind::Rdsproxy);
+    }
+
+    #[test]
+    fn endpoints_tell_what_the_database_is_called() {
+        let id = || "x".to_owned();
+        for (host, name) in [
+            (
+                "x.111122223333.eu-west-1.redshift-serverless.amazonaws.com",
+                Name::Workgroup(id()),
+            ),
+            (
+                "x-endpoint-abc.111122223333.eu-west-1.redshift-serverless.amazonaws.com",
+                Name::WorkgroupEndpoint(id()),
+            ),
+            ("x.abc.us-east-1.rds.amazonaws.com", Name::RdsInstance(id())),
+            (
+                "x.cluster-abc.us-east-1.rds.amazonaws.com",
+                Name::RdsCluster(id()),
+            ),
+            (
+                "x.cluster-ro-abc.us-east-1.rds.amazonaws.com",
+                Name::RdsCluster(id()),
+            ),
+            (
+                "x.cluster-custom-abc.us-east-1.rds.amazonaws.com",
+                Name::Untold,
+            ),
+            (
+                "x.proxy-abc.us-east-1.rds.amazonaws.com",
+                Name::RdsProxy(id()),
+            ),
+            (
+                "x.endpoint.proxy-abc.us-east-1.rds.amazonaws.com",
+                Name::Untold,
+            ),
+        ] {
+            assert_eq!(read(host).unwrap().unwrap().name, name, "{host}");
+        }
+        let beside = read("x.endpoint.proxy-abc.us-east-1.rds.amazonaws.com");
+        assert_eq!(beside.unwrap().unwrap().kind, DatabaseKind::Rdsproxy);
     }
 
     #[test]

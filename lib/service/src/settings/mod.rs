@@ -13,6 +13,8 @@ mod discovery;
 mod document;
 mod endpoint;
 mod error;
+mod metadata;
+mod overlap;
 mod process;
 mod proxy;
 mod regions;

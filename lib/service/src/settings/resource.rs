@@ -5,19 +5,52 @@
 
 use std::path::Path;
 
-use tidegate_core::{Database, DatabaseName, Labels, Origin, labels};
+use tidegate_core::{AwsMatcher, Database, DatabaseName, Labels, Origin, labels};
 
-use super::{ConfigError, ConfigProblem, database, report::Report, section::Item, spec, yaml};
+use super::{
+    ConfigError, ConfigProblem, Warning, database, discovery,
+    report::Report,
+    section::{Item, Section},
+    spec,
+    words::quote,
+    yaml,
+};
 
 /// Most resources in one text.
 pub const RESOURCES_MAX: usize = 10_000;
+/// Longest name of a resource that is no database, in characters.
+pub const NAME_CHARS_MAX: usize = 128;
+
+const KINDS: [&str; 2] = ["db", "discovery_config"];
 
 /// Something that can be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resource {
     /// `kind: db`.
-    Database(Database),
+    Database(Box<Database>),
+    /// `kind: discovery_config`.
+    DiscoveryConfig(DiscoveryConfig),
+}
+
+/// `kind: discovery_config`: matchers that the workers of a group scan beside those of their files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryConfig {
+    /// Unique among resources of this kind.
+    pub name: String,
+    /// The workers that are meant; never empty.
+    pub discovery_group: String,
+    /// What to look for; empty is nothing for now.
+    pub matchers: Vec<AwsMatcher>,
+}
+
+/// The resources of a text, and what looks wrong in it without being wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// In the order of the text.
+    pub resources: Vec<Resource>,
+    /// What was read but is not served, or looks like a slip of the pen.
+    pub warnings: Vec<Warning>,
 }
 
 /// Reads every resource of a text.
@@ -28,6 +61,15 @@ pub enum Resource {
 ///
 /// Everything that is wrong in it, with line and column.
 pub fn parse_resources(text: &str) -> Result<Vec<Resource>, ConfigError> {
+    Ok(read_resources(text)?.resources)
+}
+
+/// As [`parse_resources`], with warnings.
+///
+/// # Errors
+///
+/// Everything that is wrong in it, with line and column.
+pub fn read_resources(text: &str) -> Result<Resources, ConfigError> {
     let file = Path::new("input");
     let documents = yaml::documents(text).map_err(|error| super::syntax_error(file, error))?;
     let report = Report::default();
@@ -45,26 +87,41 @@ pub fn parse_resources(text: &str) -> Result<Vec<Resource>, ConfigError> {
             resources.extend(resource(&item));
         }
     }
-    report.finish(file)?;
-    Ok(resources)
+    let warnings = report.finish(file)?.warnings;
+    Ok(Resources {
+        resources,
+        warnings,
+    })
 }
 
 fn resource(item: &Item<'_>) -> Option<Resource> {
     let mut section = item.section()?;
     let kind = section.require("kind")?;
     match kind.text()? {
-        "db" => {}
+        "db" => db(section).map(|database| Resource::Database(Box::new(database))),
+        "discovery_config" => discovery_config(section).map(Resource::DiscoveryConfig),
         other => {
-            kind.not_one_of(other, &["db"]);
-            return None;
+            kind.not_one_of(other, &KINDS);
+            None
         }
     }
-    if let Some(version) = section.require("version")
-        && let Some(text) = version.text()
-        && text != "v3"
+}
+
+/// Checks the version, and reads past what a resource may carry and creation leaves alone.
+fn shape(section: &mut Section<'_>, version: &'static str) {
+    if let Some(item) = section.require("version")
+        && let Some(text) = item.text()
+        && text != version
     {
-        version.not_one_of(text, &["v3"]);
+        item.not_one_of(text, &[version]);
     }
+    for known in ["status", "sub_kind"] {
+        section.get(known);
+    }
+}
+
+fn db(mut section: Section<'_>) -> Option<Database> {
+    shape(&mut section, "v3");
     let metadata = section.require("metadata").and_then(|item| metadata(&item));
     let spec = section.require("spec").and_then(|item| {
         let mut section = item.section()?;
@@ -75,18 +132,80 @@ fn resource(item: &Item<'_>) -> Option<Resource> {
         section.finish();
         spec
     });
-    for known in ["status", "sub_kind"] {
-        section.get(known);
-    }
     section.finish();
     let (name, description, mut labels) = metadata?;
     labels.insert(labels::ORIGIN, Origin::Dynamic.as_str());
-    Some(Resource::Database(spec?.into_database(
-        name,
-        description,
-        labels,
-        Origin::Dynamic,
-    )))
+    Some(spec?.into_database(name, description, labels, Origin::Dynamic))
+}
+
+fn discovery_config(mut section: Section<'_>) -> Option<DiscoveryConfig> {
+    shape(&mut section, "v1");
+    let name = section
+        .require("metadata")
+        .and_then(|item| name_alone(&item));
+    let spec = section
+        .require("spec")
+        .and_then(|item| discovery_spec(&item));
+    section.finish();
+    let (discovery_group, matchers) = spec?;
+    Some(DiscoveryConfig {
+        name: name?,
+        discovery_group,
+        matchers,
+    })
+}
+
+fn discovery_spec(item: &Item<'_>) -> Option<(String, Vec<AwsMatcher>)> {
+    let mut section = item.section()?;
+    let group = section
+        .require("discovery_group")
+        .and_then(|item| item.full_text().map(str::to_owned));
+    let matchers = section
+        .get("aws")
+        .map(|item| discovery::matchers(&item, discovery::Form::Resource))
+        .unwrap_or_default();
+    for other in ["access_graph", "azure", "gcp", "kube"] {
+        if let Some(item) = section.get(other).filter(|item| !item.holds_nothing()) {
+            item.error_expected(
+                "Tidegate discovers databases in AWS only",
+                "matchers under `aws`",
+            );
+        }
+    }
+    section.finish();
+    Some((group?, matchers))
+}
+
+/// The metadata of a resource that has a name and nothing else that we keep.
+fn name_alone(item: &Item<'_>) -> Option<String> {
+    let mut section = item.section()?;
+    let name = section.require("name").and_then(|item| {
+        let text = item.full_text()?;
+        let sound = text.len() <= NAME_CHARS_MAX
+            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !sound {
+            item.error_expected(
+                format!("{} is not a name", quote(text)),
+                format!("letters, digits, `-`, `_` and `.`, the first a letter or digit, at most {NAME_CHARS_MAX} characters"),
+            );
+        }
+        sound.then(|| text.to_owned())
+    });
+    for known in ["description", "id", "labels", "namespace", "revision"] {
+        section.get(known);
+    }
+    expires_never(&mut section);
+    section.finish();
+    name
+}
+
+fn expires_never(section: &mut Section<'_>) {
+    if let Some(expires) = section.get("expires") {
+        expires.error("resources that expire are not supported yet");
+    }
 }
 
 fn metadata(item: &Item<'_>) -> Option<(DatabaseName, String, Labels)> {
@@ -100,9 +219,7 @@ fn metadata(item: &Item<'_>) -> Option<(DatabaseName, String, Labels)> {
     for known in ["id", "namespace", "revision"] {
         section.get(known);
     }
-    if let Some(expires) = section.get("expires") {
-        expires.error("resources that expire are not supported yet");
-    }
+    expires_never(&mut section);
     section.finish();
     Some((name?, description, labels))
 }

@@ -63,6 +63,16 @@ impl<'t> Item<'t> {
         !matches!(&self.node.value, Value::Text(text) if text.is_empty()) && !self.is_null()
     }
 
+    /// Whether this is nothing, an empty text, list or mapping: how Teleport writes what is not set.
+    pub(super) fn holds_nothing(&self) -> bool {
+        match &self.node.value {
+            Value::Null => true,
+            Value::Text(text) => text.is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Mapping(entries) => entries.is_empty(),
+        }
+    }
+
     /// A problem at this place, to add to and hand to the report.
     pub(super) fn problem(&self, problem: impl Into<String>) -> ConfigProblem {
         problem_at(self.node.at, &self.path, problem.into())

@@ -9,7 +9,7 @@ use tidegate_core::{
 };
 
 use super::{
-    discovery, endpoint,
+    endpoint, metadata,
     section::{Item, Section},
     values,
     words::quote,
@@ -64,7 +64,7 @@ pub(super) fn read(section: &mut Section<'_>, certificates: Certificates) -> Opt
     let uri_item = section.require("uri");
     let uri = uri_item.as_ref().and_then(uri);
     let tls = tls(section, certificates);
-    let (mut aws, mut kind) = aws(section);
+    let (mut aws, mut kind) = metadata::read(section);
     section.ignore(&[
         "ad",
         "admin_user",
@@ -187,95 +187,12 @@ fn holds_certificates(pem: &str) -> bool {
     read.is_ok_and(|certificates| !certificates.is_empty())
 }
 
-/// The `aws` section, and the kind of database that it names.
-fn aws(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKind>) {
-    let mut metadata = AwsMetadata::default();
-    let mut kind = None;
-    let Some(mut aws) = section.get("aws").and_then(|item| item.section()) else {
-        return (metadata, kind);
-    };
-    metadata.region = aws
-        .get("region")
-        .filter(Item::is_given)
-        .and_then(|item| discovery::region(&item));
-    let account = aws.get("account_id").filter(Item::is_given);
-    metadata.account_id = account.and_then(|item| item.parse());
-    if let Some(cluster) = names(&mut aws, "redshift", &["cluster_id"], &[]) {
-        kind = Some(DatabaseKind::Redshift);
-        metadata.redshift_cluster_id = Some(cluster);
-    }
-    let serverless = ["workgroup_name", "endpoint_name"];
-    if names(
-        &mut aws,
-        "redshift_serverless",
-        &serverless,
-        &["workgroup_id"],
-    )
-    .is_some()
-    {
-        kind = kind.or(Some(DatabaseKind::RedshiftServerless));
-    }
-    let rds_facts = [
-        "resource_id",
-        "iam_auth",
-        "subnets",
-        "security_groups",
-        "vpc_id",
-    ];
-    if names(&mut aws, "rds", &["instance_id", "cluster_id"], &rds_facts).is_some() {
-        kind = kind.or(Some(DatabaseKind::Rds));
-    }
-    let proxy = ["name", "custom_endpoint_name"];
-    if names(&mut aws, "rdsproxy", &proxy, &["resource_id"]).is_some() {
-        kind = kind.or(Some(DatabaseKind::Rdsproxy));
-    }
-    let users_are_roles = kind == Some(DatabaseKind::RedshiftServerless);
-    metadata.assume_role = values::assume_role(&mut aws, users_are_roles);
-    if metadata.account_id.is_none() {
-        let role = metadata.assume_role.as_ref();
-        metadata.account_id = role.map(|role| role.role_arn.account());
-    }
-    aws.ignore(&[
-        "docdb",
-        "elasticache",
-        "iam_policy_status",
-        "memorydb",
-        "opensearch",
-        "secret_store",
-        "session_tags",
-    ]);
-    aws.finish();
-    (metadata, kind)
-}
-
-/// The first name that a section such as `redshift: {cluster_id}` gives; `facts` are known and left alone.
-fn names(
-    aws: &mut Section<'_>,
-    section: &'static str,
-    names: &[&'static str],
-    facts: &[&'static str],
-) -> Option<String> {
-    let mut section = aws.get(section)?.section()?;
-    let found: Vec<String> = names
-        .iter()
-        .filter_map(|name| {
-            let text = section.get(name).filter(Item::is_given)?.text()?;
-            Some(text.to_owned())
-        })
-        .collect();
-    for fact in facts {
-        section.get(fact);
-    }
-    section.finish();
-    found.into_iter().next()
-}
-
 /// Takes from the endpoint what the `aws` section does not say.
 fn fill_in(item: &Item<'_>, uri: &Uri, aws: &mut AwsMetadata, kind: &mut Option<DatabaseKind>) {
     match endpoint::read(uri.host()) {
         Ok(None) => {}
         Ok(Some(found)) => {
-            kind.get_or_insert(found.kind);
+            let kind = *kind.get_or_insert(found.kind);
             let region = aws.region.get_or_insert_with(|| found.region.clone());
             if *region != found.region {
                 item.warn(format!(
@@ -286,8 +203,8 @@ fn fill_in(item: &Item<'_>, uri: &Uri, aws: &mut AwsMetadata, kind: &mut Option<
             if let Some(account) = found.account {
                 aws.account_id.get_or_insert(account);
             }
-            if aws.redshift_cluster_id.is_none() {
-                aws.redshift_cluster_id = found.redshift_cluster_id;
+            if kind == found.kind {
+                found.name.fill_in(aws);
             }
         }
         Err(endpoint::NotAnEndpoint(DatabaseKind::Redshift)) => item.error_expected(

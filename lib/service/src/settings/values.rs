@@ -173,7 +173,47 @@ pub(super) fn assume_role(
     section: &mut Section<'_>,
     external_id_alone: bool,
 ) -> Option<AssumeRole> {
-    let role = section.get("assume_role_arn").filter(Item::is_given);
+    role_of(section, "assume_role_arn", external_id_alone)
+}
+
+/// As [`assume_role`], where `assume_role: {role_arn, external_id}` may stand instead. Not both.
+pub(super) fn assume_role_nested(
+    section: &mut Section<'_>,
+    external_id_alone: bool,
+) -> Option<AssumeRole> {
+    let flat = ["assume_role_arn", "external_id"]
+        .into_iter()
+        .find(|key| section.get(key).is_some_and(|item| item.is_given()));
+    let nested = section
+        .get("assume_role")
+        .filter(|item| !item.holds_nothing());
+    match (nested, flat) {
+        (Some(item), Some(flat)) => {
+            item.error_expected(format!("is given beside `{flat}`"), "the role in one place");
+            None
+        }
+        (Some(item), None) => {
+            let mut nested = item.section()?;
+            let role = role_of(&mut nested, "role_arn", external_id_alone);
+            if let Some(item) = nested.get("role_name").filter(Item::is_given) {
+                item.error_expected(
+                    "Tidegate does not look through the accounts of an organization",
+                    "`role_arn`, one matcher an account",
+                );
+            }
+            nested.finish();
+            role
+        }
+        (None, _) => assume_role(section, external_id_alone),
+    }
+}
+
+fn role_of(
+    section: &mut Section<'_>,
+    key: &'static str,
+    external_id_alone: bool,
+) -> Option<AssumeRole> {
+    let role = section.get(key).filter(Item::is_given);
     let external = section.get("external_id").filter(Item::is_given);
     let external_id = external.as_ref().and_then(Item::parse);
     match (role, external) {
@@ -182,13 +222,13 @@ pub(super) fn assume_role(
             external_id,
         }),
         (None, Some(external)) if external_id_alone => {
-            external.warn("ignored: it is not sent without `assume_role_arn` yet");
+            external.warn(format!("ignored: it is not sent without `{key}` yet"));
             None
         }
         (None, Some(external)) => {
             external.error_expected(
                 "is given without a role to assume",
-                "`assume_role_arn` beside it",
+                format!("`{key}` beside it"),
             );
             None
         }

@@ -134,9 +134,44 @@ fn resources_are_read_from_documents_lists_and_json() {
     let told = error.in_file(Path::new("x.yaml")).to_string();
     assert_eq!(
         told,
-        "x.yaml:1:10: kind: unknown value `bd`, expected `db`, did you mean `db`?"
+        "x.yaml:1:10: kind: unknown value `bd`, expected `db` or `discovery_config`, did you mean `db`?"
     );
     let cloud = one("a").replace("dynamic", "cloud");
     assert!(settings::resource::parse_resources(&cloud).is_err());
     assert!(settings::resource::parse_resources("").unwrap().is_empty());
+}
+
+#[test]
+fn what_a_database_is_called_in_aws_is_kept() {
+    let read = |aws: &str| {
+        let lines = format!("name: dw\nprotocol: postgres\nuri: h.example.com:1\naws: {aws}");
+        let database = good(&database(&lines))
+            .database
+            .unwrap()
+            .databases
+            .remove(0);
+        (database.aws, database.kind)
+    };
+    let (aws, kind) = read("{redshift_serverless: {workgroup_name: etl, endpoint_name: private}}");
+    assert_eq!(aws.redshift_serverless_workgroup.as_deref(), Some("etl"));
+    assert_eq!(aws.redshift_serverless_endpoint.as_deref(), Some("private"));
+    assert_eq!(kind, Some(DatabaseKind::RedshiftServerless));
+    let (aws, kind) = read(
+        "{rds: {instance_id: o-1, cluster_id: o, resource_id: db-A, iam_auth: true, vpc_id: v}}",
+    );
+    assert_eq!(aws.rds_instance_id.as_deref(), Some("o-1"));
+    assert_eq!(aws.rds_cluster_id.as_deref(), Some("o"));
+    assert_eq!(aws.rds_resource_id.as_deref(), Some("db-A"));
+    assert_eq!(aws.rds_iam_auth, Some(true));
+    assert_eq!(kind, Some(DatabaseKind::Rds));
+    let (aws, kind) = read("{rdsproxy: {name: px}}");
+    assert_eq!(aws.rdsproxy_name.as_deref(), Some("px"));
+    assert_eq!(kind, Some(DatabaseKind::Rdsproxy));
+    let lines = "name: dw\nprotocol: postgres\nuri: h.example.com:1\naws: {rds: {iam_auth: maybe}}";
+    assert_eq!(
+        errors(&database(lines)),
+        [
+            "tidegate.yaml:7:29: db_service.databases[0].aws.rds.iam_auth: `maybe` is neither yes nor no, expected `yes` or `no`"
+        ]
+    );
 }

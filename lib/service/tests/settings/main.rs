@@ -5,6 +5,7 @@ mod databases;
 mod matchers;
 mod mistakes;
 mod process;
+mod resources;
 
 use std::path::Path;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidegate_core::{AwsMatcher, Regions};
+
 use crate::{errors, good, warnings};
 
 /// A matcher with one line put in.
@@ -9,6 +11,24 @@ fn matcher(line: &str) -> String {
     format!(
         "discovery_service:\n  enabled: yes\n  discovery_group: g\n  aws:\n    - types: [redshift]\n      regions: [us-east-1]\n      {line}\n"
     )
+}
+
+fn these(names: &[&str]) -> Regions {
+    Regions::These(
+        names
+            .iter()
+            .map(|name| name.parse().expect("a test names regions"))
+            .collect(),
+    )
+}
+
+/// The one matcher of a discovery service with one line put in.
+fn read(line: &str) -> AwsMatcher {
+    good(&matcher(line))
+        .discovery
+        .expect("the service is enabled")
+        .matchers
+        .remove(0)
 }
 
 #[test]
@@ -72,8 +92,8 @@ fn types_and_regions_are_checked() {
         ),
         (
             "[rds]",
-            "['*']",
-            "discovery in every region comes with a later version",
+            "[us-east-1, '*']",
+            "regions[1]: `*` means every region, so it stands alone, expected `*` alone, or a list of region names",
         ),
         (
             "[rds]",
@@ -98,7 +118,8 @@ fn types_and_regions_are_checked() {
     );
     let twice = good(&with("[rds, rds]", "[us-east-1, us-east-1]"));
     let matchers = twice.discovery.unwrap().matchers;
-    assert_eq!((matchers[0].types.len(), matchers[0].regions.len()), (1, 1));
+    assert_eq!(matchers[0].types.len(), 1);
+    assert_eq!(matchers[0].regions, these(&["us-east-1"]));
 }
 
 #[test]
@@ -168,4 +189,110 @@ fn poll_intervals_are_durations_in_bounds() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_star_alone_means_every_region_of_the_account() {
+    for regions in ["['*']", "'*'"] {
+        let text = matcher("tags: {}").replace("[us-east-1]", regions);
+        let matchers = good(&text).discovery.unwrap().matchers;
+        assert_eq!(matchers[0].regions, Regions::Enabled, "{regions}");
+    }
+    let text = matcher("tags: {}").replace("[us-east-1]", "['*', us-east-1]");
+    assert_eq!(
+        errors(&text),
+        [
+            "tidegate.yaml:6:17: discovery_service.aws[0].regions[0]: `*` means every region, so it stands alone, expected `*` alone, or a list of region names"
+        ]
+    );
+}
+
+#[test]
+fn endpoints_are_chosen_by_their_type() {
+    let chosen =
+        read("endpoints: {include: [primary, reader, primary], exclude: reader}").endpoints;
+    assert_eq!(chosen.include, ["primary", "reader"]);
+    assert_eq!(chosen.exclude, ["reader"]);
+    assert!(read("endpoints: {}").endpoints.is_everything());
+    assert!(read("endpoints:").endpoints.is_everything());
+    assert!(read("endpoints: {include: []}").endpoints.is_everything());
+}
+
+#[test]
+fn impossible_choices_of_endpoints_are_refused() {
+    for (line, told) in [
+        (
+            "endpoints: {include: [raeder]}",
+            "7:29: discovery_service.aws[0].endpoints.include[0]: unknown value `raeder`, expected ",
+        ),
+        (
+            "endpoints: {exclude: [reader, 5]}",
+            "7:37: discovery_service.aws[0].endpoints.exclude[1]: unknown value `5`",
+        ),
+        (
+            "endpoints: {inclde: [reader]}",
+            "7:19: discovery_service.aws[0].endpoints.inclde: unknown key, did you mean `include`?",
+        ),
+        (
+            "endpoints: [reader]",
+            "7:18: discovery_service.aws[0].endpoints: is a list, expected a mapping",
+        ),
+        (
+            "endpoints: {include: [reader], exclude: [reader]}",
+            "7:18: discovery_service.aws[0].endpoints: leaves no endpoint, expected an `include` that `exclude` does not take away whole",
+        ),
+    ] {
+        let found = errors(&matcher(line));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with(&format!("tidegate.yaml:{told}")),
+            "{found:?}"
+        );
+    }
+    assert!(
+        errors(&matcher("endpoints: {include: [raeder]}"))[0].ends_with("did you mean `reader`?")
+    );
+}
+
+#[test]
+fn the_database_services_own_matchers_are_read_alike() {
+    let text = |line: &str| {
+        format!(
+            "db_service:\n  enabled: yes\n  aws:\n    - types: [rds]\n      regions: ['*']\n      {line}\n"
+        )
+    };
+    let matchers = good(&text("endpoints: {exclude: [reader]}"))
+        .database
+        .unwrap()
+        .matchers;
+    assert_eq!(matchers[0].regions, Regions::Enabled);
+    assert_eq!(matchers[0].endpoints.exclude, ["reader"]);
+    assert_eq!(
+        errors(&text("assume_role: {role_arn: x}")),
+        [
+            "tidegate.yaml:6:20: db_service.aws[0].assume_role: is how resources write a role, expected `assume_role_arn`, and `external_id` where the role asks for one"
+        ]
+    );
+}
+
+#[test]
+fn an_entry_that_never_decides_is_told() {
+    let text = "\
+db_service:
+  enabled: yes
+  resources:
+    - labels: {env: '*'}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/wide'}
+    - labels: {env: prod, region: us-east-1}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/narrow'}
+    - labels: {team: bi}
+";
+    assert_eq!(
+        warnings(text),
+        [(
+            6,
+            "db_service.resources[1]: never decides: the entry on line 4 matches everything that this one does, comes first and names a role; put the narrower entry first"
+                .to_owned()
+        )]
+    );
 }

@@ -1,0 +1,228 @@
+//! `discovery_config` resources: matchers of a group that come and go over the API.
+//!
+//! Not here: scanning them (workers watch them), and their databases (the ledger's).
+
+use std::sync::Arc;
+
+use tidegate_core::AwsMatcher;
+use tidegate_proto::{Invalid, v1};
+
+use crate::{
+    audit::{AuditLog, event},
+    inventory::Inventory,
+    keys,
+    record::encode,
+    store::{CommitError, Store, StoreUnavailable, Txn},
+};
+
+/// Longest name of a configuration.
+const NAME_CHARS_MAX: usize = 128;
+/// Longest name of a group.
+const GROUP_CHARS_MAX: usize = 256;
+/// Most matchers of one configuration.
+const MATCHERS_MAX: usize = 1000;
+/// Most configurations, since workers are sent all of their group's in one message.
+const CONFIGS_MAX: usize = 1000;
+/// Largest configuration, in bytes.
+const CONFIG_BYTES_MAX: usize = 256 * 1024;
+
+/// Why a configuration was not written or deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The revision is not the stored one.
+    #[error("discovery_config `{name}` is not at revision {revision} any more: read it again")]
+    Conflict {
+        /// Its name.
+        name: String,
+        /// What was expected.
+        revision: u64,
+    },
+    /// A field is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// There is none.
+    #[error("no discovery_config `{0}`")]
+    NotFound(String),
+    /// There are as many as there may be.
+    #[error("there are {CONFIGS_MAX} discovery_configs already: put more matchers into fewer")]
+    TooMany,
+    /// The store does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] StoreUnavailable),
+}
+
+/// Writes configurations.
+pub(crate) struct DiscoveryConfigs {
+    /// The state.
+    pub(crate) store: Arc<dyn Store>,
+    /// What is shown of it.
+    pub(crate) inventory: Arc<Inventory>,
+    /// Tells what happened.
+    pub(crate) audit: AuditLog,
+}
+
+impl DiscoveryConfigs {
+    /// All of them, in name order.
+    pub(crate) fn list(&self) -> Vec<v1::DiscoveryConfig> {
+        self.inventory.watch_configs().borrow().to_vec()
+    }
+
+    /// Makes or replaces one.
+    pub(crate) async fn upsert(
+        &self,
+        actor: &str,
+        message: Option<v1::DiscoveryConfig>,
+    ) -> Result<v1::DiscoveryConfig, ConfigError> {
+        let message = message.ok_or_else(|| Invalid::new("config", "is missing"))?;
+        let expected = message.revision;
+        let config = checked(message)?;
+        let key = keys::discovery_config(&config.name);
+        let conflict = || ConfigError::Conflict {
+            name: config.name.clone(),
+            revision: expected,
+        };
+        let stored = self.store.get(key.clone()).await?;
+        let (guarded, kind) = match &stored {
+            Some(entry) if expected != 0 && entry.modified != expected => return Err(conflict()),
+            Some(entry) => (
+                Txn::new().at(key.clone(), entry.modified),
+                event::DISCOVERY_CONFIG_UPDATE,
+            ),
+            None if expected != 0 => return Err(conflict()),
+            None if self.inventory.tables().configs.len() >= CONFIGS_MAX => {
+                return Err(ConfigError::TooMany);
+            }
+            None => (
+                Txn::new().absent(key.clone()),
+                event::DISCOVERY_CONFIG_CREATE,
+            ),
+        };
+        let committed = self.store.commit(guarded.put(key, encode(&config))).await;
+        let revision = match committed {
+            Ok(revision) => revision,
+            Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
+            Err(_) => return Err(conflict()),
+        };
+        self.tell(kind, actor, &config.name);
+        self.inventory.reached(revision).await;
+        Ok(v1::DiscoveryConfig { revision, ..config })
+    }
+
+    /// Deletes one.
+    pub(crate) async fn delete(&self, actor: &str, name: &str) -> Result<(), ConfigError> {
+        let missing = || ConfigError::NotFound(name.to_owned());
+        let key = keys::discovery_config(name);
+        let entry = self.store.get(key).await?.ok_or_else(missing)?;
+        let txn = Txn::new()
+            .at(entry.key.clone(), entry.modified)
+            .delete(entry.key);
+        let revision = match self.store.commit(txn).await {
+            Ok(revision) => revision,
+            Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
+            Err(_) => {
+                return Err(ConfigError::Conflict {
+                    name: name.to_owned(),
+                    revision: entry.modified,
+                });
+            }
+        };
+        self.tell(event::DISCOVERY_CONFIG_DELETE, actor, name);
+        self.inventory.reached(revision).await;
+        Ok(())
+    }
+
+    fn tell(&self, kind: event::Kind, actor: &str, name: &str) {
+        let mut made = event::new(kind);
+        actor.clone_into(&mut made.user);
+        made.fields.insert("name".to_owned(), name.to_owned());
+        self.audit.record(made);
+    }
+}
+
+/// A configuration that workers can use, as it is stored.
+fn checked(message: v1::DiscoveryConfig) -> Result<v1::DiscoveryConfig, Invalid> {
+    use prost::Message as _;
+    if !is_name(&message.name) {
+        let problem = format!(
+            "`{}` must be 1 to {NAME_CHARS_MAX} letters, digits or `-_.`, the first a letter or digit",
+            message.name
+        );
+        return Err(Invalid::new("config.name", problem));
+    }
+    if message.discovery_group.is_empty() {
+        let problem = "is missing: say which workers scan it, by their `discovery_group`";
+        return Err(Invalid::new("config.discovery_group", problem));
+    }
+    if message.discovery_group.len() > GROUP_CHARS_MAX {
+        return Err(Invalid::new("config.discovery_group", "is too long"));
+    }
+    if message.aws.len() > MATCHERS_MAX || message.encoded_len() > CONFIG_BYTES_MAX {
+        let problem =
+            format!("are more than {MATCHERS_MAX}, or {CONFIG_BYTES_MAX} bytes: use several");
+        return Err(Invalid::new("config.aws", problem));
+    }
+    let matchers = message.aws.into_iter().enumerate().map(|(place, matcher)| {
+        let within = |invalid: Invalid| {
+            let field = format!("config.aws[{place}].{}", invalid.field);
+            Invalid::new(field, invalid.problem)
+        };
+        let matcher = AwsMatcher::try_from(matcher).map_err(within)?;
+        if matcher.tags.is_empty() {
+            let problem = "is empty, which matches nothing: `*: \"*\"` matches everything";
+            return Err(within(Invalid::new("tags", problem)));
+        }
+        Ok(matcher.into())
+    });
+    Ok(v1::DiscoveryConfig {
+        aws: matchers.collect::<Result<_, _>>()?,
+        revision: 0,
+        ..message
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(name: &str, group: &str, region: &str) -> v1::DiscoveryConfig {
+        v1::DiscoveryConfig {
+            name: name.to_owned(),
+            discovery_group: group.to_owned(),
+            aws: vec![v1::AwsMatcher {
+                types: vec!["redshift".to_owned()],
+                regions: vec![region.to_owned()],
+                ..v1::AwsMatcher::default()
+            }],
+            revision: 7,
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (config, place) in [
+            (config("", "prod", "us-east-1"), "config.name"),
+            (config("-x", "prod", "us-east-1"), "config.name"),
+            (config("a/b", "prod", "us-east-1"), "config.name"),
+            (config("a", "", "us-east-1"), "config.discovery_group"),
+            (config("a", "prod", "US East"), "config.aws[0].regions"),
+        ] {
+            let refused = checked(config).unwrap_err();
+            assert!(refused.to_string().contains(place), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_has_no_revision_of_its_own_and_its_defaults_written_out() {
+        let stored = checked(config("team.a_1", "prod", "*")).unwrap();
+        assert_eq!(stored.revision, 0);
+        assert!(stored.aws[0].tags.is_some());
+    }
+}

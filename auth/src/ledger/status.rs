@@ -1,0 +1,92 @@
+//! What is known of each scope.
+
+use std::collections::BTreeMap;
+
+use tidegate_proto::{convert::timestamp, v1};
+
+use super::{
+    Ledger,
+    scopes::{holder_of, named},
+};
+use crate::{
+    keys,
+    record::{ScopeRecord, decode},
+    store::StoreUnavailable,
+};
+
+/// Shadowed databases in one listing, over all scopes.
+const SHADOWED_TOLD_MAX: usize = 5000;
+
+impl Ledger {
+    /// What is known of each scope, in order of id.
+    pub(crate) async fn list_scopes(&self) -> Result<Vec<v1::ScopeStatus>, StoreUnavailable> {
+        let mut known = BTreeMap::new();
+        for record in self.scope_records().await? {
+            let id = record.scope.as_ref().map(|scope| scope.id.clone());
+            known.insert(id.unwrap_or_default(), status(record));
+        }
+        for entry in self.read_all(keys::SCOPE_HOLDERS).await? {
+            let holder = holder_of(&entry);
+            let id = holder
+                .scope
+                .as_ref()
+                .map(|scope| scope.id.clone())
+                .unwrap_or_default();
+            let status = known.entry(id).or_insert_with(|| v1::ScopeStatus {
+                scope: holder.scope.clone(),
+                ..v1::ScopeStatus::default()
+            });
+            status.held_by = named(&holder.hostname, &holder.host_id);
+            status.epoch = entry.created;
+        }
+        let memory = self.memory();
+        let mut room = SHADOWED_TOLD_MAX;
+        for (id, status) in &mut known {
+            if let Some(attempt) = memory.attempts.get(id) {
+                status.last_attempt = attempt.finished_at;
+                status.aws_calls = attempt.aws_calls;
+                status.failure.clone_from(&attempt.failure);
+                if attempt.complete {
+                    status.last_success = attempt.finished_at;
+                }
+            }
+            let shadowed = memory.shadows.listed(id);
+            if !shadowed.is_empty() {
+                status.shadowed = shadowed;
+            }
+            status.shadowed.truncate(room);
+            room -= status.shadowed.len();
+            status.retires_at = memory.retiring.get(id).copied().map(timestamp);
+        }
+        Ok(known.into_values().collect())
+    }
+
+    /// The stored records of all scopes that can be read.
+    pub(super) async fn scope_records(&self) -> Result<Vec<ScopeRecord>, StoreUnavailable> {
+        let entries = self.read_all(keys::SCOPES).await?;
+        let read = entries.iter().filter_map(|entry| {
+            decode::<ScopeRecord>(entry)
+                .inspect_err(|error| {
+                    tracing::error!(error = %error, "left out a stored scope that cannot be read");
+                })
+                .ok()
+        });
+        Ok(read.collect())
+    }
+}
+
+fn status(record: ScopeRecord) -> v1::ScopeStatus {
+    v1::ScopeStatus {
+        scope: record.scope,
+        held_by: String::new(),
+        epoch: 0,
+        last_attempt: record.last_attempt,
+        last_success: record.last_success,
+        failure: record.failure,
+        databases: record.databases,
+        aws_calls: record.aws_calls,
+        shadowed: record.shadowed_databases,
+        held_deletions: record.held,
+        retires_at: None,
+    }
+}

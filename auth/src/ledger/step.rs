@@ -1,0 +1,303 @@
+//! One database's change, as it is written and told.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tidegate_core::{Database, DatabaseName};
+use tidegate_proto::v1;
+
+use super::{
+    Ledger,
+    plan::{self, Owner, Plan, Registered, Shadowed, Taken},
+};
+use crate::{
+    audit::event,
+    inventory::tables::{DatabaseRow, Row as _, Tables},
+    keys,
+    record::{DatabaseRecord, OwnerRecord, encode},
+    store::{CommitError, RangeQuery, StoreUnavailable, Txn},
+};
+
+/// Databases changed in one transaction; each takes two keys.
+const CHANGES_PER_TXN_MAX: usize = 400;
+
+/// The tables as planning looks at them, and who goes on with what.
+pub(super) struct View<'v> {
+    pub(super) tables: &'v Tables,
+    pub(super) heirs: &'v HashMap<String, Owner>,
+}
+
+impl plan::Inventory for View<'_> {
+    fn owned_by(&self, scope_id: &str) -> Vec<Registered> {
+        let names = self.tables.by_scope.get(scope_id).into_iter().flatten();
+        names
+            .filter_map(|name| self.tables.databases.get(name))
+            .filter_map(|row| registered(row))
+            .collect()
+    }
+
+    fn with_identity(&self, identity: &str) -> Option<Registered> {
+        let name = self.tables.by_identity.get(identity)?;
+        self.tables
+            .databases
+            .get(name)
+            .and_then(|row| registered(row))
+    }
+
+    fn has_name(&self, name: &DatabaseName) -> bool {
+        self.tables.databases.contains_key(name.as_str())
+    }
+
+    fn heir(&self, identity: &str) -> Option<Owner> {
+        self.heirs.get(identity).cloned()
+    }
+}
+
+/// A row as planning looks at it.
+pub(super) fn registered(row: &DatabaseRow) -> Option<Registered> {
+    match Database::try_from(row.message()) {
+        Ok(database) => Some(Registered {
+            database,
+            revision: row.revision(),
+            owner: Owner {
+                scope_id: row.scope_id().to_owned(),
+                group: row.group.clone(),
+                order: row.order,
+                config: (!row.config.is_empty()).then(|| row.config.clone()),
+            },
+        }),
+        Err(error) => {
+            tracing::error!(database = row.name(), error = %error, "left out a stored database that cannot be used");
+            None
+        }
+    }
+}
+
+/// One database's change.
+pub(super) enum Step {
+    /// It is new.
+    Create(DatabaseRecord),
+    /// It goes.
+    Delete(plan::Delete),
+    /// It goes to the next scope that sees it.
+    HandOver(DatabaseRecord, u64, Owner),
+    /// It changes, and its owner may.
+    Update(DatabaseRecord, u64, Option<Taken>),
+}
+
+/// The steps of a plan of `owner`: first what it lets go of, so that names are free.
+pub(super) fn steps(owner: &Owner, plan: Plan) -> Vec<Step> {
+    let creates = plan
+        .creates
+        .into_iter()
+        .map(|database| Step::Create(record(database, owner)));
+    let updates = plan.updates.into_iter().map(|update| {
+        let record = record(update.database, owner);
+        Step::Update(record, update.revision, update.taken_from)
+    });
+    let hand_overs = plan.hand_overs.into_iter().map(|given| {
+        let record = record(given.database, &given.to);
+        Step::HandOver(record, given.revision, given.to)
+    });
+    let deletes = plan.deletes.into_iter().map(Step::Delete);
+    deletes
+        .chain(hand_overs)
+        .chain(creates)
+        .chain(updates)
+        .collect()
+}
+
+/// A database as it is stored under its owner.
+fn record(database: Database, owner: &Owner) -> DatabaseRecord {
+    let mut message = v1::Database::from(database);
+    message.scope_id.clone_from(&owner.scope_id);
+    DatabaseRecord {
+        database: Some(message),
+        group: owner.group.clone(),
+        order: owner.order,
+        config: owner.config.clone().unwrap_or_default(),
+    }
+}
+
+impl Step {
+    fn add_to(&self, txn: Txn) -> Txn {
+        match self {
+            Self::Create(record) => {
+                let (name, identity) = names(record);
+                txn.absent(keys::database(name))
+                    .absent(keys::owner(identity))
+                    .put(keys::database(name), encode(record))
+                    .put(keys::owner(identity), encode(&owner(record)))
+            }
+            Self::Update(record, revision, None) => {
+                let (name, _) = names(record);
+                txn.at(keys::database(name), *revision)
+                    .put(keys::database(name), encode(record))
+            }
+            Self::Update(record, revision, Some(_)) | Self::HandOver(record, revision, _) => {
+                let (name, identity) = names(record);
+                txn.at(keys::database(name), *revision)
+                    .put(keys::database(name), encode(record))
+                    .put(keys::owner(identity), encode(&owner(record)))
+            }
+            Self::Delete(gone) => txn
+                .at(keys::database(gone.name.as_str()), gone.revision)
+                .delete(keys::database(gone.name.as_str()))
+                .delete(keys::owner(&gone.identity)),
+        }
+    }
+
+    const fn count_in(&self, total: &mut v1::PublishResult) {
+        match self {
+            Self::Create(_) => total.created += 1,
+            Self::Update(..) | Self::HandOver(..) => total.updated += 1,
+            Self::Delete(_) => total.deleted += 1,
+        }
+    }
+
+    fn event(&self, scope_id: &str) -> v1::AuditEvent {
+        let (kind, name, identity, scope_id) = match self {
+            Self::Create(record) => {
+                let (name, identity) = names(record);
+                (event::DB_CREATE, name, identity, scope_id)
+            }
+            Self::Update(record, ..) => {
+                let (name, identity) = names(record);
+                (event::DB_UPDATE, name, identity, scope_id)
+            }
+            Self::HandOver(record, _, to) => {
+                let (name, identity) = names(record);
+                (event::DB_UPDATE, name, identity, to.scope_id.as_str())
+            }
+            Self::Delete(gone) => (
+                event::DB_DELETE,
+                gone.name.as_str(),
+                gone.identity.as_str(),
+                scope_id,
+            ),
+        };
+        let mut made = event::new(kind);
+        name.clone_into(&mut made.db_service);
+        made.fields
+            .insert("identity".to_owned(), identity.to_owned());
+        made.fields.insert("scope".to_owned(), scope_id.to_owned());
+        made
+    }
+}
+
+fn names(record: &DatabaseRecord) -> (&str, &str) {
+    record
+        .database
+        .as_ref()
+        .map_or(("", ""), |database| (&database.name, &database.identity))
+}
+
+fn owner(record: &DatabaseRecord) -> OwnerRecord {
+    let database = record.database.clone().unwrap_or_default();
+    OwnerRecord {
+        scope_id: database.scope_id,
+        name: database.name,
+    }
+}
+
+impl Ledger {
+    /// Writes steps, a bounded number of databases at a time, each behind `fence`, and tells of them. Gives the last
+    /// revision.
+    pub(super) async fn take(
+        &self,
+        steps: &[Step],
+        scope_id: &str,
+        fence: &Txn,
+        total: &mut v1::PublishResult,
+    ) -> Result<u64, CommitError> {
+        let mut revision = 0;
+        for chunk in steps.chunks(CHANGES_PER_TXN_MAX) {
+            let txn = chunk
+                .iter()
+                .fold(fence.clone(), |txn, step| step.add_to(txn));
+            revision = self.store.commit(txn).await?;
+            for step in chunk {
+                step.count_in(total);
+            }
+            self.note_owners(chunk, scope_id);
+            let events = chunk.iter().map(|step| step.event(scope_id)).collect();
+            self.audit.record_all(events).await;
+        }
+        let heirs: BTreeSet<&String> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::HandOver(_, _, to) => Some(&to.scope_id),
+                _ => None,
+            })
+            .collect();
+        // A new owner knows best what its databases are like.
+        let heirs: Vec<String> = heirs.into_iter().cloned().collect();
+        self.ask_for(&heirs).await?;
+        Ok(revision)
+    }
+
+    fn note_owners(&self, steps: &[Step], scope_id: &str) {
+        let mut memory = self.memory();
+        for step in steps {
+            match step {
+                Step::HandOver(record, _, to) => {
+                    memory.shadows.no_longer(&to.scope_id, names(record).1);
+                }
+                Step::Update(record, _, Some(taken)) => {
+                    let identity = names(record).1;
+                    memory.shadows.no_longer(scope_id, identity);
+                    if taken.claims {
+                        let shadowed = Shadowed {
+                            identity: identity.to_owned(),
+                            owned_by: scope_id.to_owned(),
+                        };
+                        memory.shadows.add(taken.from.clone(), shadowed);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Who goes on with the databases of a scope that `is_gone` says it lets go of.
+    pub(super) async fn heirs(
+        &self,
+        scope_id: &str,
+        group: &str,
+        is_gone: impl Fn(&str) -> bool + Send,
+    ) -> Result<HashMap<String, Owner>, StoreUnavailable> {
+        if self.memory().shadows.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let gone: Vec<String> = {
+            let look = self.inventory.tables();
+            let names = look.by_scope.get(scope_id).into_iter().flatten();
+            names
+                .filter_map(|name| look.databases.get(name))
+                .map(|row| row.identity().to_owned())
+                .filter(|identity| is_gone(identity))
+                .collect()
+        };
+        if gone.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let live = self.live().await?;
+        let memory = self.memory();
+        let may =
+            |owner: &Owner| owner.scope_id != scope_id && live.names(&owner.group, &owner.scope_id);
+        let heirs = gone.into_iter().filter_map(|identity| {
+            let heir = memory.shadows.heir(&identity, group, may)?;
+            Some((identity, heir))
+        });
+        Ok(heirs.collect())
+    }
+
+    /// Waits until the inventory shows everything that is written now.
+    pub(super) async fn catch_up(&self) -> Result<(), StoreUnavailable> {
+        let newest = self.store.range(RangeQuery {
+            limit: 1,
+            ..RangeQuery::prefix(keys::CLUSTER)
+        });
+        self.inventory.reached(newest.await?.revision).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! The `aws` section of a database: what is known of it from AWS, and the kind that follows.
+
+use tidegate_core::{AwsMetadata, DatabaseKind};
+
+use super::{
+    discovery,
+    section::{Item, Section},
+    values,
+};
+
+/// Reads the `aws` section out of the section of a database.
+pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKind>) {
+    let mut metadata = AwsMetadata::default();
+    let Some(mut aws) = section.get("aws").and_then(|item| item.section()) else {
+        return (metadata, None);
+    };
+    metadata.region = aws
+        .get("region")
+        .filter(Item::is_given)
+        .and_then(|item| discovery::region(&item));
+    metadata.account_id = aws
+        .get("account_id")
+        .filter(Item::is_given)
+        .and_then(|item| item.parse());
+    let kind = names(&mut aws, &mut metadata);
+    metadata.assume_role =
+        values::assume_role(&mut aws, kind == Some(DatabaseKind::RedshiftServerless));
+    if metadata.account_id.is_none() {
+        let role = metadata.assume_role.as_ref();
+        metadata.account_id = role.map(|role| role.role_arn.account());
+    }
+    aws.ignore(&[
+        "docdb",
+        "elasticache",
+        "iam_policy_status",
+        "memorydb",
+        "opensearch",
+        "secret_store",
+        "session_tags",
+    ]);
+    aws.finish();
+    (metadata, kind)
+}
+
+/// What the database is called in AWS. Of several kinds that are named the first counts, in the order here.
+fn names(aws: &mut Section<'_>, metadata: &mut AwsMetadata) -> Option<DatabaseKind> {
+    let mut kinds = Vec::new();
+    let mut named = |kind, names: &[&Option<String>]| {
+        if names.iter().any(|name| name.is_some()) {
+            kinds.push(kind);
+        }
+    };
+    if let Some(mut redshift) = aws.get("redshift").and_then(|item| item.section()) {
+        metadata.redshift_cluster_id = text(&mut redshift, "cluster_id");
+        redshift.finish();
+        named(DatabaseKind::Redshift, &[&metadata.redshift_cluster_id]);
+    }
+    if let Some(mut serverless) = aws
+        .get("redshift_serverless")
+        .and_then(|item| item.section())
+    {
+        let workgroup = text(&mut serverless, "workgroup_name");
+        let endpoint = text(&mut serverless, "endpoint_name");
+        serverless.get("workgroup_id");
+        serverless.finish();
+        named(DatabaseKind::RedshiftServerless, &[&workgroup, &endpoint]);
+        metadata.redshift_serverless_workgroup = workgroup;
+        metadata.redshift_serverless_endpoint = endpoint;
+    }
+    if let Some(rds) = aws.get("rds").and_then(|item| item.section()) {
+        let (instance, cluster) = rds_names(rds, metadata);
+        named(DatabaseKind::Rds, &[&instance, &cluster]);
+        metadata.rds_instance_id = instance;
+        metadata.rds_cluster_id = cluster;
+    }
+    if let Some(mut proxy) = aws.get("rdsproxy").and_then(|item| item.section()) {
+        let endpoint = text(&mut proxy, "custom_endpoint_name");
+        metadata.rdsproxy_name = text(&mut proxy, "name");
+        proxy.get("resource_id");
+        proxy.finish();
+        named(
+            DatabaseKind::Rdsproxy,
+            &[&metadata.rdsproxy_name, &endpoint],
+        );
+    }
+    kinds.into_iter().next()
+}
+
+/// Names of the instance and of the cluster.
+fn rds_names(mut rds: Section<'_>, metadata: &mut AwsMetadata) -> (Option<String>, Option<String>) {
+    let instance = text(&mut rds, "instance_id");
+    let cluster = text(&mut rds, "cluster_id");
+    metadata.rds_resource_id = text(&mut rds, "resource_id");
+    metadata.rds_iam_auth = rds
+        .get("iam_auth")
+        .filter(Item::is_given)
+        .and_then(|item| item.boolean());
+    for fact in ["subnets", "security_groups", "vpc_id"] {
+        rds.get(fact);
+    }
+    rds.finish();
+    (instance, cluster)
+}
+
+fn text(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let item = section.get(key).filter(Item::is_given)?;
+    item.text().map(str::to_owned)
+}
