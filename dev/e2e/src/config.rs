@@ -14,18 +14,20 @@ pub fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples")
 }
 
-/// Reads an example, lays `patch` over it, and writes the result (JSON, which is YAML) to `to`.
+/// Reads an example, lays patches over it, one after the other, and writes the result (JSON, which is YAML) to `to`.
 ///
 /// # Errors
 ///
 /// When the example cannot be read or the result not be written.
-pub fn render(example: &str, patch: Value, to: &Path) -> Result<()> {
+pub fn render(example: &str, patches: impl IntoIterator<Item = Value>, to: &Path) -> Result<()> {
     let path = examples().join(example);
     let text =
         fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
     let mut config: Value = serde_yaml::from_str(&text)
         .with_context(|| format!("could not parse {}", path.display()))?;
-    lay_over(&mut config, patch);
+    patches
+        .into_iter()
+        .for_each(|patch| lay_over(&mut config, patch));
     fs::write(to, serde_json::to_string_pretty(&config)?)
         .with_context(|| format!("could not write {}", to.display()))
 }

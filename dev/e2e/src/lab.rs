@@ -38,6 +38,10 @@ pub enum Part {
     Proxy,
     /// The discovery worker.
     Discovery,
+    /// Another worker of the same group. Started on demand.
+    DiscoveryB,
+    /// A third one. Started on demand.
+    DiscoveryC,
     /// An agent with its own role overrides.
     AgentA,
     /// Another agent with others.
@@ -54,23 +58,39 @@ impl Part {
         Self::AgentB,
     ];
 
-    /// Its name, which is also that of its example configuration.
+    /// The example configuration that it runs.
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Auth => "auth.yaml",
+            Self::Proxy => "proxy.yaml",
+            Self::Discovery | Self::DiscoveryB | Self::DiscoveryC => "discovery.yaml",
+            Self::AgentA => "agent-a.yaml",
+            Self::AgentB => "agent-b.yaml",
+        }
+    }
+
+    /// Its name, also that of its node.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auth => "auth",
             Self::Proxy => "proxy",
             Self::Discovery => "discovery",
+            Self::DiscoveryB => "discovery-b",
+            Self::DiscoveryC => "discovery-c",
             Self::AgentA => "agent-a",
             Self::AgentB => "agent-b",
         }
     }
 
-    /// The access key that it calls AWS with.
-    const fn access_key(self) -> Option<(&'static str, &'static str)> {
+    /// The access key that it calls AWS with, if it does.
+    #[must_use]
+    pub const fn access_key(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Auth | Self::Proxy => None,
-            Self::Discovery => Some(("AKIADISCOVERY0000001", "simulated-secret-of-discovery")),
+            Self::Discovery | Self::DiscoveryB | Self::DiscoveryC => {
+                Some(("AKIADISCOVERY0000001", "simulated-secret-of-discovery"))
+            }
             Self::AgentA => Some(("AKIAAGENTA0000000001", "simulated-secret-of-agent-a")),
             Self::AgentB => Some(("AKIAAGENTB0000000001", "simulated-secret-of-agent-b")),
         }
@@ -91,6 +111,8 @@ pub struct Lab {
     sim: Sim,
     network: [u8; 2],
     ca_pin: String,
+    /// What a test changes in a part's configuration on top of what the laboratory does.
+    changes: BTreeMap<Part, Value>,
     dir: TempDir,
 }
 
@@ -227,12 +249,18 @@ impl Lab {
             sim,
             network,
             ca_pin: String::new(),
+            changes: BTreeMap::new(),
             dir,
         };
         for part in parts {
             lab.start_part(*part).await?;
         }
         Ok(lab)
+    }
+
+    /// Changes a part's configuration from its next start on; what was changed before is forgotten.
+    pub fn configure(&mut self, part: Part, changes: Value) {
+        self.changes.insert(part, changes);
     }
 
     /// Starts one part, or starts it again after it was stopped or killed.
@@ -247,7 +275,8 @@ impl Lab {
             part.name()
         );
         let file = self.dir.path().join(format!("{}.json", part.name()));
-        config::render(&format!("{}.yaml", part.name()), self.patch(part), &file)?;
+        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
+        config::render(part.example(), patches.into_iter().flatten(), &file)?;
         let file = file
             .to_str()
             .context("a temporary folder with an odd name")?;
@@ -324,10 +353,8 @@ impl Lab {
     /// When a part does not stop cleanly; the others are stopped all the same.
     pub async fn stop(mut self) -> Result<()> {
         let mut outcome = Ok(());
-        for part in Part::ALL.into_iter().rev() {
-            if let Some(process) = self.processes.remove(&part) {
-                outcome = outcome.and(process.stop().await);
-            }
+        while let Some((_, process)) = self.processes.pop_last() {
+            outcome = outcome.and(process.stop().await);
         }
         self.sim.stop().await;
         outcome
@@ -703,7 +730,9 @@ impl Lab {
             Part::Proxy => {
                 patch["proxy_service"] = json!({ "listen_addr": self.proxy_addr(), "public_addr": self.proxy_addr(), "https_keypairs": null });
             }
-            Part::Discovery => patch["discovery_service"] = json!({ "poll_interval": "1s" }),
+            Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
+                patch["discovery_service"] = json!({ "poll_interval": "1s" })
+            }
             Part::AgentA | Part::AgentB => {}
         }
         if part != Part::Auth {
@@ -722,7 +751,12 @@ impl Lab {
         patch
     }
 
-    fn environment(&self, part: Part) -> Result<BTreeMap<String, String>> {
+    /// What a part sees of the environment: its AWS identity, and where AWS is.
+    ///
+    /// # Errors
+    ///
+    /// When libnss-wrapper is not installed.
+    pub fn environment(&self, part: Part) -> Result<BTreeMap<String, String>> {
         let mut environment = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
         if let Some((id, secret)) = part.access_key() {
             let path = |path: &Path| {

@@ -21,7 +21,7 @@ usage: cargo xtask COMMAND
                           with --check: prove it, stop everything, exit
   test [FILTER]           run the tests; checks for PostgreSQL, libnss-wrapper and a C compiler first
   ci                      format, lints, dependency arrows, generated code, then `test`
-  bench NAME [--json]     measure ours beside the reference (NAME: session)
+  bench NAME [--json]     measure ours beside the reference (NAME: session, discovery)
   gen [--check]           generate proto/src/gen from proto/tidegate/v1
 ";
 
@@ -94,8 +94,8 @@ fn ci() -> Result<()> {
 }
 
 fn bench(name: &str, args: &[&str]) -> Result<()> {
-    if name != "session" {
-        bail!("there is no benchmark `{name}`: try `session`");
+    if !["session", "discovery"].contains(&name) {
+        bail!("there is no benchmark `{name}`: try `session` or `discovery`");
     }
     needs::check_all()?;
     step(

@@ -1,6 +1,7 @@
 //! `cargo xtask demo [--check]`: everything on this machine, against a simulated AWS.
 //!
-//! Two accounts, two regions, five clusters of which three carry the tag that discovery looks for; a discovery worker,
+//! Two accounts, two regions, five Redshift clusters of which three carry the tag that discovery looks for, and one of each
+//! other kind; a discovery worker,
 //! two agents with different role overrides, a proxy, an auth service, and a person who logs in and asks a question
 //! with a stock `psql`. Then a cluster is added and one removed. With `--check` each step is asserted and everything
 //! stops; without, it stays up and says what to type.
@@ -9,6 +10,23 @@ use anyhow::{Context, Result, ensure};
 use awssim::{Cluster, ClusterId};
 use clap::Parser;
 use tidegate_e2e::{Lab, Person, lab};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The Redshift clusters with the tag, which agents serve.
+const SERVED: [&str; 3] = ["analytics", "finance", "reporting"];
+/// All that discovery finds: Redshift Serverless, RDS, Aurora and RDS Proxy too.
+const FOUND: [&str; 10] = [
+    "analytics",
+    "etl",
+    "etl-private",
+    "finance",
+    "gateway",
+    "orders",
+    "orders-custom-batch",
+    "orders-reader",
+    "reporting",
+    "shop",
+];
 
 /// Shows the main job.
 #[derive(Parser)]
@@ -39,10 +57,8 @@ async fn main() -> Result<()> {
 
 async fn show(lab: &Lab, args: &Args) -> Result<()> {
     seed(lab, &analytics()).await?;
-    lab.wait_for_databases(&["analytics", "finance", "reporting"])
-        .await?;
-    lab.wait_for_servers(&["analytics", "finance", "reporting"], 2)
-        .await?;
+    lab.wait_for_databases(&FOUND).await?;
+    lab.wait_for_servers(&SERVED, 2).await?;
     step("a user is created, signs up with the one-time token, and logs in");
     let alice = lab.person("alice", "*", "*").await?;
 
@@ -67,18 +83,30 @@ async fn show(lab: &Lab, args: &Args) -> Result<()> {
     lab.aws()
         .add_cluster(&added, Cluster::with([("env", "prod")], ["reader"]))
         .await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"])
+    lab.wait_for_databases(&changed(&["marketing"], &[]))
         .await?;
     lab.wait_for_servers(&["marketing"], 2).await?;
     step("the cluster `reporting` is deleted in AWS");
     lab.aws().remove_cluster(&removed).await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing"])
+    lab.wait_for_databases(&changed(&["marketing"], &["reporting"]))
         .await?;
     print_of(lab, &alice, &["db", "ls"]).await?;
     if !args.check {
         stay(lab, &alice).await?;
     }
     Ok(())
+}
+
+/// [`FOUND`] with some more and without others.
+fn changed(more: &[&'static str], without: &[&str]) -> Vec<&'static str> {
+    let mut names: Vec<&str> = FOUND
+        .iter()
+        .chain(more)
+        .copied()
+        .filter(|name| !without.contains(name))
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 fn analytics() -> ClusterId {
@@ -221,7 +249,11 @@ async fn stay(lab: &Lab, person: &Person) -> Result<()> {
         "\nLogs are in {}. Ctrl-C stops everything.",
         lab.dir().display()
     );
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
     step("stopping");
     Ok(())
 }

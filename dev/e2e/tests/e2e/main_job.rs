@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use awssim::{Cluster, ClusterId};
 use prost_types::FileDescriptorProto;
+use serde_json::json;
 use tidegate_e2e::{Lab, Part};
 use tokio_stream::StreamExt;
 use tonic_reflection::pb::v1::{
@@ -10,7 +11,33 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-const ALL: [&str; 3] = ["analytics", "finance", "reporting"];
+/// What agents serve: the Redshift clusters with the tag.
+pub(crate) const SERVED: [&str; 3] = ["analytics", "finance", "reporting"];
+/// What is listed: these, and every other kind with the tag.
+pub(crate) const LISTED: [&str; 10] = [
+    "analytics",
+    "etl",
+    "etl-private",
+    "finance",
+    "gateway",
+    "orders",
+    "orders-custom-batch",
+    "orders-reader",
+    "reporting",
+    "shop",
+];
+
+/// [`LISTED`] with some more and without others.
+pub(crate) fn listed(more: &[&'static str], without: &[&str]) -> Vec<&'static str> {
+    let mut names: Vec<&str> = LISTED
+        .iter()
+        .chain(more)
+        .copied()
+        .filter(|name| !without.contains(name))
+        .collect();
+    names.sort_unstable();
+    names
+}
 
 fn cluster(account: &str, region: &str, id: &str) -> ClusterId {
     ClusterId::new(account, region, id)
@@ -44,8 +71,8 @@ async fn a_stock_psql_gets_its_rows_with_the_role_of_the_override() -> Result<()
         &[Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA],
     )
     .await?;
-    lab.wait_for_databases(&ALL).await?;
-    lab.wait_for_servers(&ALL, 1).await?;
+    lab.wait_for_databases(&LISTED).await?;
+    lab.wait_for_servers(&SERVED, 1).await?;
     let alice = lab.person("alice", "*", "*").await?;
 
     // The override of agent A's first entry beats the role that discovery used.
@@ -116,7 +143,7 @@ async fn a_stock_psql_gets_its_rows_with_the_role_of_the_override() -> Result<()
 #[tokio::test]
 async fn clusters_and_tags_that_change_in_aws_change_in_the_inventory() -> Result<()> {
     let lab = Lab::start_in(world()?, &[Part::Auth, Part::Proxy, Part::Discovery]).await?;
-    let before = lab.wait_for_databases(&ALL).await?;
+    let before = lab.wait_for_databases(&LISTED).await?;
     let analytics = before
         .iter()
         .find(|database| database.discovered_name == "analytics")
@@ -146,12 +173,11 @@ async fn clusters_and_tags_that_change_in_aws_change_in_the_inventory() -> Resul
             Cluster::with([("env", "prod")], ["reader"]),
         )
         .await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing", "reporting"])
-        .await?;
+    lab.wait_for_databases(&listed(&["marketing"], &[])).await?;
     lab.aws()
         .remove_cluster(&cluster("111111111111", "us-west-2", "reporting"))
         .await?;
-    lab.wait_for_databases(&["analytics", "finance", "marketing"])
+    lab.wait_for_databases(&listed(&["marketing"], &["reporting"]))
         .await?;
     lab.aws()
         .set_tags(
@@ -159,7 +185,123 @@ async fn clusters_and_tags_that_change_in_aws_change_in_the_inventory() -> Resul
             [("env".to_owned(), "dev".to_owned())].into(),
         )
         .await?;
-    lab.wait_for_databases(&["analytics", "marketing"]).await?;
+    lab.wait_for_databases(&listed(&["marketing"], &["reporting", "finance"]))
+        .await?;
+    lab.stop().await
+}
+
+#[tokio::test]
+async fn a_database_of_the_agent_s_file_is_served_without_discovery() -> Result<()> {
+    let mut lab = Lab::start_in(world()?, &[Part::Auth, Part::Proxy]).await?;
+    let endpoint = lab
+        .aws()
+        .endpoint(&cluster("111111111111", "us-east-1", "sandbox"))
+        .await
+        .context("sandbox")?;
+    let database = json!({
+        "name": "my-redshift",
+        "protocol": "postgres",
+        "uri": format!("{}:{}", endpoint.host, endpoint.port),
+        "static_labels": { "env": "test" },
+        "aws": { "assume_role_arn": "arn:aws:iam::111111111111:role/tidegate-access-a" },
+    });
+    lab.configure(
+        Part::AgentA,
+        json!({ "db_service": { "resources": null, "databases": [database] } }),
+    );
+    lab.start_part(Part::AgentA).await?;
+    tidegate_e2e::wait::until("the agent to serve its database", || async {
+        let servers = lab
+            .database_servers()
+            .await
+            .map_err(|error| format!("{error:#}"))?;
+        let names: Vec<String> = servers
+            .into_iter()
+            .filter_map(|server| Some(server.database?.name))
+            .collect();
+        if names == ["my-redshift"] {
+            Ok(())
+        } else {
+            Err(format!("it serves {names:?}"))
+        }
+    })
+    .await
+    .with_context(|| lab.log(Part::AgentA))?;
+    let alice = lab.person("alice", "*", "*").await?;
+    ensure!(
+        lab.query(&alice, "my-redshift", "reader", "SELECT 7")
+            .await?
+            == "7"
+    );
+    ensure!(
+        lab.databases().await?.is_empty(),
+        "it lives with its agent only"
+    );
+    lab.stop().await
+}
+
+#[tokio::test]
+async fn every_kind_is_found_with_its_endpoints_and_labels() -> Result<()> {
+    let lab = Lab::start_in(world()?, &[Part::Auth, Part::Proxy, Part::Discovery]).await?;
+    let found = lab.wait_for_databases(&LISTED).await?;
+    for (name, kind, endpoint_type, protocol) in [
+        ("analytics", "redshift", "cluster", "postgres"),
+        ("etl", "redshift-serverless", "workgroup", "postgres"),
+        (
+            "etl-private",
+            "redshift-serverless",
+            "vpc-endpoint",
+            "postgres",
+        ),
+        ("orders", "rds", "primary", "postgres"),
+        ("orders-reader", "rds", "reader", "postgres"),
+        ("orders-custom-batch", "rds", "custom", "postgres"),
+        ("shop", "rds", "instance", "mysql"),
+        ("gateway", "rdsproxy", "proxy", "postgres"),
+    ] {
+        let database = found
+            .iter()
+            .find(|database| database.discovered_name == name)
+            .context(name)?;
+        let label = |key: &str| database.labels.get(key).map(String::as_str);
+        ensure!(
+            database.kind == kind && database.protocol == protocol,
+            "{database:?}"
+        );
+        ensure!(
+            label("endpoint-type") == Some(endpoint_type),
+            "{database:?}"
+        );
+        ensure!(label("env") == Some("prod"), "{database:?}");
+    }
+    lab.stop().await
+}
+
+#[tokio::test]
+async fn a_discovery_config_is_scanned_within_seconds_and_status_tells_each_scope() -> Result<()> {
+    let lab = Lab::start_in(world()?, &[Part::Auth, Part::Proxy, Part::Discovery]).await?;
+    lab.wait_for_databases(&LISTED).await?;
+    let file = lab.dir().join("config.yaml");
+    std::fs::write(
+        &file,
+        "kind: discovery_config\nversion: v1\nmetadata:\n  name: scratch\nspec:\n  discovery_group: prod\n  aws:\n  \
+         - types: [redshift]\n    regions: [us-west-2]\n    tags: {env: [dev]}\n    assume_role:\n      \
+         role_arn: arn:aws:iam::222222222222:role/tidegate-discovery\n      external_id: tidegate-discovery-2f9c\n",
+    )?;
+    let file = file
+        .to_str()
+        .context("a temporary folder with an odd name")?;
+    lab.tgctl(&["create", "-f", file]).await?;
+    lab.wait_for_databases(&listed(&["scratch"], &[])).await?;
+
+    let status = lab.tgctl(&["discovery", "status"]).await?;
+    ensure!(
+        status.contains("us-west-2") && status.contains("ok") && !status.contains("failed"),
+        "{status}"
+    );
+    let configs = lab.tgctl(&["get", "discovery_config"]).await?;
+    ensure!(configs.contains("name: scratch"), "{configs}");
+    lab.tgctl(&["rm", "discovery_config/scratch"]).await?;
     lab.stop().await
 }
 

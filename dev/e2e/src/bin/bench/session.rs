@@ -1,32 +1,15 @@
-//! `cargo xtask bench NAME [--json]`: ours beside the reference, interleaved in one run, as medians of ratios.
+//! A stock `pgbench` and `psql` through proxy and agent, and the same straight to the database over TLS.
 //!
-//! `session`: a stock `pgbench` and `psql` through proxy and agent, and the same straight to the database over TLS. The
-//! database is one PostgreSQL with its own TLS listener; both ways use TLS and the same user's rights. Machines are
-//! noisy and shared, so every round measures both, one after the other, and the median of the rounds' ratios counts.
+//! The database is one PostgreSQL with its own TLS listener; both ways use TLS. Every round measures both, one after the
+//! other; one round that does not count warms caches, credentials and the CPU's clock.
 
 use std::{collections::BTreeMap, path::Path, process::Stdio, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Parser;
-use serde_json::json;
 use tidegate_e2e::{Lab, lab};
 use tokio::{io::AsyncReadExt, process::Command};
 
-/// Measures ours beside the reference.
-#[derive(Parser)]
-struct Args {
-    /// What to measure: `session`.
-    name: String,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
-    /// Rounds; each measures both sides.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Seconds of each pgbench run.
-    #[arg(long, default_value_t = 4)]
-    seconds: u32,
-}
+use crate::{Args, figure::Figure};
 
 /// Clients of the throughput runs.
 const CLIENTS: [u32; 3] = [1, 16, 64];
@@ -36,63 +19,12 @@ const ROW_BYTES: u32 = 1_000;
 /// Connections of the connect run.
 const CONNECTS: u32 = 100;
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let args = Args::parse();
-    ensure!(
-        args.name == "session",
-        "there is no benchmark `{}`: try `session`",
-        args.name
-    );
+/// Measures, and stops everything.
+pub(crate) async fn run(args: &Args) -> Result<Vec<Figure>> {
     let lab = Lab::start_bench().await?;
-    let outcome = session(&lab, &args).await;
+    let outcome = session(&lab, args).await;
     lab.stop().await?;
-    for line in outcome? {
-        line.print(args.json);
-    }
-    Ok(())
-}
-
-/// One measured figure beside its reference.
-struct Figure {
-    metric: String,
-    unit: &'static str,
-    /// Ours and the reference, a pair a round.
-    rounds: Vec<(f64, f64)>,
-}
-
-impl Figure {
-    fn print(&self, as_json: bool) {
-        let (ours, reference, ratio) = (
-            median(self.rounds.iter().map(|round| round.0)),
-            median(self.rounds.iter().map(|round| round.1)),
-            median(self.rounds.iter().map(|round| round.0 / round.1)),
-        );
-        if as_json {
-            let value = rounded(ours);
-            let line = json!({"bench": "session", "metric": self.metric, "value": value, "unit": self.unit, "reference": rounded(reference), "ratio": rounded(ratio)});
-            println!("{line}");
-        } else {
-            println!(
-                "{:<34} {:>12.2} {:<6} direct {:>12.2}   ratio {:>6.3}",
-                self.metric, ours, self.unit, reference, ratio
-            );
-        }
-    }
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
+    outcome
 }
 
 async fn session(lab: &Lab, args: &Args) -> Result<Vec<Figure>> {
@@ -101,16 +33,15 @@ async fn session(lab: &Lab, args: &Args) -> Result<Vec<Figure>> {
     std::fs::write(&statement, "SELECT 1;\n")?;
     sql(&direct, &format!("CREATE TABLE bulk AS SELECT repeat('x', {ROW_BYTES}) AS line FROM generate_series(1, {ROWS}); GRANT SELECT ON bulk TO PUBLIC")).await?;
     let mut figures: Vec<Figure> = Vec::new();
-    let mut add = |metric: &str, unit: &'static str, pair: (f64, f64)| match figures
-        .iter_mut()
-        .find(|figure| figure.metric == metric)
-    {
-        Some(figure) => figure.rounds.push(pair),
-        None => figures.push(Figure {
-            metric: metric.to_owned(),
-            unit,
-            rounds: vec![pair],
-        }),
+    let mut add = |metric: &str, unit: &'static str, pair| {
+        let at = figures
+            .iter()
+            .position(|figure| figure.metric() == metric)
+            .unwrap_or_else(|| {
+                figures.push(Figure::of_rounds("session", metric, unit));
+                figures.len() - 1
+            });
+        figures[at].add(pair);
     };
     // One round that does not count warms caches, credentials and the CPU's clock.
     for round in 0..=args.rounds {

@@ -1,0 +1,60 @@
+//! `cargo xtask bench NAME [--json]`: ours beside the reference, interleaved in one run, as medians of ratios.
+//!
+//! Machines are noisy and shared: ratios count, and CPU per unit of work is steadier than throughput. Each benchmark is
+//! one module; [`figure`] prints.
+
+mod discovery;
+mod figure;
+mod floor;
+mod session;
+mod usage;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+/// Measures ours beside the reference.
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// What to measure: `session` or `discovery`.
+    name: String,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Rounds of `session`; each measures both sides.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each pgbench run of `session`.
+    #[arg(long, default_value_t = 4)]
+    seconds: u32,
+    /// Accounts of `discovery`.
+    #[arg(long, default_value_t = 100)]
+    accounts: usize,
+    /// Regions of each account of `discovery`.
+    #[arg(long, default_value_t = 10)]
+    regions: usize,
+    /// Clusters of each region of `discovery`.
+    #[arg(long, default_value_t = 100)]
+    clusters: usize,
+    /// Where the simulated AWS is, for `floor`, which `discovery` starts as a process of its own.
+    #[arg(long, hide = true)]
+    endpoint: Option<String>,
+    /// What `floor` reads.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    account_list: Vec<String>,
+    /// What `floor` reads.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    region_list: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let figures = match args.name.as_str() {
+        "session" => session::run(&args).await?,
+        "discovery" => discovery::run(&args).await?,
+        "floor" => return floor::run(&args).await,
+        other => bail!("there is no benchmark `{other}`: try `session` or `discovery`"),
+    };
+    figures.iter().for_each(|figure| figure.print(args.json));
+    Ok(())
+}
