@@ -24,6 +24,8 @@ use crate::{Args, figure::Figure, usage};
 
 /// Changes that are made to time how soon they are seen.
 const CHANGES: usize = 20;
+/// Longer than from one renewal of workers' leases to the next, at which scopes move.
+const QUIET: Duration = Duration::from_secs(15);
 /// How long a scan of everything may take.
 const SCAN_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -109,13 +111,12 @@ async fn measure(lab: &mut Lab, args: &Args, extent: &Extent) -> Result<Vec<Figu
     let first = usage::cpu_seconds(worker)? + usage::cpu_seconds(auth)? - auth_before;
     let floor = floor(lab, extent).await?;
 
-    let (quiet_worker, quiet_auth, revision) = (
-        usage::cpu_seconds(worker)?,
-        usage::cpu_seconds(auth)?,
-        cluster_status(lab).await?.revision,
-    );
+    let (quiet_worker, quiet_auth) = (usage::cpu_seconds(worker)?, usage::cpu_seconds(auth)?);
     let calls_before = calls_made(lab);
-    rescan(lab, Vec::new(), extent).await?;
+    // Asking for a scan is a write; what comes of it is counted from there.
+    let since = request_rescan(lab, Vec::new()).await?;
+    let revision = cluster_status(lab).await?.revision;
+    scanned(lab, since, extent).await?;
     let one_worker_calls = calls_made(lab) - calls_before;
     let quiet = usage::cpu_seconds(worker)? - quiet_worker + usage::cpu_seconds(auth)? - quiet_auth;
     let writes = cluster_status(lab).await?.revision - revision;
@@ -125,8 +126,11 @@ async fn measure(lab: &mut Lab, args: &Args, extent: &Extent) -> Result<Vec<Figu
     lab.start_part(Part::DiscoveryB).await?;
     lab.start_part(Part::DiscoveryC).await?;
     holders(lab, 3).await?;
+    settled(lab).await?;
     let calls_before = calls_made(lab);
-    rescan(lab, Vec::new(), extent).await?;
+    let since = request_rescan(lab, Vec::new()).await?;
+    scanned(lab, since, extent).await?;
+    settled(lab).await?;
     let three_worker_calls = calls_made(lab) - calls_before;
     let taken_over = take_over(lab).await?;
     Ok(vec![
@@ -210,17 +214,34 @@ fn last_success(scope: &v1::ScopeStatus) -> Option<Timestamp> {
     Timestamp::new(at.seconds, at.nanos).ok()
 }
 
-async fn rescan(lab: &Lab, scope_ids: Vec<String>, extent: &Extent) -> Result<()> {
+/// Asks for a scan of scopes, of all when none is named; when that was.
+async fn request_rescan(lab: &Lab, scope_ids: Vec<String>) -> Result<Timestamp> {
     let since = Timestamp::now();
-    let all = scope_ids.is_empty();
+    let request = v1::RequestRescanRequest { scope_ids };
     DiscoveryServiceClient::new(lab.admin())
-        .request_rescan(v1::RequestRescanRequest { scope_ids })
+        .request_rescan(request)
         .await?;
-    if all {
-        scanned(lab, since, extent).await
-    } else {
-        Ok(())
-    }
+    Ok(since)
+}
+
+/// Waits until nobody has called AWS for [`QUIET`]: a scope that moves is scanned by its new holder.
+async fn settled(lab: &Lab) -> Result<()> {
+    let mut seen = (calls_made(lab), Instant::now());
+    wait::until_within(SCAN_PATIENCE, "AWS to be left alone", || {
+        let calls = calls_made(lab);
+        if calls != seen.0 {
+            seen = (calls, Instant::now());
+        }
+        let quiet_for = seen.1.elapsed();
+        async move {
+            if quiet_for >= QUIET {
+                Ok(())
+            } else {
+                Err(format!("quiet for {} s", quiet_for.as_secs()))
+            }
+        }
+    })
+    .await
 }
 
 async fn holders(lab: &Lab, wanted: usize) -> Result<()> {
@@ -325,7 +346,7 @@ async fn changes(lab: &Lab, extent: &Extent) -> Result<f64> {
         })
         .map(|scope| scope.id)
         .collect();
-    rescan(lab, wanted, extent).await?;
+    request_rescan(lab, wanted).await?;
     let mut delays = Vec::new();
     while delays.len() < places.len() {
         let message = watch.message().await?.context("the watch ended")?;
