@@ -40,7 +40,7 @@ pub struct DiscoveryConfig {
     pub name: String,
     /// The workers that are meant; never empty.
     pub discovery_group: String,
-    /// What to look for; empty is nothing for now.
+    /// What to look for; empty is nothing yet: matchers may be added later.
     pub matchers: Vec<AwsMatcher>,
 }
 
