@@ -19,7 +19,7 @@ use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
 pub use people::{Person, words};
-use programs::nss_wrapper;
+use programs::{Names, nss_wrapper};
 pub use programs::{postgres_program, program};
 
 /// The cluster's name in the example configurations.
@@ -100,6 +100,7 @@ impl Part {
 pub struct Lab {
     processes: BTreeMap<Part, Process>,
     sim: Sim,
+    names: Names,
     network: [u8; 2],
     ca_pin: String,
     /// What a test changes in a part's configuration on top of what the laboratory does.
@@ -131,6 +132,7 @@ impl Lab {
         let mut lab = Self {
             processes: BTreeMap::new(),
             sim,
+            names: Names::of_this_machine(),
             network,
             ca_pin: String::new(),
             changes: BTreeMap::new(),
@@ -164,11 +166,31 @@ impl Lab {
         let file = file
             .to_str()
             .context("a temporary folder with an odd name")?;
+        let tidegate = program("tidegate")?;
+        let run = [
+            tidegate.to_str().context("an odd path")?,
+            "start",
+            "-c",
+            file,
+        ];
+        let hosts = self.sim.hosts_file();
+        let (starter, args) = match self.names {
+            Names::Namespace if part.access_key().is_some() => {
+                let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+                let hosts = hosts.to_str().context("an odd path")?;
+                (
+                    "unshare",
+                    [&["--mount", "--", "sh", "-c", mount, hosts], &run[..]].concat(),
+                )
+            }
+            _ => (run[0], run[1..].to_vec()),
+        };
+        let environment = self.environment(part)?;
         let process = Process::start(
             part.name(),
-            &program("tidegate")?,
-            &["start", "-c", file],
-            &self.environment(part)?,
+            Path::new(starter),
+            &args,
+            &environment,
             self.dir.path(),
         )?;
         self.processes.insert(part, process);
@@ -366,13 +388,16 @@ impl Lab {
                 ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
                 // The clusters' certificates are signed by the simulated AWS, which plays Amazon's public CA.
                 ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
-                // Their AWS host names stand for loopback addresses.
-                ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
-                (
-                    "NSS_WRAPPER_HOSTS".to_owned(),
-                    path(&self.sim.hosts_file())?,
-                ),
             ]);
+            if self.names == Names::Preload {
+                environment.extend([
+                    ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
+                    (
+                        "NSS_WRAPPER_HOSTS".to_owned(),
+                        path(&self.sim.hosts_file())?,
+                    ),
+                ]);
+            }
         }
         Ok(environment)
     }

@@ -123,7 +123,7 @@ pub(crate) fn tests(args: &[&str]) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut read = |line: &str| {
         eprintln!("{line}");
-        if let Some(found) = parse(line) {
+        if let Some(found) = parse(line, has_nextest) {
             summary.passed += found.passed;
             summary.failed += found.failed;
             summary.skipped += found.skipped;
@@ -150,11 +150,16 @@ pub(crate) fn tests(args: &[&str]) -> Result<Summary> {
 
 /// Reads one line of either runner's summary: `Summary [ 1.2s] 90 tests run: 89 passed (1 slow), 1 failed, 2 skipped`
 /// or `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
-fn parse(line: &str) -> Option<Summary> {
+///
+/// Each runner's own line alone counts: nextest repeats what a failed test binary said.
+fn parse(line: &str, nextest: bool) -> Option<Summary> {
     let line = line.trim();
-    let of_nextest =
-        line.starts_with("Summary") && (line.contains("tests run:") || line.contains("test run:"));
-    if !of_nextest && !line.starts_with("test result:") {
+    let counts = if nextest {
+        line.starts_with("Summary") && (line.contains("tests run:") || line.contains("test run:"))
+    } else {
+        line.starts_with("test result:")
+    };
+    if !counts {
         return None;
     }
     let before = |word: &str| {
@@ -180,7 +185,7 @@ mod tests {
         let nextest =
             "     Summary [   1.3s] 90 tests run: 88 passed (1 slow), 2 failed, 3 skipped";
         assert_eq!(
-            parse(nextest),
+            parse(nextest, true),
             Some(Summary {
                 passed: 88,
                 failed: 2,
@@ -189,13 +194,14 @@ mod tests {
         );
         let libtest = "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
         assert_eq!(
-            parse(libtest),
+            parse(libtest, false),
             Some(Summary {
                 passed: 5,
                 failed: 0,
                 skipped: 1
             })
         );
-        assert_eq!(parse("test a ... ok"), None);
+        assert_eq!(parse("test a ... ok", false), None);
+        assert_eq!(parse(libtest, true), None);
     }
 }

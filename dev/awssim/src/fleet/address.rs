@@ -1,7 +1,7 @@
 //! Loopback addresses of clusters, and the hosts file that names them.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -80,20 +80,23 @@ pub(super) async fn write_hosts(fleet: &Fleet) -> Result<(), FleetError> {
     replace_file(&path, &lines.concat()).map_err(|source| FleetError::Hosts { path, source })
 }
 
-/// Replaces a file at once. Its time of change moves by a whole second at least, by which
-/// `libnss-wrapper` sees that it has to read it again.
+/// Replaces what a file holds, and keeps the file: it may be mounted over another process's `/etc/hosts`. Who reads in the
+/// middle sees new lines, then old ones. The time of change moves by a whole second at least, by which `libnss-wrapper`
+/// sees that it has to read it again.
 fn replace_file(path: &Path, text: &str) -> io::Result<()> {
     let before = std::fs::metadata(path)
         .and_then(|found| found.modified())
         .ok();
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text)?;
+    let mut file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
     let least = before.map(|before| before + Duration::from_secs(1));
     if let Some(time) = least.filter(|least| *least > SystemTime::now()) {
-        std::fs::File::options()
-            .write(true)
-            .open(&fresh)?
-            .set_modified(time)?;
+        file.set_modified(time)?;
     }
-    std::fs::rename(fresh, path)
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! Programs that the laboratory starts, and where they are found.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 
@@ -48,6 +51,40 @@ pub fn postgres_program(name: &str) -> Result<PathBuf> {
             .find(|path| path.is_file())
     });
     found.with_context(|| format!("PostgreSQL's `{name}` is not installed"))
+}
+
+/// How a process of the laboratory finds AWS host names on loopback addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// A mount namespace of its own, in which the simulated AWS's hosts file is `/etc/hosts`. Needs root.
+    Namespace,
+    /// `libnss-wrapper`, preloaded. It is not made for several threads that look up their first names at once: that can
+    /// end a process in the memory allocator.
+    Preload,
+}
+
+impl Names {
+    /// The better of what this machine allows.
+    pub(super) fn of_this_machine() -> Self {
+        let allowed = Command::new("unshare")
+            .args([
+                "--mount",
+                "--",
+                "mount",
+                "--bind",
+                "/etc/hosts",
+                "/etc/hosts",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if allowed {
+            Self::Namespace
+        } else {
+            Self::Preload
+        }
+    }
 }
 
 pub(super) fn nss_wrapper() -> Result<PathBuf> {
