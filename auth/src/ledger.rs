@@ -33,6 +33,7 @@ pub(crate) use frames::{Header, Items};
 pub(crate) use publish::{Begun, PublishError};
 pub(crate) use rescan::RescanError;
 pub(crate) use scopes::{AcquireError, Worker};
+pub(crate) use status::ListScopesError;
 
 use crate::{
     audit::AuditLog,
@@ -58,6 +59,7 @@ struct Attempt {
     finished_at: Option<prost_types::Timestamp>,
     failure: Option<v1::ScanFailure>,
     aws_calls: u32,
+    left_out: Vec<v1::LeftOut>,
     /// The last times from start to start.
     intervals: [Duration; INTERVALS],
 }
@@ -155,6 +157,7 @@ impl Ledger {
             finished_at: header.finished_at,
             failure: header.failure.clone(),
             aws_calls: header.aws_calls,
+            left_out: header.left_out.clone(),
             intervals,
         };
         memory.attempts.insert(header.message.id.clone(), attempt);

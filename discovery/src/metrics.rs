@@ -228,6 +228,7 @@ mod tests {
         let scan = Scan {
             observed: Observed::Complete(Default::default()),
             aws_calls: 1,
+            left_out: std::collections::BTreeMap::new(),
             started_at: jiff::Timestamp::UNIX_EPOCH,
             finished_at: jiff::Timestamp::UNIX_EPOCH,
             took: std::time::Duration::ZERO,

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tidegate_aws::AwsFailure;
 use tidegate_core::{AwsMatcher, Region, Regions, ScanScope};
-use tidegate_proto::v1;
+use tidegate_proto::{scopes, v1};
 use tidegate_service::{rpc, tasks::ShutdownToken};
 use tokio::{
     sync::watch,
@@ -235,14 +235,12 @@ fn remembered(scopes: &[ScanScope], matcher: &AwsMatcher, config: Option<&str>) 
 /// The scopes of the group that the auth service remembers; `None` when it does not say.
 async fn recall(client: Client, group: &str) -> Option<Vec<ScanScope>> {
     let mut client = client.max_decoding_message_size(RECALL_BYTES_MAX);
-    let answer = timeout(RECALL_TIMEOUT, client.list_scopes(v1::ListScopesRequest {}))
+    let answer = timeout(RECALL_TIMEOUT, scopes::all(&mut client))
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
     match answer {
-        Ok(answer) => Some(
-            answer
-                .into_inner()
-                .scopes
+        Ok(known) => Some(
+            known
                 .into_iter()
                 .filter_map(|status| ScanScope::try_from(status.scope?).ok())
                 .filter(|scope| scope.group == group)

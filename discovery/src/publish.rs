@@ -94,6 +94,14 @@ impl Publication {
             started_at: Some(convert::timestamp(scan.started_at)),
             finished_at: Some(convert::timestamp(scan.finished_at)),
             aws_calls: scan.aws_calls,
+            left_out: scan
+                .left_out
+                .into_iter()
+                .map(|(reason, count)| v1::LeftOut {
+                    reason: reason.to_owned(),
+                    count: u32::try_from(count).unwrap_or(u32::MAX),
+                })
+                .collect(),
         };
         Self { header, items }
     }

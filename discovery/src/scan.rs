@@ -1,6 +1,6 @@
 //! Scans one scope, within a time limit, and says whether everything was seen.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use tidegate_core::ScanScope;
@@ -53,6 +53,8 @@ impl Observed {
 pub(crate) struct Scan {
     pub(crate) observed: Observed,
     pub(crate) aws_calls: u32,
+    /// How many were left out because no agent could serve them, by reason.
+    pub(crate) left_out: BTreeMap<&'static str, usize>,
     pub(crate) started_at: Timestamp,
     pub(crate) finished_at: Timestamp,
     pub(crate) took: Duration,
@@ -72,6 +74,7 @@ pub(crate) async fn scan(fetch: &dyn Fetch, scope: &ScanScope, clock: &dyn Clock
         });
     Scan {
         aws_calls: reading.aws_calls,
+        left_out: std::mem::take(&mut reading.left_out),
         observed: conclude(reading, ended),
         started_at,
         finished_at: clock.now(),

@@ -4,6 +4,7 @@
 //! What arrives over the wire is checked here once, field by field: past [`convert`] values cannot be wrong.
 
 pub mod convert;
+pub mod scopes;
 
 /// Messages, clients and servers of the contract.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::{
     Api,
     guard::Caller,
-    status::{refuse, store},
+    status::refuse,
 };
 use crate::ledger::{Begun, Header, Items, Worker};
 
@@ -135,15 +135,21 @@ impl DiscoveryService for Api {
 
     async fn list_scopes(
         &self,
-        _request: Request<v1::ListScopesRequest>,
+        request: Request<v1::ListScopesRequest>,
     ) -> Result<Response<v1::ListScopesResponse>, Status> {
-        let scopes = self
-            .ledger
-            .list_scopes()
-            .await
-            .map_err(|error| store(&error))?;
-        Ok(Response::new(v1::ListScopesResponse { scopes }))
+        let listed = self.ledger.list_scopes(request.get_ref()).await?;
+        Ok(Response::new(listed))
     }
+
+    type PlanDiscoveryStream = Pin<Box<dyn Stream<Item = Result<v1::PlanDiscoveryResponse, Status>> + Send>>;
+
+    async fn plan_discovery(
+        &self,
+        _request: Request<Streaming<v1::PlanDiscoveryRequest>>,
+    ) -> Result<Response<Self::PlanDiscoveryStream>, Status> {
+        Err(Status::unimplemented("helper"))
+    }
+
     async fn request_rescan(
         &self,
         request: Request<v1::RequestRescanRequest>,

@@ -14,7 +14,7 @@ use crate::{
     configs::ConfigError,
     databases::DatabaseError,
     inventory::WatchEnd,
-    ledger::{AcquireError, AdoptError, PublishError, RescanError},
+    ledger::{AcquireError, AdoptError, ListScopesError, PublishError, RescanError},
     presence::PresenceError,
     store::StoreUnavailable,
 };
@@ -106,6 +106,15 @@ impl From<ConfigError> for Status {
             ConfigError::NotFound(_) => refuse(Code::NotFound, "NOT_FOUND", message),
             ConfigError::TooMany => refuse(Code::ResourceExhausted, "TOO_MANY", message),
             ConfigError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<ListScopesError> for Status {
+    fn from(error: ListScopesError) -> Self {
+        match error {
+            ListScopesError::Invalid(invalid) => invalid.into(),
+            ListScopesError::Unavailable(unavailable) => store(&unavailable),
         }
     }
 }

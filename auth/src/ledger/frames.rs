@@ -18,6 +18,8 @@ const IDENTITY_CHARS_MAX: usize = 2048;
 const TEXT_CHARS_MAX: usize = 1024;
 /// Most suffix parts of a name.
 const SUFFIX_PARTS_MAX: usize = 8;
+/// Reasons to leave databases out that are kept of one scan.
+const LEFT_OUT_MAX: usize = 32;
 /// Stands in for the name, which the ledger gives, while an item is checked.
 const UNNAMED: &str = "unnamed";
 
@@ -42,6 +44,8 @@ pub(crate) struct Header {
     pub(crate) finished_at: Option<prost_types::Timestamp>,
     /// AWS calls that were made.
     pub(crate) aws_calls: u32,
+    /// What no agent could serve.
+    pub(crate) left_out: Vec<v1::LeftOut>,
 }
 
 impl TryFrom<v1::ScanHeader> for Header {
@@ -76,6 +80,7 @@ impl TryFrom<v1::ScanHeader> for Header {
             started_at: header.started_at,
             finished_at: header.finished_at,
             aws_calls: header.aws_calls,
+            left_out: bounded(header.left_out),
         })
     }
 }
@@ -89,6 +94,17 @@ fn shortened(failure: v1::ScanFailure) -> v1::ScanFailure {
         action: short(failure.action),
         message: short(failure.message),
     }
+}
+
+/// Reasons as they are kept: a few, one line each.
+fn bounded(left_out: Vec<v1::LeftOut>) -> Vec<v1::LeftOut> {
+    let first = left_out.into_iter().take(LEFT_OUT_MAX);
+    first
+        .map(|left_out| v1::LeftOut {
+            reason: left_out.reason.chars().take(TEXT_CHARS_MAX).collect(),
+            ..left_out
+        })
+        .collect()
 }
 
 /// The items of one scan, as they come in.

@@ -2,24 +2,58 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_proto::{convert::timestamp, v1};
+use tidegate_proto::{Invalid, convert::timestamp, v1};
 
 use super::{
     Ledger,
     scopes::{holder_of, named},
 };
 use crate::{
+    inventory::page,
     keys,
     record::{ScopeRecord, decode},
     store::StoreUnavailable,
 };
 
+/// Scopes in one page: within the size of a message, whatever is known of them.
+const PAGE_SCOPES_MAX: usize = 1_000;
+/// What page tokens of this listing are bound to.
+const PAGES_OF: &str = "scopes";
 /// Shadowed databases in one listing, over all scopes.
 const SHADOWED_TOLD_MAX: usize = 5000;
 
 impl Ledger {
-    /// What is known of each scope, in order of id.
-    pub(crate) async fn list_scopes(&self) -> Result<Vec<v1::ScopeStatus>, StoreUnavailable> {
+    /// What is known of each scope, in order of id: a page of it, and where the next one starts.
+    pub(crate) async fn list_scopes(
+        &self,
+        request: &v1::ListScopesRequest,
+    ) -> Result<v1::ListScopesResponse, ListScopesError> {
+        let after = page::read(PAGES_OF, &request.page_token)?;
+        let size = match request.page_size as usize {
+            0 => PAGE_SCOPES_MAX,
+            asked => asked.min(PAGE_SCOPES_MAX),
+        };
+        let mut scopes = self.statuses().await?;
+        let start = after.map_or(0, |after| {
+            scopes.partition_point(|status| id_of(status) <= after.as_str())
+        });
+        scopes.drain(..start);
+        let next_page_token = if scopes.len() > size {
+            scopes.truncate(size);
+            scopes
+                .last()
+                .map(|last| page::token(PAGES_OF, id_of(last)))
+                .unwrap_or_default()
+        } else {
+            String::new()
+        };
+        Ok(v1::ListScopesResponse {
+            scopes,
+            next_page_token,
+        })
+    }
+
+    async fn statuses(&self) -> Result<Vec<v1::ScopeStatus>, StoreUnavailable> {
         let mut known = BTreeMap::new();
         for record in self.scope_records().await? {
             let id = record.scope.as_ref().map(|scope| scope.id.clone());
@@ -45,6 +79,7 @@ impl Ledger {
             if let Some(attempt) = memory.attempts.get(id) {
                 status.last_attempt = attempt.finished_at;
                 status.aws_calls = attempt.aws_calls;
+                status.left_out.clone_from(&attempt.left_out);
                 status.failure.clone_from(&attempt.failure);
                 if attempt.complete {
                     status.last_success = attempt.finished_at;
@@ -75,6 +110,21 @@ impl Ledger {
     }
 }
 
+/// Why scopes were not listed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListScopesError {
+    /// The page token is none of this listing.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The store does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] StoreUnavailable),
+}
+
+fn id_of(status: &v1::ScopeStatus) -> &str {
+    status.scope.as_ref().map_or("", |scope| &scope.id)
+}
+
 fn status(record: ScopeRecord) -> v1::ScopeStatus {
     v1::ScopeStatus {
         scope: record.scope,
@@ -88,5 +138,6 @@ fn status(record: ScopeRecord) -> v1::ScopeStatus {
         shadowed: record.shadowed_databases,
         held_deletions: record.held,
         retires_at: None,
+        left_out: Vec::new(),
     }
 }

@@ -92,6 +92,7 @@ impl Worker {
                 ..v1::ScanFailure::default()
             }),
             aws_calls: 3,
+            left_out: Vec::new(),
             ..v1::ScanHeader::default()
         }
     }
@@ -207,7 +208,7 @@ async fn a_partial_scan_deletes_nothing_and_says_why_it_is_partial() {
     let scopes = house
         .admin()
         .discovery()
-        .list_scopes(v1::ListScopesRequest {})
+        .list_scopes(v1::ListScopesRequest::default())
         .await;
     let scope = scopes.unwrap().into_inner().scopes.remove(0);
     assert_eq!(scope.failure.unwrap().class, "throttled");

@@ -63,7 +63,7 @@ async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
 }
 
 async fn statuses(house: &House) -> Vec<v1::ScopeStatus> {
-    let request = v1::ListScopesRequest {};
+    let request = v1::ListScopesRequest::default();
     let listed = house.admin().discovery().list_scopes(request).await;
     listed.unwrap().into_inner().scopes
 }

@@ -15,7 +15,10 @@ use tidegate_core::{
     Selector,
     labels::{ACCOUNT_ID, REGION},
 };
-use tidegate_proto::v1::{self, AdoptDatabasesRequest, ListScopesRequest, RequestRescanRequest};
+use tidegate_proto::{
+    scopes,
+    v1::{self, AdoptDatabasesRequest, RequestRescanRequest},
+};
 
 use crate::args::{AdoptArgs, DiscoveryStatusArgs, ExplainArgs, RescanArgs};
 
@@ -26,9 +29,10 @@ const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
 
 /// All scopes.
 pub(crate) async fn scopes(client: &Client) -> Result<Vec<Scope>, Failure> {
-    let asked = ListScopesRequest {};
-    let listed = rpc::call("list scan scopes", client.discovery().list_scopes(asked)).await?;
-    Ok(discovery::scopes(listed.scopes))
+    let mut service = client.discovery();
+    let listed = async { scopes::all(&mut service).await.map(tonic::Response::new) };
+    let listed = rpc::call("list scan scopes", listed).await?;
+    Ok(discovery::scopes(listed))
 }
 
 pub(crate) async fn status(client: &Client, args: DiscoveryStatusArgs) -> Result<(), Failure> {

@@ -65,6 +65,7 @@ fn publication(observed: Observed) -> Publication {
     let scan = Scan {
         observed,
         aws_calls: 2,
+        left_out: std::collections::BTreeMap::new(),
         started_at: Timestamp::UNIX_EPOCH,
         finished_at: Timestamp::UNIX_EPOCH,
         took: Duration::ZERO,

@@ -2118,6 +2118,18 @@ pub struct ScanHeader {
     /// AWS calls made.
     #[prost(uint32, tag = "8")]
     pub aws_calls: u32,
+    /// What was found and no agent could serve; not part of the digest.
+    #[prost(message, repeated, tag = "9")]
+    pub left_out: ::prost::alloc::vec::Vec<LeftOut>,
+}
+/// Databases that are in AWS and not in the inventory, for one reason.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftOut {
+    /// One line for the operator.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
 }
 /// One database found. `name` and `revision` are empty: the ledger gives the name.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2196,8 +2208,15 @@ pub mod publish_scan_response {
         Result(super::PublishResult),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListScopesRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListScopesRequest {
+    /// Scopes to a page, 1000 at most; 0 is the most.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// From `next_page_token`; empty is the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ScopeStatus {
     #[prost(message, optional, tag = "1")]
@@ -2225,6 +2244,9 @@ pub struct ScopeStatus {
     /// No live worker names the scope; its databases go when this time is reached.
     #[prost(message, optional, tag = "11")]
     pub retires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What the last scan found and no agent could serve.
+    #[prost(message, repeated, tag = "12")]
+    pub left_out: ::prost::alloc::vec::Vec<LeftOut>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShadowedDatabase {
@@ -2237,6 +2259,102 @@ pub struct ShadowedDatabase {
 pub struct ListScopesResponse {
     #[prost(message, repeated, tag = "1")]
     pub scopes: ::prost::alloc::vec::Vec<ScopeStatus>,
+    /// Empty on the last page. A scope that comes or goes between pages neither hides nor repeats another.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanHeader {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    /// The `discovery_config` that the scopes would be of; empty is the configuration file.
+    #[prost(string, tag = "2")]
+    pub config: ::prost::alloc::string::String,
+    /// Take the inventory for AWS: the scopes have no items, and see what the inventory has for them.
+    #[prost(bool, tag = "3")]
+    pub recorded: bool,
+}
+/// A scope of the planned configuration. Its items follow, in any order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanScope {
+    #[prost(message, optional, tag = "1")]
+    pub scope: ::core::option::Option<ScanScope>,
+    #[prost(enumeration = "Completeness", tag = "2")]
+    pub completeness: i32,
+    /// Why it is partial.
+    #[prost(message, optional, tag = "3")]
+    pub failure: ::core::option::Option<ScanFailure>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanDiscoveryRequest {
+    #[prost(oneof = "plan_discovery_request::Frame", tags = "1, 2, 3, 4")]
+    pub frame: ::core::option::Option<plan_discovery_request::Frame>,
+}
+/// Nested message and enum types in `PlanDiscoveryRequest`.
+pub mod plan_discovery_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Frame {
+        #[prost(message, tag = "1")]
+        Header(super::PlanHeader),
+        #[prost(message, tag = "2")]
+        Scope(super::PlanScope),
+        #[prost(message, tag = "3")]
+        Item(super::ScanItem),
+        #[prost(message, tag = "4")]
+        Trailer(super::ScanTrailer),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlannedChange {
+    #[prost(enumeration = "PlanAction", tag = "1")]
+    pub action: i32,
+    /// As it is now; absent when it would be added.
+    #[prost(message, optional, tag = "2")]
+    pub before: ::core::option::Option<Database>,
+    /// As it would be; absent when it would be removed.
+    #[prost(message, optional, tag = "3")]
+    pub after: ::core::option::Option<Database>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanSummary {
+    #[prost(uint32, tag = "1")]
+    pub added: u32,
+    #[prost(uint32, tag = "2")]
+    pub kept: u32,
+    #[prost(uint32, tag = "3")]
+    pub changed: u32,
+    #[prost(uint32, tag = "4")]
+    pub removed: u32,
+    /// Found by a second scope of the configuration, or owned by another group.
+    #[prost(uint32, tag = "5")]
+    pub shadowed: u32,
+    /// Of the removed: those that a scan would hold back until the next one agrees.
+    #[prost(uint32, tag = "6")]
+    pub held: u32,
+    /// Left alone since their tags could not be read.
+    #[prost(uint32, tag = "7")]
+    pub unjudged: u32,
+    /// Scopes of the group that the configuration no longer names.
+    #[prost(uint32, tag = "8")]
+    pub retired_scopes: u32,
+    /// Scopes that could not be seen in full: what is missing there would stay.
+    #[prost(uint32, tag = "9")]
+    pub partial_scopes: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanDiscoveryResponse {
+    #[prost(oneof = "plan_discovery_response::Frame", tags = "1, 2")]
+    pub frame: ::core::option::Option<plan_discovery_response::Frame>,
+}
+/// Nested message and enum types in `PlanDiscoveryResponse`.
+pub mod plan_discovery_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Frame {
+        #[prost(message, tag = "1")]
+        Change(super::PlannedChange),
+        #[prost(message, tag = "2")]
+        Summary(super::PlanSummary),
+    }
 }
 /// Whether a scan saw everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2266,6 +2384,45 @@ impl Completeness {
             "COMPLETENESS_UNSPECIFIED" => Some(Self::Unspecified),
             "COMPLETENESS_COMPLETE" => Some(Self::Complete),
             "COMPLETENESS_PARTIAL" => Some(Self::Partial),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PlanAction {
+    Unspecified = 0,
+    /// It would be listed.
+    Add = 1,
+    /// It stays as it is.
+    Keep = 2,
+    /// It stays, with other labels, another role, another owner or another address.
+    Change = 3,
+    /// It would go.
+    Remove = 4,
+}
+impl PlanAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PLAN_ACTION_UNSPECIFIED",
+            Self::Add => "PLAN_ACTION_ADD",
+            Self::Keep => "PLAN_ACTION_KEEP",
+            Self::Change => "PLAN_ACTION_CHANGE",
+            Self::Remove => "PLAN_ACTION_REMOVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PLAN_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "PLAN_ACTION_ADD" => Some(Self::Add),
+            "PLAN_ACTION_KEEP" => Some(Self::Keep),
+            "PLAN_ACTION_CHANGE" => Some(Self::Change),
+            "PLAN_ACTION_REMOVE" => Some(Self::Remove),
             _ => None,
         }
     }
@@ -2417,7 +2574,38 @@ pub mod discovery_service_client {
                 .insert(GrpcMethod::new("tidegate.v1.DiscoveryService", "PublishScan"));
             self.inner.streaming(req, path, codec).await
         }
-        /// What is known of each scope.
+        /// Plans what a configuration would change, and changes nothing: as if it were the only one of its group (or, with
+        /// `config`, the only one of that name). Header, then each scope with its items, then trailer; the answer is a change
+        /// for each database concerned, and a summary.
+        pub async fn plan_discovery(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::PlanDiscoveryRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PlanDiscoveryResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiscoveryService/PlanDiscovery",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.DiscoveryService", "PlanDiscovery"),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
+        /// What is known of each scope, in order of id, a page at a time.
         pub async fn list_scopes(
             &mut self,
             request: impl tonic::IntoRequest<super::ListScopesRequest>,
@@ -2656,7 +2844,23 @@ pub mod discovery_service_server {
             tonic::Response<Self::PublishScanStream>,
             tonic::Status,
         >;
-        /// What is known of each scope.
+        /// Server streaming response type for the PlanDiscovery method.
+        type PlanDiscoveryStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PlanDiscoveryResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Plans what a configuration would change, and changes nothing: as if it were the only one of its group (or, with
+        /// `config`, the only one of that name). Header, then each scope with its items, then trailer; the answer is a change
+        /// for each database concerned, and a summary.
+        async fn plan_discovery(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PlanDiscoveryRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::PlanDiscoveryStream>,
+            tonic::Status,
+        >;
+        /// What is known of each scope, in order of id, a page at a time.
         async fn list_scopes(
             &self,
             request: tonic::Request<super::ListScopesRequest>,
@@ -2873,6 +3077,55 @@ pub mod discovery_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PublishScanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiscoveryService/PlanDiscovery" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanDiscoverySvc<T: DiscoveryService>(pub Arc<T>);
+                    impl<
+                        T: DiscoveryService,
+                    > tonic::server::StreamingService<super::PlanDiscoveryRequest>
+                    for PlanDiscoverySvc<T> {
+                        type Response = super::PlanDiscoveryResponse;
+                        type ResponseStream = T::PlanDiscoveryStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::PlanDiscoveryRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiscoveryService>::plan_discovery(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanDiscoverySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -53,6 +53,7 @@ fn scope(
         last_success: minutes_ago(1),
         databases: 12,
         aws_calls: 2,
+        left_out: Vec::new(),
         ..v1::ScopeStatus::default()
     }
 }

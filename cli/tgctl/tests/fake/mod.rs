@@ -348,7 +348,19 @@ impl DiscoveryService for Fake {
         _: Request<v1::ListScopesRequest>,
     ) -> Answer<v1::ListScopesResponse> {
         let scopes = self.state().scopes.clone();
-        Ok(Response::new(v1::ListScopesResponse { scopes }))
+        Ok(Response::new(v1::ListScopesResponse {
+            scopes,
+            ..v1::ListScopesResponse::default()
+        }))
+    }
+
+    type PlanDiscoveryStream = Empty<Result<v1::PlanDiscoveryResponse, Status>>;
+
+    async fn plan_discovery(
+        &self,
+        _: Request<Streaming<v1::PlanDiscoveryRequest>>,
+    ) -> Answer<Self::PlanDiscoveryStream> {
+        Err(Status::unimplemented("plan"))
     }
 
     async fn request_rescan(

@@ -1,10 +1,13 @@
 //! What an administrator sees, and waiting for it.
 
 use anyhow::{Context, Result};
-use tidegate_proto::v1::{
-    self, audit_service_client::AuditServiceClient,
-    discovery_service_client::DiscoveryServiceClient,
-    inventory_service_client::InventoryServiceClient,
+use tidegate_proto::{
+    scopes,
+    v1::{
+        self, audit_service_client::AuditServiceClient,
+        discovery_service_client::DiscoveryServiceClient,
+        inventory_service_client::InventoryServiceClient,
+    },
 };
 use tidegate_service::rpc;
 use tonic::transport::Channel;
@@ -67,11 +70,7 @@ impl Lab {
     ///
     /// When the auth service does not answer.
     pub async fn scopes(&self) -> Result<Vec<v1::ScopeStatus>> {
-        Ok(DiscoveryServiceClient::new(self.admin())
-            .list_scopes(v1::ListScopesRequest {})
-            .await?
-            .into_inner()
-            .scopes)
+        Ok(scopes::all(&mut DiscoveryServiceClient::new(self.admin())).await?)
     }
 
     /// The newest audit events of one kind.

@@ -212,7 +212,19 @@ impl DiscoveryService for FakeService {
         _request: tonic::Request<v1::ListScopesRequest>,
     ) -> Result<Response<v1::ListScopesResponse>, Status> {
         let scopes = self.0.state.lock().unwrap().remembered.clone();
-        Ok(Response::new(v1::ListScopesResponse { scopes }))
+        Ok(Response::new(v1::ListScopesResponse {
+            scopes,
+            ..v1::ListScopesResponse::default()
+        }))
+    }
+
+    type PlanDiscoveryStream = ReceiverStream<Result<v1::PlanDiscoveryResponse, Status>>;
+
+    async fn plan_discovery(
+        &self,
+        _request: tonic::Request<tonic::Streaming<v1::PlanDiscoveryRequest>>,
+    ) -> Result<Response<Self::PlanDiscoveryStream>, Status> {
+        Err(Status::unimplemented("plan"))
     }
 
     type WatchDiscoveryConfigsStream =
