@@ -2,10 +2,12 @@
 //!
 //! [`plan`] and [`share`] decide; [`publish`] reads the inventory, carries plans out, and remembers what it did;
 //! [`scopes`] hands out the right to scan; [`retire`] ends scopes that nobody asks for; [`status`] tells what is known
-//! of each.
+//! of each; [`whatif`] says what another configuration would change.
 
 mod adopt;
 mod frames;
+#[cfg(test)]
+mod lives;
 pub(crate) mod plan;
 mod publish;
 mod rescan;
@@ -16,6 +18,7 @@ mod share;
 mod status;
 mod step;
 mod tell;
+mod whatif;
 mod workers;
 
 use std::{
@@ -34,6 +37,7 @@ pub(crate) use publish::{Begun, PublishError};
 pub(crate) use rescan::RescanError;
 pub(crate) use scopes::{AcquireError, Worker};
 pub(crate) use status::ListScopesError;
+pub(crate) use whatif::{Asking, Pushed, Request as PlanQuestion, Turn, WhatIfError};
 
 use crate::{
     audit::AuditLog,
@@ -76,6 +80,8 @@ impl Attempt {
 struct Memory {
     /// Last scans, so that a scan that changed nothing costs no write.
     attempts: HashMap<String, Attempt>,
+    /// The scans that began last: their epoch and when they started. A restart breaks their streams.
+    begun: HashMap<String, (u64, Option<prost_types::Timestamp>)>,
     /// What scopes saw and do not own.
     shadows: Shadows,
     /// When scopes that nobody names are over.
@@ -135,6 +141,16 @@ impl Ledger {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that a scan began.
+    fn begins(&self, header: &Header) {
+        let mut memory = self.memory();
+        let scope_id = &header.message.id;
+        if memory.begun.contains_key(scope_id) || memory.begun.len() < ATTEMPTS_MAX {
+            let begun = (header.epoch, header.started_at);
+            memory.begun.insert(scope_id.clone(), begun);
+        }
     }
 
     /// Remembers a scan that was taken.

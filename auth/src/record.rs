@@ -39,7 +39,8 @@ pub(crate) enum RecordError {
 pub(crate) fn encode(record: &impl Message) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1 + record.encoded_len());
     bytes.put_u8(FORMAT);
-    bytes.extend_from_slice(&record.encode_to_vec());
+    // The buffer has room for it and grows otherwise, so this cannot fail.
+    let _ = record.encode(&mut bytes);
     bytes.freeze()
 }
 

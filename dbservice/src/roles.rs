@@ -84,6 +84,7 @@ fn understood(role: v1::Role) -> Role {
                 db_labels: Selector::everything(),
                 ..RoleConditions::default()
             },
+            ..Role::default()
         }
     })
 }

@@ -2,13 +2,12 @@
 //!
 //! AWS counts calls per account, region and service, over everybody who works there; a scan must not crowd out
 //! people and deployments. A [`Budget`] holds a token bucket for each service of one account and region: it fills at
-//! [`CALLS_PER_SECOND`] and holds [`BURST_CALLS_MAX`]. A scan that was throttled halves the rate, down to
-//! [`CALLS_PER_SECOND_MIN`]; each that was not wins a little of it back.
+//! [`CALLS_PER_SECOND`] and holds [`BURST_CALLS_MAX`]. Every call takes a token first: each page, each list of tags.
+//! A call that AWS throttled to its last attempt halves the rate, down to [`CALLS_PER_SECOND_MIN`]; each one that was
+//! answered wins a little of it back.
 //!
-//! A scan starts when there is a token, and is charged with the calls that it turned out to make: a long list puts
-//! the bucket into debt, and the next scan there waits. [`Budget::take`] is for calls outside of scans.
-//!
-//! Not here: how a single call is repeated when AWS throttles it (`tidegate-aws`).
+//! Not here: what waits for a token, and how long ([`crate::fetch::calls`]); how a single call is repeated when AWS
+//! throttles it (`tidegate-aws`).
 
 use std::{
     collections::HashMap,
@@ -16,35 +15,33 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::{AccountId, AssumeRole, DatabaseKind, Region};
+use tidegate_core::{AccountId, AssumeRole, Region};
 use tokio::time::{Instant, sleep_until};
 
 /// Calls a second to one service in one account and region, as long as AWS does not throttle.
 pub(crate) const CALLS_PER_SECOND: f64 = 5.0;
 /// The least that throttling brings it down to.
 pub(crate) const CALLS_PER_SECOND_MIN: f64 = 0.25;
-/// Calls that may follow each other at once after a pause.
-pub(crate) const BURST_CALLS_MAX: f64 = 10.0;
-/// What a scan that was not throttled adds to a lowered rate.
-const RECOVERY_PER_SCAN: f64 = 0.25;
-/// Longest time that one scan's calls may keep the next one waiting.
-const DEBT_MAX: Duration = Duration::from_secs(60);
+/// Calls that may follow each other at once after a pause: a scan of a usual account makes fewer.
+pub(crate) const BURST_CALLS_MAX: f64 = 20.0;
+/// What a call that was answered adds to a lowered rate: from the least to all takes a minute of calls.
+const RECOVERY_PER_CALL: f64 = 0.05;
+/// Calls that are under way together and throttled together lower the rate once.
+const LOWERED_APART_MIN: Duration = Duration::from_secs(2);
 
-/// The service that AWS counts calls to databases of this kind for.
-pub(crate) const fn service(kind: DatabaseKind) -> &'static str {
-    match kind {
-        DatabaseKind::Rds | DatabaseKind::Rdsproxy => "rds",
-        DatabaseKind::Redshift => "redshift",
-        DatabaseKind::RedshiftServerless => "redshift-serverless",
-    }
+/// The service that AWS counts an action for, as its policies name it.
+pub(crate) fn service(action: &'static str) -> &'static str {
+    action
+        .split_once(':')
+        .map_or(action, |(service, _)| service)
 }
 
 #[derive(Debug)]
 struct Bucket {
-    /// Below zero: calls that were made ahead of the rate.
     tokens: f64,
     per_second: f64,
     filled: Instant,
+    lowered: Option<Instant>,
 }
 
 impl Bucket {
@@ -53,6 +50,7 @@ impl Bucket {
             tokens: BURST_CALLS_MAX,
             per_second: CALLS_PER_SECOND,
             filled: now,
+            lowered: None,
         }
     }
 
@@ -76,21 +74,19 @@ impl Bucket {
         Err(now + wait + Duration::from_millis(1))
     }
 
-    fn spend(&mut self, calls: u32, now: Instant) {
-        self.fill(now);
-        let least = -DEBT_MAX.as_secs_f64() * self.per_second;
-        self.tokens = (self.tokens - f64::from(calls)).max(least);
-    }
-
     fn throttled(&mut self, now: Instant) {
         self.fill(now);
-        self.per_second = (self.per_second / 2.0).max(CALLS_PER_SECOND_MIN);
         self.tokens = self.tokens.min(0.0);
+        let again = |at: Instant| now.saturating_duration_since(at) < LOWERED_APART_MIN;
+        if !self.lowered.is_some_and(again) {
+            self.lowered = Some(now);
+            self.per_second = (self.per_second / 2.0).max(CALLS_PER_SECOND_MIN);
+        }
     }
 
     fn answered(&mut self, now: Instant) {
         self.fill(now);
-        self.per_second = (self.per_second + RECOVERY_PER_SCAN).min(CALLS_PER_SECOND);
+        self.per_second = (self.per_second + RECOVERY_PER_CALL).min(CALLS_PER_SECOND);
     }
 }
 
@@ -123,10 +119,9 @@ impl Budget {
         }
     }
 
-    /// A scan ended that took one token and made `calls` calls.
-    pub(crate) fn scanned(&self, service: &'static str, calls: u32, throttled: bool, now: Instant) {
+    /// AWS answered a call, or throttled it to its last attempt.
+    pub(crate) fn answered(&self, service: &'static str, throttled: bool, now: Instant) {
         self.with(service, now, |bucket| {
-            bucket.spend(calls.saturating_sub(1), now);
             if throttled {
                 bucket.throttled(now);
             } else {
@@ -176,48 +171,55 @@ mod tests {
     #[test]
     fn a_burst_is_allowed_and_then_the_rate() {
         let (budget, now) = (Budget::default(), Instant::now());
-        assert_eq!(taken(&budget, now), 10);
+        assert_eq!(taken(&budget, now), 20);
         assert_eq!(taken(&budget, now + Duration::from_secs(1)), 5);
-        assert_eq!(taken(&budget, now + Duration::from_secs(100)), 10);
+        assert_eq!(taken(&budget, now + Duration::from_secs(100)), 20);
+        assert!(budget.try_take("rds", now).is_ok());
     }
 
     #[test]
-    fn throttling_halves_the_rate_down_to_a_floor_and_quiet_scans_win_it_back() {
+    fn throttling_halves_the_rate_down_to_a_floor_and_answers_win_it_back() {
         let (budget, now) = (Budget::default(), Instant::now());
         taken(&budget, now);
-        budget.scanned("redshift", 1, true, now);
-        assert_eq!(taken(&budget, now + Duration::from_secs(2)), 5);
+        budget.answered("redshift", true, now);
+        let mut later = now + Duration::from_secs(2);
+        assert_eq!(taken(&budget, later), 5);
         for _ in 0..20 {
-            budget.scanned("redshift", 1, true, now + Duration::from_secs(2));
+            later += LOWERED_APART_MIN;
+            budget.answered("redshift", true, later);
         }
-        let later = now + Duration::from_secs(2 + 40);
-        assert_eq!(taken(&budget, later), 10);
-        assert_eq!(taken(&budget, later + Duration::from_secs(8)), 2);
-        for _ in 0..20 {
-            budget.scanned("redshift", 1, false, later);
+        assert_eq!(taken(&budget, later + Duration::from_secs(81)), 20);
+        assert_eq!(taken(&budget, later + Duration::from_secs(89)), 2);
+        for _ in 0..100 {
+            budget.answered("redshift", false, later);
         }
-        taken(&budget, later + Duration::from_secs(10));
-        assert_eq!(taken(&budget, later + Duration::from_secs(11)), 5);
+        taken(&budget, later + Duration::from_secs(100));
+        assert_eq!(taken(&budget, later + Duration::from_secs(101)), 5);
     }
 
     #[test]
-    fn a_long_list_makes_the_next_scan_wait_within_a_bound() {
+    fn calls_that_are_throttled_together_lower_the_rate_once() {
         let (budget, now) = (Budget::default(), Instant::now());
-        budget.try_take("redshift", now).unwrap();
-        budget.scanned("redshift", 60, false, now);
-        let at = budget.try_take("redshift", now).unwrap_err();
-        assert_eq!((at - now).as_secs(), 10);
+        for _ in 0..4 {
+            budget.answered("redshift", true, now);
+        }
+        assert_eq!(taken(&budget, now + Duration::from_millis(2_001)), 5);
+    }
 
-        budget.scanned("redshift", 1_000_000, false, now);
-        let at = budget.try_take("redshift", now).unwrap_err();
-        assert!(at - now <= DEBT_MAX + Duration::from_secs(1));
-        assert!(budget.try_take("rds", now).is_ok());
+    #[test]
+    fn a_call_is_counted_for_the_service_that_a_policy_names() {
+        for (action, expected) in [
+            ("redshift-serverless:ListWorkgroups", "redshift-serverless"),
+            ("tag:GetResources", "tag"),
+        ] {
+            assert_eq!(service(action), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_waits_for_the_rate() {
         let (budget, began) = (Budget::default(), Instant::now());
-        for _ in 0..20 {
+        for _ in 0..30 {
             budget.take("account").await;
         }
         assert_eq!(began.elapsed().as_secs(), 2);

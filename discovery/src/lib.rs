@@ -6,6 +6,8 @@
 //! [`scan`]) within a budget of calls ([`budget`]), and streams the result ([`publish`]). The auth service
 //! compares that with what the scope owns, names newcomers and applies the difference.
 //!
+//! [`survey`] looks at AWS once in the same way, and publishes nothing.
+//!
 //! Invariant: a scan that did not see everything says so. Only [`scan::Observed::Complete`] is
 //! published as complete, and it is made in one place, from a reading without any failure; so
 //! nothing is ever deleted on doubt.
@@ -16,6 +18,7 @@ mod budget;
 mod configs;
 mod fetch;
 mod found;
+mod known;
 mod lease;
 mod metrics;
 mod planner;
@@ -23,8 +26,10 @@ mod publish;
 mod regions;
 mod scan;
 mod schedule;
+mod survey;
 mod wanted;
 mod worker;
 
+pub use survey::{Survey, Surveyed, Unexpanded, survey};
 pub use wanted::SCOPES_MAX;
 pub use worker::{DiscoveryError, SCANS_MAX, Worker};

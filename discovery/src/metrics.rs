@@ -141,7 +141,7 @@ impl Meters {
 
     pub(crate) fn scanned(&self, kind: DatabaseKind, scan: &Scan) {
         let outcome = match scan.observed {
-            Observed::Complete(_) => "complete",
+            Observed::Complete(_) | Observed::Same(_) => "complete",
             Observed::Partial { .. } => "partial",
         };
         let kind = kind.as_str();
@@ -232,6 +232,7 @@ mod tests {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             finished_at: jiff::Timestamp::UNIX_EPOCH,
             took: std::time::Duration::ZERO,
+            trace: None,
         };
         meters.scanned(kind, &scan);
         meters.published(PublishOutcome::Applied);

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Accounts that are asked for their regions at once.
-const LISTS_AT_ONCE_MAX: usize = 5;
+pub(crate) const LISTS_AT_ONCE_MAX: usize = 5;
 /// Longest wait for the scopes that the auth service remembers.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer with them.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tidegate_aws::{AwsErrorClass, AwsFactory, AwsFailure, SessionTag};
-use tidegate_core::{AssumeRole, HostId, Region};
+use tidegate_aws::{AwsErrorClass, AwsFactory, AwsFailure, RoleChain, SessionTag};
+use tidegate_core::{AssumeRole, Region};
 use tidegate_service::rpc::Backoff;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -44,11 +44,11 @@ pub(crate) struct AwsRegions {
 }
 
 impl AwsRegions {
-    /// Assumed-role sessions are named after the worker, as those of its scans are.
-    pub(crate) fn new(factory: AwsFactory, host_id: &HostId) -> Self {
+    /// Assumed-role sessions are named as `session` says.
+    pub(crate) fn new(factory: AwsFactory, session: SessionTag) -> Self {
         Self {
             factory,
-            session: SessionTag::new(&format!("tidegate-discovery-{host_id}")),
+            session,
             budget: Budget::default(),
         }
     }
@@ -58,9 +58,15 @@ impl ListRegions for AwsRegions {
     fn list<'f>(&'f self, caller: &'f Caller) -> BoxFuture<'f, Result<Vec<Region>, AwsFailure>> {
         Box::pin(async move {
             // One budget for all accounts: the calls are few, and none of them is urgent.
-            self.budget.take("account").await;
             let (role, session) = (caller.as_ref(), &self.session);
-            let regions = regions::enabled(&self.factory, role, session).await?;
+            let listed = regions::enabled(&self.factory, role, session, &self.budget).await;
+            let regions = listed.inspect_err(|failure| {
+                // Where accounts are managed every key is known: one that is not is gone.
+                if failure.hop.is_none() && failure.class.is_of_credentials() {
+                    let chain = RoleChain::new(role.cloned(), None);
+                    self.factory.refused(&chain, session);
+                }
+            })?;
             if regions.is_empty() {
                 let class = AwsErrorClass::Malformed;
                 return Err(AwsFailure::new(class, LIST_REGIONS, "no region is enabled"));

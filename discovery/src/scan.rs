@@ -1,6 +1,6 @@
 //! Scans one scope, within a time limit, and says whether everything was seen.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tidegate_core::ScanScope;
@@ -8,8 +8,10 @@ use tidegate_service::clock::Clock;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    fetch::{self, Fetch, FetchError, Reading},
+    budget::Budget,
+    fetch::{self, Fetch, FetchError, Reading, calls::Calls},
     found::Databases,
+    known::{Comparison, Known, Trace},
 };
 
 /// Longest scan of one scope; what was read until then is kept.
@@ -20,6 +22,8 @@ pub(crate) const SCAN_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) enum Observed {
     /// Every page and every database was read: what is absent is gone.
     Complete(Databases),
+    /// As the last one, which was complete.
+    Same(Arc<Known>),
     /// Something failed: what is absent is unknown.
     Partial {
         /// What was read nevertheless.
@@ -33,16 +37,34 @@ pub(crate) enum Observed {
 
 impl Observed {
     /// What was seen, whole or not.
-    pub(crate) const fn seen(&self) -> &Databases {
+    #[cfg(test)]
+    pub(crate) fn seen(&self) -> &Databases {
         match self {
             Self::Complete(seen) | Self::Partial { seen, .. } => seen,
+            Self::Same(_) => panic!("a scan that found the same has read nothing"),
+        }
+    }
+
+    /// How many databases were seen.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Complete(seen) | Self::Partial { seen, .. } => seen.len(),
+            Self::Same(known) => known.databases,
+        }
+    }
+
+    /// What the last scan found, when this one found the same.
+    pub(crate) fn same(&self) -> Option<Arc<Known>> {
+        match self {
+            Self::Same(known) => Some(Arc::clone(known)),
+            Self::Complete(_) | Self::Partial { .. } => None,
         }
     }
 
     /// Why it is not complete.
     pub(crate) const fn cause(&self) -> Option<&FetchError> {
         match self {
-            Self::Complete(_) => None,
+            Self::Complete(_) | Self::Same(_) => None,
             Self::Partial { cause, .. } => Some(cause),
         }
     }
@@ -58,12 +80,38 @@ pub(crate) struct Scan {
     pub(crate) started_at: Timestamp,
     pub(crate) finished_at: Timestamp,
     pub(crate) took: Duration,
+    /// What the next scan can be compared with, when this one was complete and its answers tell all.
+    pub(crate) trace: Option<Trace>,
+}
+
+/// How a scope is scanned.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// Of its account and region.
+    pub(crate) budget: Arc<Budget>,
+    /// The token for the first call was taken from it already.
+    pub(crate) prepaid: bool,
+    /// Somebody asked for this scan: what is remembered of tags and refusals does not count.
+    pub(crate) fresh: bool,
+    /// What the last scan of the scope found, when that is settled.
+    pub(crate) known: Option<Arc<Known>>,
 }
 
 /// Scans a scope; takes [`SCAN_TIMEOUT`] at most.
-pub(crate) async fn scan(fetch: &dyn Fetch, scope: &ScanScope, clock: &dyn Clock) -> Scan {
+pub(crate) async fn scan(
+    fetch: &dyn Fetch,
+    scope: &ScanScope,
+    terms: Terms,
+    clock: &dyn Clock,
+) -> Scan {
     let (started_at, started) = (clock.now(), Instant::now());
-    let mut reading = Reading::default();
+    let calls = Calls::new(terms.budget, started + SCAN_TIMEOUT);
+    let calls = if terms.prepaid {
+        calls.prepaid()
+    } else {
+        calls
+    };
+    let mut reading = Reading::new(calls, terms.fresh, Comparison::with(terms.known));
     let ended = timeout(SCAN_TIMEOUT, fetch.fetch(scope, &mut reading))
         .await
         .unwrap_or_else(|_| {
@@ -72,10 +120,18 @@ pub(crate) async fn scan(fetch: &dyn Fetch, scope: &ScanScope, clock: &dyn Clock
                 after: SCAN_TIMEOUT,
             })
         });
+    let aws_calls = reading.calls.made();
+    let mut left_out = std::mem::take(&mut reading.left_out);
+    let trace = reading.comparison.trace();
+    let observed = conclude(reading, ended);
+    if let Observed::Same(known) = &observed {
+        left_out.clone_from(&known.left_out);
+    }
     Scan {
-        aws_calls: reading.aws_calls,
-        left_out: std::mem::take(&mut reading.left_out),
-        observed: conclude(reading, ended),
+        aws_calls,
+        left_out,
+        trace: trace.filter(|_| matches!(observed, Observed::Complete(_))),
+        observed,
         started_at,
         finished_at: clock.now(),
         took: started.elapsed(),
@@ -87,7 +143,10 @@ fn conclude(reading: Reading, ended: Result<(), FetchError>) -> Observed {
     let seen = reading.found;
     let missed = reading.missed_further + usize::from(reading.missed.is_some());
     match (ended, reading.missed) {
-        (Ok(()), None) => Observed::Complete(seen),
+        (Ok(()), None) => match reading.comparison.same() {
+            Some(known) => Observed::Same(known),
+            None => Observed::Complete(seen),
+        },
         (Ok(()), Some(cause)) => Observed::Partial {
             seen,
             cause,
@@ -117,8 +176,10 @@ mod tests {
             _scope: &'f ScanScope,
             reading: &'f mut Reading,
         ) -> BoxFuture<'f, Result<(), FetchError>> {
-            reading.called();
-            Box::pin(pending())
+            Box::pin(async {
+                reading.calls.start("redshift:DescribeClusters").await?;
+                pending().await
+            })
         }
     }
 
@@ -142,7 +203,13 @@ mod tests {
             config: None,
             order: 0,
         };
-        let scan = scan(&Endless, &scope, &SystemClock).await;
+        let terms = Terms {
+            budget: Arc::default(),
+            prepaid: false,
+            fresh: false,
+            known: None,
+        };
+        let scan = scan(&Endless, &scope, terms, &SystemClock).await;
         let cause = scan.observed.cause().unwrap();
         assert_eq!(
             (cause.class(), cause.action()),

@@ -5,12 +5,13 @@
 //! wanted scopes → grants.
 
 mod job;
+mod lanes;
 mod scanner;
 mod tell;
 
 use std::sync::Arc;
 
-use tidegate_aws::AwsFactory;
+use tidegate_aws::{AwsFactory, SessionTag};
 use tidegate_service::{
     admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
     rpc::MESSAGE_BYTES_MAX, settings::DiscoverySettings, tasks::Tasks,
@@ -18,7 +19,7 @@ use tidegate_service::{
 use tokio::sync::watch;
 use tracing::info;
 
-pub use self::scanner::SCANS_MAX;
+pub use self::lanes::SCANS_MAX;
 use self::{job::Shared, scanner::Scanner};
 use crate::{
     configs::{self, Configs},
@@ -71,8 +72,10 @@ impl Worker {
         clock: SharedClock,
         tasks: &Tasks,
     ) -> Result<(), DiscoveryError> {
-        let lister = Arc::new(AwsRegions::new(aws.clone(), &host.host_id()));
-        let fetch = Arc::new(AwsFetch::new(aws, &host.host_id()));
+        // Named after the worker, so that CloudTrail tells which one scanned.
+        let session = SessionTag::new(&format!("tidegate-discovery-{}", host.host_id()));
+        let lister = Arc::new(AwsRegions::new(aws.clone(), session.clone()));
+        let fetch = Arc::new(AwsFetch::new(aws, session));
         let client = Client::new(host.auth_channel())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -159,7 +162,7 @@ fn start(
 }
 
 /// Whether all scopes of the file can be asked for.
-const fn checked(at_start: &Expansion) -> Result<(), DiscoveryError> {
+pub(crate) const fn checked(at_start: &Expansion) -> Result<(), DiscoveryError> {
     if at_start.left_out == 0 {
         return Ok(());
     }

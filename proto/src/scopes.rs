@@ -14,9 +14,7 @@ const PAGES_MAX: usize = 1_000;
 /// # Errors
 ///
 /// What the service answered; `INTERNAL` when its pages do not end.
-pub async fn all(
-    client: &mut DiscoveryServiceClient<Channel>,
-) -> Result<Vec<ScopeStatus>, Status> {
+pub async fn all(client: &mut DiscoveryServiceClient<Channel>) -> Result<Vec<ScopeStatus>, Status> {
     let mut scopes = Vec::new();
     let mut page_token = String::new();
     for _ in 0..PAGES_MAX {

@@ -6,21 +6,17 @@ use futures::{Stream, StreamExt as _};
 use tidegate_proto::{
     Invalid,
     v1::{
-        self, discovery_service_server::DiscoveryService, publish_scan_request as request,
-        publish_scan_response as response,
+        self, discovery_service_server::DiscoveryService, plan_discovery_request as planning,
+        publish_scan_request as request, publish_scan_response as response,
     },
 };
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{
-    Api,
-    guard::Caller,
-    status::refuse,
-};
-use crate::ledger::{Begun, Header, Items, Worker};
+use super::{Api, guard::Caller, status::refuse};
+use crate::ledger::{Asking, Begun, Header, Items, PlanQuestion, Pushed, Turn, Worker};
 
-/// How long a worker may take from one frame to the next.
+/// How long a caller may take from one frame to the next.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Frame = request::Frame;
@@ -33,21 +29,45 @@ enum Publishing {
 }
 
 async fn frame(frames: &mut Streaming<v1::PublishScanRequest>) -> Result<Frame, Status> {
+    let missing = "is missing: a scan is a header, items and a trailer";
+    let next = next(frames).await?;
+    next.and_then(|message| message.frame)
+        .ok_or_else(|| Invalid::new("frame", missing).into())
+}
+
+async fn plan_frame(
+    frames: &mut Streaming<v1::PlanDiscoveryRequest>,
+) -> Result<planning::Frame, Status> {
+    let missing =
+        "is missing: a plan is asked for by a header, scopes with their items, and a trailer";
+    let next = next(frames).await?;
+    next.and_then(|message| message.frame)
+        .ok_or_else(|| Invalid::new("frame", missing).into())
+}
+
+async fn next<M>(frames: &mut Streaming<M>) -> Result<Option<M>, Status> {
     let next = tokio::time::timeout(FRAME_TIMEOUT, frames.message()).await;
-    let next = next.map_err(|_| {
+    next.map_err(|_| {
         refuse(
             Code::DeadlineExceeded,
             "FRAME_TIMEOUT",
             "the next frame did not come in time",
         )
-    })?;
-    next?.and_then(|message| message.frame).ok_or_else(|| {
-        Invalid::new(
-            "frame",
-            "is missing: a scan is a header, items and a trailer",
-        )
-        .into()
-    })
+    })?
+}
+
+/// Reads what a plan is asked for.
+async fn question(mut frames: Streaming<v1::PlanDiscoveryRequest>) -> Result<PlanQuestion, Status> {
+    let planning::Frame::Header(header) = plan_frame(&mut frames).await? else {
+        return Err(Invalid::new("frame", "must be a header first").into());
+    };
+    let mut asking = Asking::new(header)?;
+    loop {
+        match asking.push(plan_frame(&mut frames).await?)? {
+            Pushed::Done(asked) => return Ok(asked),
+            Pushed::More(more) => asking = *more,
+        }
+    }
 }
 
 impl Api {
@@ -75,7 +95,7 @@ impl Api {
                 let mut items = Items::new(&header);
                 let seen = loop {
                     match frame(&mut frames).await? {
-                        Frame::Item(item) => items.push(item)?,
+                        Frame::Items(some) => items.extend(some)?,
                         Frame::Trailer(trailer) => break items.finish(trailer)?,
                         Frame::Header(_) => {
                             return Err(Invalid::new("frame", "is a second header").into());
@@ -141,13 +161,18 @@ impl DiscoveryService for Api {
         Ok(Response::new(listed))
     }
 
-    type PlanDiscoveryStream = Pin<Box<dyn Stream<Item = Result<v1::PlanDiscoveryResponse, Status>> + Send>>;
+    type PlanDiscoveryStream =
+        Pin<Box<dyn Stream<Item = Result<v1::PlanDiscoveryResponse, Status>> + Send>>;
 
     async fn plan_discovery(
         &self,
-        _request: Request<Streaming<v1::PlanDiscoveryRequest>>,
+        request: Request<Streaming<v1::PlanDiscoveryRequest>>,
     ) -> Result<Response<Self::PlanDiscoveryStream>, Status> {
-        Err(Status::unimplemented("helper"))
+        let turn = Turn::wait().await?;
+        let asked = question(request.into_inner()).await?;
+        let answer = self.ledger.what_if(asked, turn).await?;
+        let frames = answer.into_frames().map(Ok);
+        Ok(Response::new(futures::stream::iter(frames).boxed()))
     }
 
     async fn request_rescan(

@@ -87,6 +87,7 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
         ("DeleteDiscoveryConfig", ADMIN),
         ("ListDiscoveryConfigs", ADMIN),
         ("ListScopes", AnyOf(&[Admin, Host(DISCOVERER)])),
+        ("PlanDiscovery", ADMIN),
         ("PublishScan", AnyOf(&[Host(DISCOVERER)])),
         ("RequestRescan", ADMIN),
         ("UpsertDiscoveryConfig", ADMIN),

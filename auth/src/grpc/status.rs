@@ -14,7 +14,7 @@ use crate::{
     configs::ConfigError,
     databases::DatabaseError,
     inventory::WatchEnd,
-    ledger::{AcquireError, AdoptError, ListScopesError, PublishError, RescanError},
+    ledger::{AcquireError, AdoptError, ListScopesError, PublishError, RescanError, WhatIfError},
     presence::PresenceError,
     store::StoreUnavailable,
 };
@@ -154,7 +154,9 @@ impl From<PublishError> for Status {
     fn from(error: PublishError) -> Self {
         let message = error.to_string();
         match error {
-            PublishError::Contended { .. } => refuse(Code::Aborted, "CONFLICT", message),
+            PublishError::Contended { .. } | PublishError::Superseded { .. } => {
+                refuse(Code::Aborted, "CONFLICT", message)
+            }
             PublishError::Invalid(invalid) => invalid.into(),
             PublishError::NotHolder { .. } => {
                 refuse(Code::FailedPrecondition, "SCOPE_NOT_HELD", message)
@@ -186,6 +188,19 @@ impl From<WatchEnd> for Status {
                 tracing::error!(error = chain(&end), "cannot read history for a watch");
                 refuse(Code::Unavailable, "STORE_UNAVAILABLE", message)
             }
+        }
+    }
+}
+
+impl From<WhatIfError> for Status {
+    fn from(error: WhatIfError) -> Self {
+        let message = error.to_string();
+        match error {
+            WhatIfError::Busy => refuse(Code::ResourceExhausted, "BUSY", message),
+            WhatIfError::Fault(_) => internal(&error),
+            WhatIfError::Invalid(invalid) => invalid.into(),
+            WhatIfError::TooMuch(_) => refuse(Code::ResourceExhausted, "TOO_MUCH", message),
+            WhatIfError::Unavailable(unavailable) => store(&unavailable),
         }
     }
 }

@@ -9,8 +9,10 @@ use tidegate_proto::Invalid;
 
 /// Bytes of the check in front of the key.
 const CHECK_BYTES: usize = 8;
+/// Longest key of any listing: a scope's id.
+const KEY_BYTES_MAX: usize = 16 * 1024;
 /// Longest token that is looked at.
-const TOKEN_CHARS_MAX: usize = 2048;
+const TOKEN_CHARS_MAX: usize = 2 * (CHECK_BYTES + KEY_BYTES_MAX);
 
 fn check(query: &str, key: &str) -> Vec<u8> {
     digest(&format!("page 1|{}|{query}|{key}", query.len()))[..CHECK_BYTES].to_vec()

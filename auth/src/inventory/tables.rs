@@ -84,7 +84,7 @@ impl Row for DatabaseRow {
 
     fn message(&self) -> v1::Database {
         let mut message = self.bare.clone();
-        message.labels = self.labels.clone().into_iter().collect();
+        message.labels = self.labels.clone().into();
         message.revision = self.revision;
         message
     }
@@ -138,7 +138,7 @@ impl Row for ServerRow {
     fn message(&self) -> v1::DatabaseServer {
         let mut message = self.bare.clone();
         if let Some(database) = &mut message.database {
-            database.labels = self.labels.clone().into_iter().collect();
+            database.labels = self.labels.clone().into();
         }
         message.revision = self.revision;
         message
@@ -422,7 +422,7 @@ impl Tables {
 pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
     let record: DatabaseRecord = read(entry)?;
     let mut bare = record.database?;
-    let labels = std::mem::take(&mut bare.labels).into_iter().collect();
+    let labels = std::mem::take(&mut bare.labels).into();
     Some(DatabaseRow {
         bare,
         labels,
@@ -437,7 +437,7 @@ pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
 pub(crate) fn server_row(entry: &Entry) -> Option<ServerRow> {
     let mut bare: v1::DatabaseServer = read(entry)?;
     let database = bare.database.as_mut()?;
-    let labels = std::mem::take(&mut database.labels).into_iter().collect();
+    let labels = std::mem::take(&mut database.labels).into();
     Some(ServerRow {
         bare,
         labels,
@@ -480,6 +480,9 @@ mod tests {
             .iter()
             .map(|role| role.name.as_str())
             .collect();
-        assert_eq!(names, ["access", "editor"]);
+        assert_eq!(
+            names,
+            ["access", "auditor", "editor", "requester", "reviewer"]
+        );
     }
 }

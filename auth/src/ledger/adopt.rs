@@ -140,7 +140,7 @@ impl Ledger {
             config: None,
         };
         let taken = self
-            .take(&steps(&nobody, plan), "", &Txn::new(), &mut total)
+            .take(&steps(&nobody, &mut plan), "", &Txn::new(), &mut total)
             .await;
         *adopted += total.updated;
         let revision = match taken {

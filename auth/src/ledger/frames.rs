@@ -129,6 +129,15 @@ impl Items {
         }
     }
 
+    /// Takes in some items.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::push`].
+    pub(crate) fn extend(&mut self, items: v1::ScanItems) -> Result<(), Invalid> {
+        items.items.into_iter().try_for_each(|item| self.push(item))
+    }
+
     /// Takes in one item. Of two with one identity the later counts: pages can repeat what changed meanwhile.
     ///
     /// # Errors

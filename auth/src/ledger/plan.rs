@@ -258,9 +258,9 @@ pub(crate) fn under_owner(mut database: Database, owner: &Owner) -> Database {
 }
 
 /// The labels that tell the owner, beside those that do not.
-fn owner_labels(labels: Labels, owner: &Owner) -> Labels {
-    let ours = |key: &str| key == DISCOVERY_GROUP || key == DISCOVERY_CONFIG;
-    let mut labels: Labels = labels.into_iter().filter(|(key, _)| !ours(key)).collect();
+fn owner_labels(mut labels: Labels, owner: &Owner) -> Labels {
+    labels.remove(DISCOVERY_GROUP);
+    labels.remove(DISCOVERY_CONFIG);
     if !owner.group.is_empty() {
         labels.insert(DISCOVERY_GROUP, owner.group.as_str());
     }
@@ -427,4 +427,4 @@ fn name_newcomer(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -54,6 +54,12 @@ pub(crate) enum PublishError {
         /// Why.
         source: RecordError,
     },
+    /// A later scan by the same worker, of this life or its next, came first.
+    #[error("a later scan of scope `{scope}` has begun")]
+    Superseded {
+        /// The scope.
+        scope: String,
+    },
     /// The store does not answer.
     #[error(transparent)]
     Unavailable(#[from] StoreUnavailable),
@@ -77,6 +83,7 @@ impl Ledger {
     ) -> Result<Begun, PublishError> {
         let scope_id = &header.message.id;
         self.check_holder(host_id, header).await?;
+        self.begins(header);
         let record = self.scope_record(scope_id).await?;
         let owned = self
             .inventory
@@ -112,9 +119,17 @@ impl Ledger {
         let mut conflicts = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let before = self.scope_record(&header.message.id).await?;
-            let (plan, owned) = self.plan(header, seen, &before).await?;
+            self.check_latest(header)?;
+            let (mut plan, owned) = self.plan(header, seen, &before).await?;
             let carried_out = self
-                .carry_out(header, &plan, owned, &before, &mut total, &mut conflicts)
+                .carry_out(
+                    header,
+                    &mut plan,
+                    owned,
+                    &before,
+                    &mut total,
+                    &mut conflicts,
+                )
                 .await;
             match carried_out {
                 Ok(()) => {
@@ -136,6 +151,20 @@ impl Ledger {
         Err(PublishError::Contended {
             scope: header.message.id.clone(),
         })
+    }
+
+    /// Of scans of one epoch the one that began last counts: a worker that died and came back keeps its epoch, and what
+    /// it sent before may still wait to be looked at.
+    fn check_latest(&self, header: &Header) -> Result<(), PublishError> {
+        let scope = &header.message.id;
+        let memory = self.memory();
+        match memory.begun.get(scope) {
+            Some(latest) if *latest != (header.epoch, header.started_at) => {
+                let scope = scope.clone();
+                Err(PublishError::Superseded { scope })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Plans over what is there now, and counts what the scope owns.
@@ -200,11 +229,11 @@ impl Ledger {
         }
     }
 
-    /// Writes a plan, and in the end what is remembered of the scope.
+    /// Writes a plan, whose changes it takes out, and in the end what is remembered of the scope.
     async fn carry_out(
         &self,
         header: &Header,
-        plan: &Plan,
+        plan: &mut Plan,
         owned: usize,
         before: &ScopeRecord,
         total: &mut v1::PublishResult,
@@ -213,8 +242,26 @@ impl Ledger {
         let scope_id = &header.message.id;
         let owner = Owner::of(&header.scope);
         let fence = Txn::new().at(keys::scope_holder(scope_id), header.epoch);
-        let steps = steps(&owner, plan.clone());
-        let mut revision = self.take(&steps, scope_id, &fence, total).await?;
+        let after = remembered(header, plan, owned, before);
+        let steps = steps(&owner, plan);
+        // Until all is written nothing is settled: a scan that ends half-way must not leave the digest of an older one.
+        let unsettled = ScopeRecord {
+            settled_digest: Vec::new(),
+            ..before.clone()
+        };
+        let mut revision = if steps.is_empty() {
+            // A scan that changes no database is remembered: it too must be the holder's.
+            self.store.commit(fence.clone()).await?
+        } else {
+            let fence = if before.settled_digest.is_empty() {
+                fence.clone()
+            } else {
+                let key = keys::scope(scope_id);
+                fence.clone().put(key, encode(&unsettled))
+            };
+            self.take(&steps, scope_id, &fence, total).await?
+        };
+        let before = if steps.is_empty() { before } else { &unsettled };
         let shadowed_databases = {
             let mut memory = self.memory();
             let whole = header.complete;
@@ -224,7 +271,7 @@ impl Ledger {
         let record = ScopeRecord {
             shadowed_databases,
             period_seconds: u32::try_from(self.period_of(scope_id).as_secs()).unwrap_or(u32::MAX),
-            ..remembered(header, plan, owned, before)
+            ..after
         };
         if record_differs(before, &record) {
             let txn = fence.put(keys::scope(scope_id), encode(&record));

@@ -90,7 +90,7 @@ impl Ledger {
         }
     }
 
-    async fn end_what_is_over(&self) -> Result<(), StoreUnavailable> {
+    pub(super) async fn end_what_is_over(&self) -> Result<(), StoreUnavailable> {
         let known = self.known_scopes().await?;
         let live = self.live().await?;
         let now = self.clock.now();
@@ -124,7 +124,7 @@ impl Ledger {
         let mut plan = self.plan_end(scope_id, &heirs);
         plan.deletes.clear();
         let fence = Txn::new().absent(keys::scope_holder(scope_id));
-        let steps = steps(&nobody(scope_id, group), plan);
+        let steps = steps(&nobody(scope_id, group), &mut plan);
         let mut total = v1::PublishResult::default();
         match self.take(&steps, scope_id, &fence, &mut total).await {
             Ok(revision) => {
@@ -227,7 +227,10 @@ impl Ledger {
         total: &mut v1::PublishResult,
     ) -> Result<u64, CommitError> {
         let heirs = self.heirs(scope_id, group, |_| true).await?;
-        let steps = steps(&nobody(scope_id, group), self.plan_end(scope_id, &heirs));
+        let steps = steps(
+            &nobody(scope_id, group),
+            &mut self.plan_end(scope_id, &heirs),
+        );
         self.take(&steps, scope_id, fence, total).await?;
         let end = fence
             .clone()
@@ -240,6 +243,7 @@ impl Ledger {
     pub(super) fn forget(&self, scope_id: &str) {
         let mut memory = self.memory();
         memory.attempts.remove(scope_id);
+        memory.begun.remove(scope_id);
         memory.shadows.forget(scope_id);
         memory.retiring.remove(scope_id);
     }

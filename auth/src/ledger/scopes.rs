@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// Scopes that one worker may ask for.
-const SCOPES_MAX: usize = 10_000;
+pub(super) const SCOPES_MAX: usize = 10_000;
 /// Groups in one request.
 const GROUPS_MAX: usize = 16;
 /// Longest scope id.
-const SCOPE_ID_CHARS_MAX: usize = 16 * 1024;
+pub(super) const SCOPE_ID_CHARS_MAX: usize = 16 * 1024;
 /// Scopes that are handed out or taken back in one transaction.
 const SCOPES_PER_TXN_MAX: usize = 400;
 /// The part of a lease that workers are not told of, so that one stops before another starts: one in this many.

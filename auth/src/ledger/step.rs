@@ -1,6 +1,9 @@
 //! One database's change, as it is written and told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem::take,
+};
 
 use tidegate_core::{Database, DatabaseName};
 use tidegate_proto::v1;
@@ -13,7 +16,7 @@ use crate::{
     audit::event,
     inventory::tables::{DatabaseRow, Row as _, Tables},
     keys,
-    record::{DatabaseRecord, OwnerRecord, encode},
+    record::{DatabaseRecord, OwnerRecord, ScopeRecord, decode, encode},
     store::{CommitError, RangeQuery, StoreUnavailable, Txn},
 };
 
@@ -84,21 +87,20 @@ pub(super) enum Step {
     Update(DatabaseRecord, u64, Option<Taken>),
 }
 
-/// The steps of a plan of `owner`: first what it lets go of, so that names are free.
-pub(super) fn steps(owner: &Owner, plan: Plan) -> Vec<Step> {
-    let creates = plan
-        .creates
+/// The steps of a plan of `owner`, taken out of it: first what it lets go of, so that names are free.
+pub(super) fn steps(owner: &Owner, plan: &mut Plan) -> Vec<Step> {
+    let creates = take(&mut plan.creates)
         .into_iter()
         .map(|database| Step::Create(record(database, owner)));
-    let updates = plan.updates.into_iter().map(|update| {
+    let updates = take(&mut plan.updates).into_iter().map(|update| {
         let record = record(update.database, owner);
         Step::Update(record, update.revision, update.taken_from)
     });
-    let hand_overs = plan.hand_overs.into_iter().map(|given| {
+    let hand_overs = take(&mut plan.hand_overs).into_iter().map(|given| {
         let record = record(given.database, &given.to);
         Step::HandOver(record, given.revision, given.to)
     });
-    let deletes = plan.deletes.into_iter().map(Step::Delete);
+    let deletes = take(&mut plan.deletes).into_iter().map(Step::Delete);
     deletes
         .chain(hand_overs)
         .chain(creates)
@@ -192,11 +194,13 @@ fn names(record: &DatabaseRecord) -> (&str, &str) {
 }
 
 fn owner(record: &DatabaseRecord) -> OwnerRecord {
-    let database = record.database.clone().unwrap_or_default();
-    OwnerRecord {
-        scope_id: database.scope_id,
-        name: database.name,
-    }
+    record
+        .database
+        .as_ref()
+        .map_or_else(OwnerRecord::default, |database| OwnerRecord {
+            scope_id: database.scope_id.clone(),
+            name: database.name.clone(),
+        })
 }
 
 impl Ledger {
@@ -209,6 +213,16 @@ impl Ledger {
         fence: &Txn,
         total: &mut v1::PublishResult,
     ) -> Result<u64, CommitError> {
+        let heirs: BTreeSet<&str> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::HandOver(_, _, to) => Some(to.scope_id.as_str()),
+                _ => None,
+            })
+            .collect();
+        for heir in &heirs {
+            self.unsettle(heir).await?;
+        }
         let mut revision = 0;
         for chunk in steps.chunks(CHANGES_PER_TXN_MAX) {
             let txn = chunk
@@ -222,17 +236,34 @@ impl Ledger {
             let events = chunk.iter().map(|step| step.event(scope_id)).collect();
             self.audit.record_all(events).await;
         }
-        let heirs: BTreeSet<&String> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::HandOver(_, _, to) => Some(&to.scope_id),
-                _ => None,
-            })
-            .collect();
         // A new owner knows best what its databases are like.
-        let heirs: Vec<String> = heirs.into_iter().cloned().collect();
+        let heirs: Vec<String> = heirs.into_iter().map(str::to_owned).collect();
         self.ask_for(&heirs).await?;
         Ok(revision)
+    }
+
+    /// Makes sure that the next scan of a scope is looked at: what it gets may have changed since it was last its own,
+    /// and its databases may be as many as before.
+    async fn unsettle(&self, scope_id: &str) -> Result<(), CommitError> {
+        let Some(entry) = self.store.get(keys::scope(scope_id)).await? else {
+            return Ok(());
+        };
+        // A record that cannot be read settles nothing, and is told of where it is needed.
+        let Ok(record) = decode::<ScopeRecord>(&entry) else {
+            return Ok(());
+        };
+        if record.settled_digest.is_empty() {
+            return Ok(());
+        }
+        let record = ScopeRecord {
+            settled_digest: Vec::new(),
+            ..record
+        };
+        let key = entry.key.clone();
+        let txn = Txn::new()
+            .at(key.clone(), entry.modified)
+            .put(key, encode(&record));
+        self.store.commit(txn).await.map(drop)
     }
 
     fn note_owners(&self, steps: &[Step], scope_id: &str) {

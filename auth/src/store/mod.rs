@@ -1,10 +1,11 @@
 //! Where the cluster's state is kept: ordered keys, one revision, compare-and-swap, leases, watch.
 //!
-//! The trait has etcd's semantics, so that the embedded store and a later etcd store can stand in for each other;
-//! what both must do is written down as tests in `conformance`.
+//! The trait has etcd's semantics, so that the embedded store ([`sqlite`]) and etcd itself ([`etcd`]) can stand in for
+//! each other; what both must do is written down as tests in `conformance`.
 //!
 //! Rules that every implementation keeps:
-//! - one revision for the whole store, raised by exactly one with each transaction that changes something;
+//! - one revision for the whole store, raised by each transaction that changes something (by one, or by more where
+//!   others share the store), and never lowered;
 //! - a transaction's guards and changes are one step: nobody sees half of it, and nothing comes between;
 //! - a watch gives every change after its revision, in order, once, or ends with an error that says why not;
 //! - a lease that is not kept alive takes its keys with it, all in one transaction, and never earlier than its time.
@@ -13,6 +14,15 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+#[cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "no settings name it yet: tests alone open it"
+    )
+)]
+pub(crate) mod etcd;
 pub(crate) mod sqlite;
 
 use std::{fmt, time::Duration};
@@ -154,6 +164,17 @@ impl Txn {
         self.ops.push(Op::Delete(key));
         self
     }
+
+    /// Bytes of all keys and values in it.
+    #[cfg_attr(not(test), allow(dead_code, reason = "of use to the etcd store"))]
+    pub(crate) fn bytes(&self) -> usize {
+        let guards = self.guards.iter().map(|guard| guard.key().len());
+        let ops = self.ops.iter().map(|op| match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete(key) => key.len(),
+        });
+        guards.chain(ops).sum()
+    }
 }
 
 /// A contiguous part of the keys under a prefix.
@@ -214,7 +235,8 @@ pub(crate) struct Batch {
 pub(crate) enum Watched {
     /// A transaction's changes.
     Batch(Batch),
-    /// History has been given in full up to this revision; what follows is new. Given once.
+    /// Everything up to this revision has been given; what follows is new. Comes once when history has been given in
+    /// full, and again when a commit that changed nothing told a revision that no change of ours has.
     CaughtUp(u64),
 }
 
@@ -258,7 +280,15 @@ pub(crate) enum CommitError {
         /// How many there were.
         ops: usize,
     },
-    /// The store does not answer.
+    /// More bytes than the store takes in one transaction: nothing was changed, and fewer changes at a time help.
+    #[error("a transaction of {bytes} bytes is more than the state store takes at once")]
+    TooLong {
+        /// Bytes of its keys and values.
+        bytes: usize,
+        /// What the store said.
+        source: BoxError,
+    },
+    /// The store does not answer. It may have carried the transaction out all the same: read before trying again.
     #[error(transparent)]
     Unavailable(#[from] StoreUnavailable),
 }

@@ -1,18 +1,20 @@
 //! The embedded store: one SQLite file, one writer thread, readers beside it.
 //!
 //! All writes go through a bounded queue to one thread ([`writer`]), which carries out everything that waits in one
-//! SQLite transaction and so pays for the disk once. Reads run on the runtime's blocking threads, a few at a time.
+//! SQLite transaction and so pays for the disk once. Where keys are is known in memory ([`index`]); what they hold is
+//! read on the runtime's blocking threads, a few at a time.
 //! Watches read history from the file and what is new from a broadcast that the writer feeds after each commit.
 //!
 //! Leases are rows, their deadlines are in memory only: after a restart every lease has its full time again, so that
 //! a control plane that was down for long does not declare everybody dead.
 
+mod index;
 mod leases;
 mod reader;
 mod schema;
 mod writer;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{ops::Bound, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
@@ -22,13 +24,29 @@ pub(crate) use leases::{Monotonic, SystemMonotonic};
 pub(crate) use schema::{OpenError, open_writer};
 
 use super::{
-    Batch, CommitError, Entry, LeaseError, LeaseId, Range, RangeQuery, Store, StoreUnavailable,
-    TXN_OPS_MAX, Txn, Watch, WatchError, Watched,
+    Batch, CommitError, Entry, LeaseError, LeaseId, RANGE_ENTRIES_MAX, Range, RangeQuery, Store,
+    StoreUnavailable, TXN_OPS_MAX, Txn, Watch, WatchError, Watched,
 };
+use index::{Heads, Index};
 use leases::Leases;
 use reader::Readers;
 use writer::{Command, Writer};
 
+/// Changes that one revision can have in the file.
+const PLACES: u64 = 1 << 20;
+
+/// Where a change is in the file's log: changes of a later revision have larger ids, those of one are in order.
+const fn log_id(revision: u64, place: u64) -> u64 {
+    revision * PLACES + place
+}
+
+/// The revision of a change.
+const fn revision_of(log_id: u64) -> u64 {
+    log_id / PLACES
+}
+
+/// Times that a read is tried when the history that it looks at is given up before it is read.
+const READ_ATTEMPTS_MAX: usize = 8;
 /// Transactions that wait for the writer before callers do.
 const WRITE_QUEUE_MAX: usize = 1024;
 /// Committed transactions that a watcher may be behind.
@@ -58,6 +76,7 @@ impl Default for SqliteOptions {
 pub(crate) struct SqliteStore {
     writer: mpsc::Sender<Command>,
     readers: Readers,
+    index: Index,
     committed: broadcast::Sender<Arc<Batch>>,
     leases: Arc<Leases>,
 }
@@ -85,6 +104,7 @@ impl SqliteStore {
             path: path.clone(),
             source,
         })?;
+        let index = writer.index();
         let (queue, commands) = mpsc::channel(WRITE_QUEUE_MAX);
         std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -93,6 +113,7 @@ impl SqliteStore {
         let store = Arc::new(Self {
             writer: queue,
             readers: Readers::new(path),
+            index,
             committed,
             leases,
         });
@@ -120,6 +141,29 @@ impl SqliteStore {
 
     async fn revoke_all(&self, leases: Vec<LeaseId>) -> Result<(), StoreUnavailable> {
         self.ask(|reply| Command::Revoke { leases, reply }).await?
+    }
+
+    /// Reads the entries that `look` chooses, and gives what it noted with them.
+    async fn read<T>(
+        &self,
+        look: impl Fn(&Heads) -> (Vec<(Bytes, u64)>, T) + Send,
+    ) -> Result<(Vec<Entry>, T), StoreUnavailable> {
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let (places, noted) = look(&self.index.look());
+            if places.is_empty() {
+                return Ok((Vec::new(), noted));
+            }
+            let read = self
+                .readers
+                .run(move |connection| reader::entries(connection, &places));
+            if let Some(entries) = read.await? {
+                return Ok((entries, noted));
+            }
+        }
+        Err(StoreUnavailable {
+            action: "read",
+            source: "what was to be read was given up again and again meanwhile".into(),
+        })
     }
 
     async fn ask<T>(
@@ -151,15 +195,47 @@ async fn sweep(store: std::sync::Weak<SqliteStore>) {
 
 impl Store for SqliteStore {
     fn get(&self, key: Bytes) -> BoxFuture<'_, Result<Option<Entry>, StoreUnavailable>> {
-        self.readers
-            .run(move |connection| reader::get(connection, &key))
-            .boxed()
+        async move {
+            let read = self.read(|heads| {
+                let head = heads.get(&key);
+                (
+                    head.map(|head| (key.clone(), head.id))
+                        .into_iter()
+                        .collect(),
+                    (),
+                )
+            });
+            let (entries, ()) = read.await?;
+            Ok(entries.into_iter().next())
+        }
+        .boxed()
     }
 
     fn range(&self, query: RangeQuery) -> BoxFuture<'_, Result<Range, StoreUnavailable>> {
-        self.readers
-            .run(move |connection| reader::range(connection, &query))
-            .boxed()
+        async move {
+            let limit = query.limit.clamp(1, RANGE_ENTRIES_MAX);
+            let start = match &query.after {
+                Some(after) if *after >= query.prefix => Bound::Excluded(after),
+                _ => Bound::Included(&query.prefix),
+            };
+            let read = self.read(|heads| {
+                let mut places: Vec<(Bytes, u64)> = heads
+                    .under(&query.prefix, start)
+                    .take(limit + 1)
+                    .map(|(key, head)| (key.clone(), head.id))
+                    .collect();
+                let more = places.len() > limit;
+                places.truncate(limit);
+                (places, (heads.revision, more))
+            });
+            let (entries, (revision, more)) = read.await?;
+            Ok(Range {
+                entries,
+                revision,
+                more,
+            })
+        }
+        .boxed()
     }
 
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<u64, CommitError>> {

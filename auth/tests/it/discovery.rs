@@ -76,7 +76,7 @@ impl Worker {
         }
     }
 
-    fn header(&self, whole: bool, digest: u8) -> v1::ScanHeader {
+    pub(crate) fn header(&self, whole: bool, digest: u8) -> v1::ScanHeader {
         let completeness = if whole {
             v1::Completeness::Complete
         } else {
@@ -121,7 +121,7 @@ pub(crate) async fn acquire(caller: &Caller, scope: &v1::ScanScope) -> v1::Scope
 }
 
 /// As a worker does: the header first, the items when asked for, then the result.
-async fn publish(
+pub(crate) async fn publish(
     caller: &Caller,
     header: v1::ScanHeader,
     items: Vec<v1::ScanItem>,
@@ -140,7 +140,11 @@ async fn publish(
         Response::SendItems(_) => {}
     }
     for item in items {
-        if frames.send(send(Request::Item(item))).await.is_err() {
+        if frames
+            .send(send(Request::Items(v1::ScanItems { items: vec![item] })))
+            .await
+            .is_err()
+        {
             break;
         }
     }

@@ -8,6 +8,8 @@ mod house;
 mod inventory;
 mod joining;
 mod people;
+mod planning;
 mod presence;
 mod serving;
 mod sharing;
+mod statuses;

@@ -254,7 +254,7 @@ async fn roles_are_watched_and_built_in_ones_stay() {
     };
     assert_eq!(
         names(watch.message().await.unwrap().unwrap()),
-        ["access", "editor"]
+        ["access", "auditor", "editor", "requester", "reviewer"]
     );
     let role = |name: &str| v1::UpsertRoleRequest {
         role: Some(v1::Role {
@@ -270,7 +270,14 @@ async fn roles_are_watched_and_built_in_ones_stay() {
     access.upsert_role(role("devs")).await.unwrap();
     assert_eq!(
         names(watch.message().await.unwrap().unwrap()),
-        ["access", "devs", "editor"]
+        [
+            "access",
+            "auditor",
+            "devs",
+            "editor",
+            "requester",
+            "reviewer"
+        ]
     );
 
     house.add_user("dan", &["devs"]).await;
@@ -288,6 +295,6 @@ async fn roles_are_watched_and_built_in_ones_stay() {
     access.delete_role(delete).await.unwrap();
     assert_eq!(
         names(watch.message().await.unwrap().unwrap()),
-        ["access", "editor"]
+        ["access", "auditor", "editor", "requester", "reviewer"]
     );
 }

@@ -24,7 +24,7 @@ fn timings() -> Timings {
 }
 
 /// Scopes that differ in their tags only.
-fn scopes(group: &str, count: u32) -> Vec<v1::ScanScope> {
+pub(crate) fn scopes(group: &str, count: u32) -> Vec<v1::ScanScope> {
     (0..count)
         .map(|order| {
             let plain = ScanScope::try_from(scope(group, order)).unwrap();
@@ -34,11 +34,11 @@ fn scopes(group: &str, count: u32) -> Vec<v1::ScanScope> {
         .collect()
 }
 
-async fn worker(house: &House) -> Caller {
+pub(crate) async fn worker(house: &House) -> Caller {
     house.known(&house.host(&["discovery"]).await)
 }
 
-async fn ask(caller: &Caller, scopes: &[v1::ScanScope]) -> Vec<v1::ScopeGrant> {
+pub(crate) async fn ask(caller: &Caller, scopes: &[v1::ScanScope]) -> Vec<v1::ScopeGrant> {
     let request = v1::AcquireScopesRequest {
         scopes: scopes.to_vec(),
     };
@@ -62,7 +62,7 @@ async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
         .expect("what is waited for comes");
 }
 
-async fn statuses(house: &House) -> Vec<v1::ScopeStatus> {
+pub(crate) async fn statuses(house: &House) -> Vec<v1::ScopeStatus> {
     let request = v1::ListScopesRequest::default();
     let listed = house.admin().discovery().list_scopes(request).await;
     listed.unwrap().into_inner().scopes

@@ -11,6 +11,9 @@ pub enum Exit {
     /// The command was understood and could not be carried out: 1.
     #[default]
     Failed,
+    /// The command was carried out, and what it was asked to check could not be seen in full: 4, and nothing more is
+    /// printed.
+    Incomplete,
     /// The command was carried out, and what it was asked to check is not well: 3, and nothing more is printed.
     Unwell,
     /// Whoever read the output went away (`| head`): 0, and nothing is printed.
@@ -28,6 +31,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Unwell => 3,
+            Self::Incomplete => 4,
         }
     }
 }
@@ -74,6 +78,15 @@ impl Failure {
             message: String::new(),
             hint: None,
             exit: Exit::Unwell,
+        }
+    }
+
+    /// What was to be checked could not be seen in full; the output has said so.
+    pub const fn incomplete() -> Self {
+        Self {
+            message: String::new(),
+            hint: None,
+            exit: Exit::Incomplete,
         }
     }
 

@@ -97,6 +97,22 @@ pub fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// A remark that the next one of its kind takes the place of; only for a person who looks on.
+pub fn progress(text: &str) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        let _ = write!(stderr, "\r{text}");
+        let _ = stderr.flush();
+    }
+}
+
+/// The last [`progress`] stays as it is.
+pub fn end_progress() {
+    if io::stderr().is_terminal() {
+        remark("");
+    }
+}
+
 /// Whether a person reads standard output.
 #[must_use]
 pub fn for_a_person() -> bool {

@@ -23,7 +23,10 @@ pub fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !matches!(failure.exit(), Exit::Quiet | Exit::Unwell) {
+            if !matches!(
+                failure.exit(),
+                Exit::Quiet | Exit::Incomplete | Exit::Unwell
+            ) {
                 let _ = writeln!(std::io::stderr(), "{failure}");
             }
             ExitCode::from(failure.exit().code())

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_console::{Format, when};
 
 use crate::resources::Reference;
@@ -18,6 +18,28 @@ Examples:
   tgctl discovery status
 
 On an auth host run it as root or as the service's user. Elsewhere, log in first with `tg login`.";
+
+const PLAN_HELP: &str = "\
+Examples:
+  tgctl discovery plan -f /etc/tidegate.yaml
+  tgctl discovery plan -f analytics.yaml --live
+  tgctl discovery plan -f /etc/tidegate.yaml --live --fail-on=remove     # in CI
+  tgctl discovery plan -f new.yaml --format=json | jq -r '.changes[] | select(.action == \"remove\").name'
+  tgctl get discovery_config/team | sed 's/prod/stage/' | tgctl discovery plan -f -
+
+The file is a configuration with a `discovery_service`, or one `discovery_config` resource. It is planned as if it took \
+the place of what its group (or the `discovery_config` of its name) asks for now, once every scope was scanned and what \
+is no longer asked for is gone.
+
+Without --live the inventory is taken for AWS: databases that no worker found yet are not in it. With --live the \
+program looks at AWS itself, with the credentials and roles that it finds here.
+
+JSON and YAML: {group, config, source, changes, kept, unseen, left_out, summary}. Each of `changes` has `action` (add, \
+change, remove), `name`, `identity`, `why`, `differences` [{field, before, after}], `owner_before`, `owner_after`, and \
+the database `before` and `after`. `kept` has names, with -v. `summary` has added, changed, removed, kept, held, shadowed, \
+unjudged, retired_scopes, partial_scopes, complete. What is empty is left out, but for `changes` and `summary`.
+
+Exit codes: 0; with --fail-on 3 when that comes about, or else 4 when not everything could be seen; 1 for other errors.";
 
 /// Administers a Tidegate cluster.
 #[derive(Debug, Parser)]
@@ -178,6 +200,9 @@ pub(crate) enum DiscoveryCommand {
         after_help = "Examples:\n  tgctl discovery explain orders\n  tgctl discovery explain arn:aws:redshift:us-east-1:111122223333:cluster:orders\n  tgctl discovery explain orders --format=json | jq '.scopes[] | select(.verdict == \"owns\")'\n\nA database may be named by a prefix that only it has. An ARN may be one that was never found."
     )]
     Explain(ExplainArgs),
+    /// Say what a configuration would add, change and remove, and change nothing.
+    #[command(after_help = PLAN_HELP)]
+    Plan(PlanArgs),
     /// Ask the workers to scan now, all scopes or these.
     #[command(
         after_help = "Examples:\n  tgctl discovery rescan\n  tgctl discovery rescan \"$(tgctl discovery status --format=json | jq -r '.[] | select(.state == \"failed\").id' | head -1)\"\n\n`tgctl discovery status -v` shows the ids of scopes."
@@ -208,6 +233,37 @@ pub(crate) struct ExplainArgs {
     /// How results are written.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// A YAML or JSON file; `-` is standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Look at AWS, not into the inventory.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Plan for this discovery group [default: the file's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// Exit with 3 when anything would change, or only when anything would be removed.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) fail_on: Option<FailOn>,
+    /// List what stays as it is too.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// What a plan must not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// That anything is added, changed or removed.
+    Change,
+    /// That anything is removed.
+    Remove,
 }
 
 #[derive(Debug, Args)]

@@ -39,14 +39,7 @@ pub(crate) enum Wanted {
 pub(crate) fn read(args: &CreateArgs) -> Result<Vec<Wanted>, Failure> {
     let text = read_text(&args.file)?;
     let (wanted, warnings) = parse(&text, &args.file)?;
-    for warning in warnings {
-        output::remark(&format!(
-            "{}:{}: warning: {}",
-            args.file.display(),
-            warning.line,
-            warning.message
-        ));
-    }
+    warn(&args.file, &warnings);
     if wanted.is_empty() {
         return Err(Failure::new(format!(
             "{} holds no resource",
@@ -56,7 +49,20 @@ pub(crate) fn read(args: &CreateArgs) -> Result<Vec<Wanted>, Failure> {
     Ok(wanted)
 }
 
-fn read_text(file: &Path) -> Result<String, Failure> {
+/// Tells what looks wrong in a file without being wrong.
+pub(crate) fn warn(file: &Path, warnings: &[Warning]) {
+    for warning in warnings {
+        output::remark(&format!(
+            "{}:{}: warning: {}",
+            file.display(),
+            warning.line,
+            warning.message
+        ));
+    }
+}
+
+/// The text of a file, or of standard input.
+pub(crate) fn read_text(file: &Path) -> Result<String, Failure> {
     let unreadable =
         |error: io::Error| Failure::new(format!("cannot read {}: {error}", file.display()));
     let input: Box<dyn Read> = if file == Path::new("-") {
@@ -78,7 +84,8 @@ fn read_text(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn parse(text: &str, file: &Path) -> Result<(Vec<Wanted>, Vec<Warning>), Failure> {
+/// Reads and checks the resources of a text; `file` is what errors call it.
+pub(crate) fn parse(text: &str, file: &Path) -> Result<(Vec<Wanted>, Vec<Warning>), Failure> {
     let (mut wanted, mut warnings) = (Vec::new(), Vec::new());
     for document in documents(text) {
         if role::is_role(&document) {
@@ -111,7 +118,7 @@ fn parse(text: &str, file: &Path) -> Result<(Vec<Wanted>, Vec<Warning>), Failure
 }
 
 /// The documents of a file, each with as many empty lines before it as keep its line numbers right.
-fn documents(text: &str) -> Vec<String> {
+pub(crate) fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for (number, line) in text.lines().enumerate() {
         if line == "---" || line.starts_with("--- ") {

@@ -1,5 +1,7 @@
 //! `tgctl discovery`: what discovery looks for, how that goes, and why a database is where it is.
 
+pub(crate) mod plan;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,10 +31,14 @@ const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
 
 /// All scopes.
 pub(crate) async fn scopes(client: &Client) -> Result<Vec<Scope>, Failure> {
+    Ok(discovery::scopes(statuses(client).await?))
+}
+
+/// All scopes as they are listed.
+async fn statuses(client: &Client) -> Result<Vec<v1::ScopeStatus>, Failure> {
     let mut service = client.discovery();
     let listed = async { scopes::all(&mut service).await.map(tonic::Response::new) };
-    let listed = rpc::call("list scan scopes", listed).await?;
-    Ok(discovery::scopes(listed))
+    rpc::call("list scan scopes", listed).await
 }
 
 pub(crate) async fn status(client: &Client, args: DiscoveryStatusArgs) -> Result<(), Failure> {

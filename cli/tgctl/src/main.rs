@@ -44,6 +44,7 @@ async fn run(args: Tgctl) -> Result<(), Failure> {
         Command::Discovery(command) => match command {
             DiscoveryCommand::Adopt(adopt) => discovery::adopt(&client, adopt).await,
             DiscoveryCommand::Explain(explain) => discovery::explain(&client, explain).await,
+            DiscoveryCommand::Plan(plan) => discovery::plan::plan(&client, plan).await,
             DiscoveryCommand::Rescan(rescan) => discovery::rescan(&client, rescan).await,
             DiscoveryCommand::Status(status) => discovery::status(&client, status).await,
         },

@@ -20,6 +20,9 @@ use std::{
 use clap::{Parser, Subcommand};
 use tidegate_service::settings;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CONFIG_DEFAULT: &str = "/etc/tidegate.yaml";
 /// What `-d` logs: our own crates in detail, everybody else's as usual.
 const DEBUG_FILTER: &str = "info,tidegate=debug";

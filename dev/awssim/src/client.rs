@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::control::{
-    ClockChange, ClusterChange, ResourceChange, RoleChange, SqlRequest, UserChange,
+    ClockChange, ClusterChange, RegionChange, ResourceChange, RoleChange, SqlRequest, UserChange,
 };
 use crate::faults::Fault;
 use crate::fleet::Endpoint;
@@ -303,6 +303,25 @@ impl SimClient {
         let id = id.clone();
         self.post("resource", &json!(ResourceChange::Remove { id, kind }))
             .await
+    }
+
+    /// Enables or disables a region of an account; what is in it stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn set_region_enabled(
+        &self,
+        account: &str,
+        region: &str,
+        enabled: bool,
+    ) -> Result<(), ClientError> {
+        let change = RegionChange {
+            account: account.to_owned(),
+            region: region.to_owned(),
+            enabled,
+        };
+        self.post("region", &json!(change)).await
     }
 
     /// Puts request rates in force, by `service:Operation`; every bucket is full then.

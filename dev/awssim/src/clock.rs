@@ -35,6 +35,14 @@ impl Clock {
     }
 }
 
+/// `Timestamp` plus seconds that may be negative, within time.
+pub(crate) fn moved(instant: Timestamp, seconds: i64) -> Timestamp {
+    let bounded = seconds.clamp(-OFFSET_SECONDS_MAX, OFFSET_SECONDS_MAX);
+    instant
+        .saturating_add(SignedDuration::from_secs(bounded))
+        .unwrap_or(Timestamp::MAX)
+}
+
 /// `Timestamp` plus seconds, at the end of time at most.
 pub(crate) fn after(instant: Timestamp, seconds: u32) -> Timestamp {
     instant

@@ -10,6 +10,7 @@
 //! | `POST clock` with `{"offset_seconds": n}` or `{"advance_seconds": n}` | moves the clock |
 //! | `POST cluster` with `{"add": {"id": …, "cluster": …}}`, `{"change": {"id": …, "patch": …}}` or `{"remove": {"id": …}}` | changes clusters |
 //! | `POST resource` with `{"put": {"id": …, "resource": {KIND: …}}}` or `{"remove": {"id": …, "kind": KIND}}` | changes workgroups, RDS instances, clusters and proxies |
+//! | `POST region` with `{"account", "region", "enabled"}` | enables or disables a region |
 //! | `POST rate_limits` with `{"service:Operation": {"per_second", "burst"}}` | puts request rates in force |
 //! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
 //! | `POST user` with `{"account", "name", "user"}` | adds or replaces an IAM user |
@@ -69,6 +70,14 @@ pub(crate) enum ResourceChange {
         id: ClusterId,
         kind: Kind,
     },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegionChange {
+    pub(crate) account: String,
+    pub(crate) region: String,
+    pub(crate) enabled: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -163,6 +172,14 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             Ok(json!(state.logins.clear()))
         }
         "rate_limits" => Ok(json!(state.set_rate_limits(parse(body)?)?)),
+        "region" => {
+            let RegionChange {
+                account,
+                region,
+                enabled,
+            } = parse(body)?;
+            Ok(json!(state.set_region_enabled(&account, &region, enabled)?))
+        }
         "resource" => Ok(json!(match parse(body)? {
             ResourceChange::Put { id, resource } => state.put_resource(&id, *resource)?,
             ResourceChange::Remove {

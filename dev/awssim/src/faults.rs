@@ -16,7 +16,7 @@ pub(crate) const DELAY_MS_MAX: u64 = 600_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// As signatures name it: `account`, `rds`, `redshift`, `redshift-serverless` or `sts`.
+    /// As signatures name it: `account`, `rds`, `redshift`, `redshift-serverless`, `sts` or `tagging`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// Operation, for instance `DescribeClusters`.
@@ -45,6 +45,16 @@ pub enum FaultKind {
     /// `AccessDenied`, 403, in the words of a missing identity policy. This and the other errors
     /// are spelled as the service's protocol does (`AccessDeniedException`, 400).
     AccessDenied,
+    /// AWS's clock is so many seconds ahead of the simulation's (behind it, if negative): a request
+    /// dated more than five minutes off is refused in the words of its protocol.
+    ClockSkew {
+        /// By how many seconds.
+        seconds: i64,
+        /// Whether the `Date` header tells that clock's time, as AWS's does: a client that goes by it
+        /// makes up for the skew. One behind an intermediary that sets its own cannot.
+        #[serde(default)]
+        told: bool,
+    },
     /// The right answer, late.
     Delay {
         /// By how many milliseconds, at most 600000.
@@ -61,6 +71,9 @@ pub enum FaultKind {
         /// Message.
         message: String,
     },
+    /// `ExpiredToken`, 403: the credentials were good once. `ExpiredTokenException` where the protocol
+    /// says so.
+    ExpiredToken,
     /// `InternalFailure`, 500.
     InternalFailure,
     /// The right answer with the text of every `element` replaced, or the element left out.
@@ -177,6 +190,15 @@ impl Faults {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
+    }
+
+    /// By how many seconds AWS's clock is ahead for a request, as far as a fault says so.
+    pub(crate) fn clock_skew(&self, site: &Site<'_>) -> Option<i64> {
+        let ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        match ordered.iter().find(|fault| site.fits(fault))?.kind {
+            FaultKind::ClockSkew { seconds, .. } => Some(seconds),
+            _ => None,
+        }
     }
 
     /// The fault that strikes a request, counted.

@@ -16,6 +16,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -93,7 +94,7 @@ async fn respond(
     let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
     if let Some(verb) = path.strip_prefix("/_sim/") {
         let (status, json) = control::handle(state, &parts.method, verb, query, &body).await;
-        return build(state, status, "application/json", whole(json));
+        return build(state.clock.now(), status, "application/json", whole(json));
     }
     let headers = &parts.headers;
     let request = SignedRequest {
@@ -111,7 +112,7 @@ async fn respond(
     let length = reply.body.len();
     let (status, id) = (reply.status, reply.request_id.clone());
     let (kind, error_type) = (reply.content_type, reply.error_type.clone());
-    let mut response = build(state, status, kind, reply_body(reply))?;
+    let mut response = build(reply.date, status, kind, reply_body(reply))?;
     let headers = response.headers_mut();
     if let Some(code) = error_type {
         let code = code.parse().map_err(io::Error::other)?;
@@ -122,11 +123,16 @@ async fn respond(
     Ok(response)
 }
 
-fn build(state: &State, status: u16, kind: &str, body: Body) -> Result<Response<Body>, io::Error> {
+fn build(
+    date: Timestamp,
+    status: u16,
+    kind: &str,
+    body: Body,
+) -> Result<Response<Body>, io::Error> {
     Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, kind)
-        .header(header::DATE, http_date(state.clock.now()))
+        .header(header::DATE, http_date(date))
         .body(body)
         .map_err(io::Error::other)
 }

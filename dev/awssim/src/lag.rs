@@ -8,10 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::world::{ClusterId, Kind};
+use crate::world::{Cluster, ClusterId, Kind};
 
 /// Late changes kept at once; beyond them a change shows at once.
 const LATE_MAX: usize = 100_000;
+/// Deleted clusters kept at once, to show once more; beyond them one stays away.
+const GHOSTS_MAX: usize = 1_000;
+/// The listing after a deletion that shows the cluster again, counted from 1.
+const HAUNTED_LISTING: u32 = 2;
 
 type Tags = BTreeMap<String, String>;
 
@@ -25,6 +29,15 @@ struct Late {
 #[derive(Debug, Default)]
 pub(crate) struct Lag {
     late: Mutex<HashMap<(Kind, ClusterId), Late>>,
+    ghosts: Mutex<BTreeMap<ClusterId, Ghost>>,
+}
+
+/// A deleted cluster that shows once more.
+#[derive(Debug)]
+struct Ghost {
+    cluster: Cluster,
+    /// Listings that began since it was deleted.
+    listings: u32,
 }
 
 /// What listings show at an instant.
@@ -71,6 +84,36 @@ impl Lag {
     pub(crate) fn removed(&self, kind: Kind, id: &ClusterId) {
         let mut kept = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         kept.remove(&(kind, id.clone()));
+    }
+
+    /// Lets a cluster that was deleted show once more.
+    pub(crate) fn haunt(&self, id: &ClusterId, cluster: Cluster) {
+        let mut ghosts = self.ghosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if ghosts.len() < GHOSTS_MAX {
+            let listings = 0;
+            ghosts.insert(id.clone(), Ghost { cluster, listings });
+        }
+    }
+
+    /// The deleted clusters that a page of a listing shows all the same, by name.
+    pub(crate) fn ghosts(
+        &self,
+        account: &str,
+        region: &str,
+        is_first_page: bool,
+    ) -> BTreeMap<String, Cluster> {
+        let mut ghosts = self.ghosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = BTreeMap::new();
+        ghosts.retain(|id, ghost| {
+            if id.account == account && id.region == region {
+                ghost.listings += u32::from(is_first_page);
+                if ghost.listings == HAUNTED_LISTING {
+                    shown.insert(id.id.clone(), ghost.cluster.clone());
+                }
+            }
+            ghost.listings <= HAUNTED_LISTING
+        });
+        shown
     }
 
     pub(crate) fn view(&self, now: Timestamp) -> View<'_> {

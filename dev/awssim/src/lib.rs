@@ -2,8 +2,8 @@
 //!
 //! [`Sim::start`] runs, inside this process or in the `awssim` program:
 //!
-//! - one HTTP address that speaks STS, Redshift, Redshift Serverless, RDS and account management
-//!   as AWS does and **verifies signatures**. Stock SDKs are pointed at it by `AWS_ENDPOINT_URL`
+//! - one HTTP address that speaks STS, Redshift, Redshift Serverless, RDS, the tagging API and
+//!   account management as AWS does and **verifies signatures**. Stock SDKs are pointed at it by `AWS_ENDPOINT_URL`
 //!   ([`Sim::endpoint_url`]);
 //! - one loopback address per cluster with the cluster's port and AWS host name, where a
 //!   **wire front** over real PostgreSQL accepts exactly the temporary passwords that the API minted;

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-/// A simulated AWS (STS, Redshift, RDS) with clusters that answer, for tests and demos.
+/// A simulated AWS (STS, Redshift, RDS, tagging) with clusters that answer, for tests and demos.
 ///
 /// When all is up, one line of JSON with the addresses is printed on standard output. Stops, with
 /// everything it started, on SIGTERM and SIGINT.

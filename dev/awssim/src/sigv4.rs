@@ -1,9 +1,9 @@
 //! Verifies AWS Signature Version 4 in the `Authorization` header.
 //!
 //! A request is parsed first (whose key, which region and service), then verified with the
-//! secret of that key. The host, the date and, where given, the session token must be signed; the
-//! body must have the hash that was signed; the date must lie within [`SKEW_SECONDS_MAX`] of the
-//! simulation's clock. Presigned requests are not accepted.
+//! secret of that key; then its date must lie within [`SKEW_SECONDS_MAX`] of the clock. The host, the
+//! date and, where given, the session token must be signed; the body must have the hash that was
+//! signed. Presigned requests are not accepted.
 //!
 //! Source: AWS general reference, Signature Version 4 signing process.
 
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use crate::clock::moved;
 use crate::crypto::{hex, hmac_sha256, sha256};
 
 /// How far a request's date may be from the clock.
@@ -55,8 +56,15 @@ pub(crate) enum SignatureError {
     Mismatch,
     #[error("the request is missing an Authorization header")]
     Missing,
-    #[error("Signature {0}: the request is dated {1}, the clock says {2}")]
-    Skewed(&'static str, String, String),
+    #[error("Signature {says}: {dated} is {than} {bound} ({clock} {sign} 5 min.)")]
+    Skewed {
+        says: &'static str,
+        dated: String,
+        than: &'static str,
+        bound: String,
+        clock: String,
+        sign: char,
+    },
 }
 
 impl Claim {
@@ -102,12 +110,11 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Proves that the request was signed with `secret`, now.
+    /// Proves that the request was signed with `secret`, whenever that was.
     pub(crate) fn verify(
         &self,
         request: &SignedRequest<'_>,
         secret: &str,
-        now: Timestamp,
     ) -> Result<(), SignatureError> {
         let payload_hash = hex(&sha256(request.body));
         let stated = header(request.headers, "x-amz-content-sha256");
@@ -128,7 +135,7 @@ impl Claim {
         if hex(&hmac_sha256(&key, to_sign.as_bytes())) != self.signature {
             return Err(SignatureError::Mismatch);
         }
-        self.check_date(now)
+        Ok(())
     }
 
     fn check_coverage(&self) -> Result<(), SignatureError> {
@@ -147,15 +154,27 @@ impl Claim {
         Ok(())
     }
 
-    fn check_date(&self, now: Timestamp) -> Result<(), SignatureError> {
+    /// Fails unless the request is dated within [`SKEW_SECONDS_MAX`] of `now`.
+    pub(crate) fn check_date(&self, now: Timestamp) -> Result<(), SignatureError> {
         let late = now.as_second() - self.instant.as_second();
-        let says = match late {
-            late if late > SKEW_SECONDS_MAX => "expired",
-            late if late < -SKEW_SECONDS_MAX => "not yet current",
+        let (says, than, sign, bound) = match late {
+            late if late > SKEW_SECONDS_MAX => {
+                ("expired", "now earlier than", '-', -SKEW_SECONDS_MAX)
+            }
+            late if late < -SKEW_SECONDS_MAX => {
+                ("not yet current", "still later than", '+', SKEW_SECONDS_MAX)
+            }
             _ => return Ok(()),
         };
-        let clock = now.strftime("%Y%m%dT%H%M%SZ").to_string();
-        Err(SignatureError::Skewed(says, self.amz_date.clone(), clock))
+        let written = |at: Timestamp| at.strftime("%Y%m%dT%H%M%SZ").to_string();
+        Err(SignatureError::Skewed {
+            says,
+            dated: self.amz_date.clone(),
+            than,
+            bound: written(moved(now, bound)),
+            clock: written(now),
+            sign,
+        })
     }
 
     fn canonical_request(
@@ -224,7 +243,9 @@ mod tests {
         };
         let now: Timestamp = "2015-08-30T12:36:00Z".parse().unwrap();
         let now = Timestamp::from_second(now.as_second() + late_seconds).unwrap();
-        Claim::parse(&request)?.verify(&request, secret, now)
+        let claim = Claim::parse(&request)?;
+        claim.verify(&request, secret)?;
+        claim.check_date(now)
     }
 
     #[test]
@@ -251,8 +272,15 @@ mod tests {
     fn a_date_beyond_five_minutes_is_refused_either_way() {
         for late in [SKEW_SECONDS_MAX + 1, -SKEW_SECONDS_MAX - 1] {
             let refused = verify(&vanilla(), SECRET, late);
-            assert!(matches!(refused, Err(SignatureError::Skewed(..))), "{late}");
+            assert!(
+                matches!(refused, Err(SignatureError::Skewed { .. })),
+                "{late}"
+            );
         }
+        let refused = verify(&vanilla(), SECRET, 600).unwrap_err();
+        let text = "Signature expired: 20150830T123600Z is now earlier than 20150830T124100Z \
+                    (20150830T124600Z - 5 min.)";
+        assert_eq!(refused.to_string(), text);
     }
 
     #[test]

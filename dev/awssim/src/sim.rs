@@ -394,6 +394,20 @@ impl Sim {
         self.state.remove_resource(id, Kind::DbProxy)
     }
 
+    /// Enables or disables a region of an account; what is in it stays.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::UnknownAccount`], [`SimError::UnknownRegion`].
+    pub fn set_region_enabled(
+        &self,
+        account: &str,
+        region: &str,
+        enabled: bool,
+    ) -> Result<(), SimError> {
+        self.state.set_region_enabled(account, region, enabled)
+    }
+
     /// Puts request rates in force, by `service:Operation`; every bucket is full then. As
     /// [`World::rate_limits`].
     ///

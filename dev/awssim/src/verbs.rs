@@ -41,6 +41,14 @@ pub enum SimError {
     /// There is no such account.
     #[error("there is no account {0}")]
     UnknownAccount(String),
+    /// The account never had such a region.
+    #[error("account {account} has no region {region}")]
+    UnknownRegion {
+        /// The account.
+        account: String,
+        /// What was asked for.
+        region: String,
+    },
     /// The change would break a rule of AWS's.
     #[error("the change breaks a rule")]
     World(#[from] WorldError),
@@ -120,6 +128,24 @@ impl State {
         let found = world.accounts.get_mut(account);
         let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
         found.users.insert(name.to_owned(), user);
+        Ok(())
+    }
+
+    pub(crate) fn set_region_enabled(
+        &self,
+        account: &str,
+        region: &str,
+        enabled: bool,
+    ) -> Result<(), SimError> {
+        let mut world = self.world();
+        let found = world.accounts.get_mut(account);
+        let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
+        let found = found.regions.get_mut(region);
+        let found = found.ok_or_else(|| SimError::UnknownRegion {
+            account: account.to_owned(),
+            region: region.to_owned(),
+        })?;
+        found.disabled = !enabled;
         Ok(())
     }
 
@@ -212,12 +238,19 @@ pub(crate) async fn add_cluster(
 }
 
 pub(crate) async fn remove_cluster(state: &Arc<State>, id: &ClusterId) -> Result<(), SimError> {
-    let unreachable = state.world().cluster(id).is_some_and(|c| c.unreachable);
+    let (found, flickers) = {
+        let world = state.world();
+        (world.cluster(id).cloned(), world.deleted_flicker)
+    };
+    let unreachable = found.as_ref().is_some_and(|cluster| cluster.unreachable);
     if !take_out(state, id, Kind::Cluster) {
         return Err(SimError::UnknownCluster(id.clone()));
     }
     state.lag.removed(Kind::Cluster, id);
     state.mints.forget(id);
+    if let Some(cluster) = found.filter(|_| flickers) {
+        state.lag.haunt(id, cluster);
+    }
     if unreachable {
         return Ok(());
     }

@@ -125,7 +125,10 @@ impl Lab {
     pub async fn start_in(world: World, parts: &[Part]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
-        let sim = Sim::start(SimConfig::new(world, dir.path().join("aws")))
+        let mut config = SimConfig::new(world, dir.path().join("aws"));
+        // Where nothing can be logged in to, no PostgreSQL is started.
+        config.start_postgres = is_served(&config.world);
+        let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
         let network = free_network()?;
@@ -401,6 +404,13 @@ impl Lab {
         }
         Ok(environment)
     }
+}
+
+/// Whether somebody can log in to anything in a world.
+fn is_served(world: &World) -> bool {
+    let ids = world.cluster_ids();
+    let mut clusters = ids.iter().filter_map(|id| world.cluster(id));
+    clusters.any(|cluster| !cluster.unreachable)
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

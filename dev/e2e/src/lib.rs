@@ -12,5 +12,5 @@ pub mod wait;
 pub use lab::{Lab, Part, Person};
 pub use process::Process;
 
-/// The world of the demo: two accounts, two regions, five clusters of which three match.
+/// The world of the demo: two accounts, two regions, five clusters of which three match, and every other kind.
 pub const DEMO_WORLD: &str = include_str!("../worlds/demo.json");

@@ -1,4 +1,5 @@
-//! Generates `proto/src/gen` from `proto/tidegate/v1/*.proto`, without protoc, and reference pages from code.
+//! Generates `proto/src/gen` from `proto/tidegate/v1/*.proto`, the auth service's client of etcd from
+//! `proto/etcd/*.proto`, both without protoc, and reference pages from code.
 //!
 //! The output is checked in, so that a build needs no compiler of protocol buffers; `cargo xtask gen` writes it and
 //! `cargo xtask ci` runs this with `--check`, which fails when the checked-in files are not what the sources give.
@@ -18,8 +19,12 @@ const FILES: [&str; 8] = [
     "tidegate/v1/resources.proto",
     "tidegate/v1/tunnel.proto",
 ];
+/// What is used of etcd's own contract.
+const ETCD_FILES: [&str; 2] = ["etcd/kv.proto", "etcd/rpc.proto"];
 /// What is generated, and where it is checked in, seen from the workspace's folder.
-const OUTPUTS: [(&str, &str); 3] = [
+const OUTPUTS: [(&str, &str); 5] = [
+    ("etcdserverpb.rs", "auth/src/store/etcd/gen/etcdserverpb.rs"),
+    ("mvccpb.rs", "auth/src/store/etcd/gen/mvccpb.rs"),
     ("tidegate.v1.rs", "proto/src/gen/tidegate.v1.rs"),
     ("descriptor.bin", "proto/src/gen/descriptor.bin"),
     ("labels.md", "docs/reference/labels.md"),
@@ -50,7 +55,21 @@ fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
         .btree_map(".")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)
-        .context("generating code failed")
+        .context("generating code failed")?;
+    generate_etcd(root, out)
+}
+
+/// A client only, whose keys and values share the buffer that they arrived in.
+fn generate_etcd(root: &Path, out: &Path) -> anyhow::Result<()> {
+    let descriptors =
+        protox::compile(ETCD_FILES, [root]).context("the proto files of etcd do not compile")?;
+    tonic_prost_build::configure()
+        .out_dir(out)
+        .build_server(false)
+        .bytes(".")
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)
+        .context("generating code for etcd failed")
 }
 
 fn copy(scratch: &Path, root: &Path) -> anyhow::Result<()> {

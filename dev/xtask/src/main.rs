@@ -19,10 +19,10 @@ usage: cargo xtask COMMAND
 
   demo [--check]          start everything against a simulated AWS and run a query through it;
                           with --check: prove it, stop everything, exit
-  test [FILTER]           run the tests; checks for PostgreSQL, libnss-wrapper and a C compiler first
+  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first
   ci                      format, lints, dependency arrows, generated code, then `test`
   bench NAME [--json]     measure ours beside the reference (NAME: session, discovery)
-  gen [--check]           generate proto/src/gen from proto/tidegate/v1
+  gen [--check]           generate code from proto/, and reference pages from code
 ";
 
 fn main() -> ExitCode {

@@ -1,8 +1,8 @@
 //! What a machine needs beside cargo, installed where that is possible.
 //!
 //! PostgreSQL's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql` is the
-//! client, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as root they are installed by apt; elsewhere one
-//! line says what to install.
+//! client, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as
+//! root they are installed by apt; elsewhere one line says what to install.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 6] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
         package: "postgresql",
@@ -33,6 +33,16 @@ const NEEDS: [Need; 4] = [
         what: "libnss_wrapper.so",
         package: "libnss-wrapper",
         is_there: has_nss_wrapper,
+    },
+    Need {
+        what: "etcd",
+        package: "etcd-server",
+        is_there: || on_path("etcd"),
+    },
+    Need {
+        what: "etcdctl",
+        package: "etcd-client",
+        is_there: || on_path("etcdctl"),
     },
     Need {
         what: "a C compiler (cc)",
@@ -63,6 +73,7 @@ pub(crate) fn check_all() -> Result<()> {
         std::fs::create_dir_all("/etc/postgresql-common")?;
         std::fs::write(no_cluster, "create_main_cluster = false\n")?;
     }
+    keep_etcd_stopped()?;
     apt(&["update", "-qq"])?;
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
     install.extend(&packages);
@@ -75,6 +86,16 @@ pub(crate) fn check_all() -> Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// Debian's package would start an etcd that nobody asked for; a masked unit is not started.
+fn keep_etcd_stopped() -> Result<()> {
+    let unit = Path::new("/etc/systemd/system/etcd.service");
+    let would_start = Path::new("/run/systemd/system").exists() && !on_path("etcd");
+    if would_start && !unit.exists() {
+        std::os::unix::fs::symlink("/dev/null", unit).context("could not mask etcd.service")?;
+    }
+    Ok(())
 }
 
 fn apt(args: &[&str]) -> Result<()> {

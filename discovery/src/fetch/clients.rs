@@ -18,6 +18,7 @@ const CLIENTS_MAX: usize = 1_024;
 pub(super) struct Clients {
     rds: Kept<aws_sdk_rds::Client>,
     serverless: Kept<aws_sdk_redshiftserverless::Client>,
+    tagging: Kept<aws_sdk_resourcegroupstagging::Client>,
 }
 
 impl Clients {
@@ -49,6 +50,21 @@ impl Clients {
         let config = factory.config(chain, region, session).await;
         let client = aws_sdk_redshiftserverless::Client::new(&config);
         self.serverless.keep(chain, region, client)
+    }
+
+    pub(super) async fn tagging(
+        &self,
+        factory: &AwsFactory,
+        chain: &RoleChain,
+        region: &Region,
+        session: &SessionTag,
+    ) -> aws_sdk_resourcegroupstagging::Client {
+        if let Some(client) = self.tagging.get(chain, region) {
+            return client;
+        }
+        let config = factory.config(chain, region, session).await;
+        let client = aws_sdk_resourcegroupstagging::Client::new(&config);
+        self.tagging.keep(chain, region, client)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tidegate_aws::{AwsErrorClass, AwsFailure};
-use tidegate_core::ScanScope;
+use tidegate_core::{AssumeRole, ScanScope};
 use tidegate_proto::v1;
 
 use super::pages::PAGES_MAX;
+use crate::budget::CALLS_PER_SECOND;
 
 /// Why a scope could not be read in full.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,18 @@ pub(crate) enum FetchError {
         part: &'static str,
         /// The endpoint types that a matcher may exclude to do without; none when that does not help.
         excludable: &'static [&'static str],
+    },
+
+    /// The worker's own budget of calls left no call in time.
+    #[error(
+        "the scan ended after {calls} calls, with no call of {action} left to it: a worker makes at most \
+         {CALLS_PER_SECOND} calls a second to one service in one account and region, and fewer after AWS throttled it"
+    )]
+    OverBudget {
+        /// The call that was not made.
+        action: &'static str,
+        /// Calls made until then.
+        calls: u32,
     },
 
     /// A page named an earlier page as its next one.
@@ -114,10 +127,10 @@ impl FetchError {
     pub(crate) const fn class(&self) -> &'static str {
         match self {
             Self::Aws(failure) | Self::NotAllowedInPart { failure, .. } => failure.class.as_str(),
-            Self::Malformed { .. } | Self::RepeatedMarker { .. } => {
-                AwsErrorClass::Malformed.as_str()
-            }
+            Self::Malformed { .. } => AwsErrorClass::Malformed.as_str(),
+            Self::RepeatedMarker { .. } => "repeated_marker",
             Self::NoAddress { .. } => "no_address",
+            Self::OverBudget { .. } => "over_budget",
             Self::TimedOut { .. } => AwsErrorClass::Timeout.as_str(),
             Self::TooManyPages { .. } => "too_many_pages",
         }
@@ -131,6 +144,7 @@ impl FetchError {
             }
             Self::Malformed { action, .. }
             | Self::NoAddress { action, .. }
+            | Self::OverBudget { action, .. }
             | Self::RepeatedMarker { action, .. }
             | Self::TimedOut { action, .. }
             | Self::TooManyPages { action } => action,
@@ -140,6 +154,20 @@ impl FetchError {
     /// Whether somebody has to change a policy before anything is found.
     pub(crate) fn is_denial(&self) -> bool {
         matches!(self, Self::Aws(failure) if failure.class == AwsErrorClass::AccessDenied)
+    }
+
+    /// Whether AWS refused the credentials of the calls themselves, so that they have to be looked for again. With
+    /// those of a role, a region that does not know them is one that is not enabled.
+    pub(crate) fn refuses_credentials(&self, role: Option<&AssumeRole>) -> bool {
+        let Self::Aws(failure) = self else {
+            return false;
+        };
+        failure.hop.is_none()
+            && match failure.class {
+                AwsErrorClass::ExpiredCredentials | AwsErrorClass::NoCredentials => true,
+                AwsErrorClass::RegionDisabled => role.is_none(),
+                _ => false,
+            }
     }
 
     /// Whether any other call of the same scope would meet the same, so that it is not worth making.
@@ -155,7 +183,7 @@ impl FetchError {
                             | AwsErrorClass::NotFound
                     )
             }
-            Self::TimedOut { .. } => true,
+            Self::OverBudget { .. } | Self::TimedOut { .. } => true,
             Self::Malformed { .. }
             | Self::NoAddress { .. }
             | Self::NotAllowedInPart { .. }
@@ -169,6 +197,7 @@ impl FetchError {
     pub(crate) const fn broke_off(&self) -> bool {
         match self {
             Self::Aws(_)
+            | Self::OverBudget { .. }
             | Self::RepeatedMarker { .. }
             | Self::TimedOut { .. }
             | Self::TooManyPages { .. } => true,
@@ -188,15 +217,17 @@ impl FetchError {
                 failure.code,
                 failure.hop
             ),
+            Self::OverBudget { action, .. } => format!("{} {action}", self.class()),
             other => other.to_string(),
         }
     }
 
-    /// One line for the operator: what failed and, where that is known, who can end it and how.
-    pub(crate) fn explain(&self, scope: &ScanScope) -> String {
+    /// One line for the operator: what failed with `role` (`None`: the own identity) and, where that is known, who
+    /// can end it and how.
+    pub(crate) fn explain(&self, role: Option<&AssumeRole>) -> String {
         let text = match self {
             Self::Aws(failure) if self.is_denial() && failure.hop.is_none() => {
-                let (action, caller) = (self.action(), caller(scope));
+                let (action, caller) = (self.action(), caller(role));
                 format!("{failure}; an AWS administrator has to allow {action} for {caller}")
             }
             Self::NotAllowedInPart {
@@ -204,7 +235,7 @@ impl FetchError {
                 part,
                 excludable,
             } => {
-                let (action, caller) = (self.action(), caller(scope));
+                let (action, caller) = (self.action(), caller(role));
                 let or = match excludable {
                     [] => String::new(),
                     types => format!(
@@ -220,6 +251,18 @@ impl FetchError {
             Self::Aws(failure) if !failure.class.is_transient() => {
                 format!("{failure}; {}", failure.hint())
             }
+            Self::RepeatedMarker { .. } => {
+                format!(
+                    "{self}; the list cannot be read to its end, and nothing is deleted, until AWS gives it one"
+                )
+            }
+            Self::Aws(failure) => {
+                let slower = match failure.class {
+                    AwsErrorClass::Throttled => ", and calls less often there",
+                    _ => "",
+                };
+                format!("{failure}; this worker tries again by itself{slower}")
+            }
             other => other.to_string(),
         };
         text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -227,7 +270,12 @@ impl FetchError {
 
     /// For the scope's status; `further` more failures were met in the same scan.
     pub(crate) fn status(&self, scope: &ScanScope, further: usize) -> v1::ScanFailure {
-        let mut message = self.explain(scope);
+        self.met_with(scope.assume_role.as_ref(), further)
+    }
+
+    /// The same for a call that was made with `role`, of no scope in particular.
+    pub(crate) fn met_with(&self, role: Option<&AssumeRole>, further: usize) -> v1::ScanFailure {
+        let mut message = self.explain(role);
         if further > 0 {
             message.push_str(&format!("; and {further} more"));
         }
@@ -246,8 +294,8 @@ impl FetchError {
     }
 }
 
-fn caller(scope: &ScanScope) -> String {
-    scope.assume_role.as_ref().map_or_else(
+fn caller(role: Option<&AssumeRole>) -> String {
+    role.map_or_else(
         || "the worker's own AWS identity".to_owned(),
         |role| role.role_arn.to_string(),
     )
@@ -255,23 +303,12 @@ fn caller(scope: &ScanScope) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::DatabaseKind;
-
     use super::*;
 
-    fn scope(role: Option<&str>) -> ScanScope {
-        ScanScope {
-            group: String::new(),
-            kind: DatabaseKind::Redshift,
-            region: "us-east-1".parse().unwrap(),
-            assume_role: role.map(|role| tidegate_core::AssumeRole {
-                role_arn: role.parse().unwrap(),
-                external_id: None,
-            }),
-            tags: tidegate_core::Selector::everything(),
-            endpoints: tidegate_core::EndpointFilter::default(),
-            config: None,
-            order: 0,
+    fn role(arn: &str) -> AssumeRole {
+        AssumeRole {
+            role_arn: arn.parse().unwrap(),
+            external_id: None,
         }
     }
 
@@ -286,8 +323,8 @@ mod tests {
 
     #[test]
     fn a_denial_names_the_missing_action_and_the_role() {
-        let role = "arn:aws:iam::123456789012:role/finder";
-        let status = denied("no\nway").status(&scope(Some(role)), 2);
+        let role = role("arn:aws:iam::123456789012:role/finder");
+        let status = denied("no\nway").met_with(Some(&role), 2);
         assert_eq!(status.class, "access_denied");
         assert_eq!(status.action, "redshift:DescribeClusters");
         assert!(
@@ -299,7 +336,7 @@ mod tests {
         assert!(!status.message.contains('\n'));
         assert!(
             denied("")
-                .explain(&scope(None))
+                .explain(None)
                 .contains("worker's own AWS identity")
         );
     }
@@ -320,11 +357,11 @@ mod tests {
         );
         let error = FetchError::from(failure).in_part("VPC endpoints", &["vpc-endpoint"]);
         assert!(!error.is_denial() && !error.broke_off());
-        let text = error.explain(&scope(None));
+        let text = error.explain(None);
         assert!(text.contains("allows redshift:DescribeEndpointAccess for the worker's"));
         assert!(text.contains("excludes endpoints of type `vpc-endpoint`"));
 
-        let tags = denied("").in_part("tags", &[]).explain(&scope(None));
+        let tags = denied("").in_part("tags", &[]).explain(None);
         assert!(tags.contains("tags cannot be read") && !tags.contains("excludes"));
         let throttled = AwsFailure::new(AwsErrorClass::Throttled, "a", "");
         let error = FetchError::from(throttled).in_part("tags", &[]);

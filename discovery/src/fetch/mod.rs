@@ -13,6 +13,7 @@
 //! time-outs of single calls (`tidegate-aws`).
 
 mod arn;
+pub(crate) mod calls;
 mod clients;
 mod draft;
 mod error;
@@ -24,41 +25,59 @@ mod redshift_serverless;
 mod refusals;
 pub(crate) mod regions;
 mod status;
+mod tagging;
 mod tags;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures::future::BoxFuture;
 use tidegate_aws::{AwsFactory, RoleChain, SessionTag};
-use tidegate_core::{DatabaseKind, HostId, ScanScope};
+use tidegate_core::{DatabaseKind, ScanScope};
 use tidegate_service::telemetry::SaidOnce;
 
 pub(crate) use error::FetchError;
 
-use self::{clients::Clients, refusals::Refusals, status::StrangeStatuses, tags::TagCache};
-use crate::found::{Databases, Found};
+use self::{
+    calls::Calls, clients::Clients, refusals::Refusals, status::StrangeStatuses, tags::TagCache,
+};
+use crate::{
+    found::{Databases, Found},
+    known::Comparison,
+};
 
 /// What has been read of a scope so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reading {
+    /// Makes every call.
+    pub(crate) calls: Arc<Calls>,
+    /// Somebody asked for this scan: what is remembered of tags and refusals does not count.
+    pub(crate) fresh: bool,
+    /// Tells whether AWS answers as it did.
+    pub(crate) comparison: Comparison,
     pub(crate) found: Databases,
     /// The first database that could not be read.
     pub(crate) missed: Option<FetchError>,
     /// How many more could not be read.
     pub(crate) missed_further: usize,
-    /// Calls to AWS, not counting retries within one call and role assumption.
-    pub(crate) aws_calls: u32,
     /// How many were left out because no agent could serve them, by reason.
     pub(crate) left_out: BTreeMap<&'static str, usize>,
 }
 
 impl Reading {
-    /// A call is about to be made.
-    pub(crate) fn called(&mut self) {
-        self.aws_calls = self.aws_calls.saturating_add(1);
+    /// Nothing yet.
+    pub(crate) fn new(calls: Calls, fresh: bool, comparison: Comparison) -> Self {
+        Self {
+            calls: Arc::new(calls),
+            fresh,
+            comparison,
+            found: Databases::new(),
+            missed: None,
+            missed_further: 0,
+            left_out: BTreeMap::new(),
+        }
     }
 
     /// A database was read. Of two with one identity (a list that moved between pages) the later counts.
@@ -90,6 +109,19 @@ impl Reading {
     }
 }
 
+#[cfg(test)]
+impl Default for Reading {
+    /// With a budget of its own.
+    fn default() -> Self {
+        let end = tokio::time::Instant::now() + crate::scan::SCAN_TIMEOUT;
+        Self::new(
+            Calls::new(Arc::default(), end),
+            false,
+            Comparison::default(),
+        )
+    }
+}
+
 /// Reads one scope.
 pub(crate) trait Fetch: Send + Sync + 'static {
     /// Reads all of `scope` into `reading`; an error ends it early.
@@ -113,7 +145,7 @@ pub(crate) const fn first_action(kind: DatabaseKind) -> &'static str {
 /// What is remembered from scan to scan.
 #[derive(Debug, Default)]
 struct Memory {
-    left_out: Mutex<SaidOnce>,
+    said: Mutex<SaidOnce>,
     refusals: Refusals,
     statuses: StrangeStatuses,
     tags: TagCache,
@@ -124,7 +156,7 @@ impl Memory {
     fn tell_left_out(&self, scope: &ScanScope, left_out: &BTreeMap<&'static str, usize>) {
         let (kind, region) = (scope.kind.as_str(), scope.region.as_str());
         for (reason, count) in left_out {
-            let mut said = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
             if said.is_new(reason) {
                 tracing::info!(
                     scope.kind = kind,
@@ -156,11 +188,11 @@ pub(crate) struct AwsFetch {
 }
 
 impl AwsFetch {
-    /// Assumed-role sessions are named after the worker, so that CloudTrail tells which one scanned.
-    pub(crate) fn new(factory: AwsFactory, host_id: &HostId) -> Self {
+    /// Assumed-role sessions are named as `session` says.
+    pub(crate) fn new(factory: AwsFactory, session: SessionTag) -> Self {
         Self {
             factory,
-            session: SessionTag::new(&format!("tidegate-discovery-{host_id}")),
+            session,
             clients: Clients::default(),
             memory: Memory::default(),
         }
@@ -187,10 +219,17 @@ impl AwsFetch {
                 let client = clients
                     .serverless(factory, &chain, &scope.region, session)
                     .await;
-                redshift_serverless::fetch(&client, scope, reading, memory).await
+                let tagging = clients.tagging(factory, &chain, &scope.region, session);
+                let tagging = tagging.await;
+                redshift_serverless::fetch(&client, &tagging, scope, reading, memory).await
             }
         };
         memory.tell_left_out(scope, &reading.left_out);
+        let failure = read.as_ref().err().or(reading.missed.as_ref());
+        let role = scope.assume_role.as_ref();
+        if failure.is_some_and(|failure| failure.refuses_credentials(role)) {
+            factory.refused(&chain, session);
+        }
         read
     }
 }
@@ -206,4 +245,4 @@ impl Fetch for AwsFetch {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -21,7 +21,6 @@ use aws_sdk_rds::{
     Client,
     types::{DbCluster, DbInstance, Filter, Tag},
 };
-use tidegate_aws::classify;
 use tidegate_core::{Protocol, ScanScope};
 
 use self::engines::Engines;
@@ -107,15 +106,15 @@ async fn instances_of(
     let mut marker = None;
     // Ends: `pages` gives a bounded number of markers.
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .describe_db_instances()
             .filters(engine_filter(engines))
             .max_records(PAGE_RECORDS)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| classify(DESCRIBE_INSTANCES, error))?;
+            .set_marker(marker);
+        let page = reading
+            .calls
+            .call(DESCRIBE_INSTANCES, request.send())
+            .await?;
         listed.extend(page.db_instances.unwrap_or_default());
         marker = pages.after(page.marker)?;
         if marker.is_none() {
@@ -146,15 +145,15 @@ async fn clusters_of(
     let mut pages = Pages::new(DESCRIBE_CLUSTERS);
     let mut marker = None;
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .describe_db_clusters()
             .filters(engine_filter(engines))
             .max_records(PAGE_RECORDS)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| classify(DESCRIBE_CLUSTERS, error))?;
+            .set_marker(marker);
+        let page = reading
+            .calls
+            .call(DESCRIBE_CLUSTERS, request.send())
+            .await?;
         listed.extend(page.db_clusters.unwrap_or_default());
         marker = pages.after(page.marker)?;
         if marker.is_none() {

@@ -14,12 +14,12 @@ use aws_sdk_rds::{
     types::{DbProxy, DbProxyEndpoint},
 };
 use futures::future::BoxFuture;
-use tidegate_aws::classify;
 use tidegate_core::{AwsMetadata, Protocol, ScanScope};
 
 use super::{
     FetchError, Memory, Reading,
     arn::{self, Arn},
+    calls::Calls,
     draft::{Draft, Unread, named, some},
     pages::Pages,
     status::{Availability, CREATING, Status},
@@ -57,9 +57,12 @@ pub(super) async fn fetch(
         .iter()
         .filter_map(|proxy| some(proxy.db_proxy_arn()).map(str::to_owned))
         .collect();
+    let calls = Arc::clone(&reading.calls);
     let known = memory
         .tags
-        .read(arns, reading, goes_on, |arn| tags_of(client.clone(), arn))
+        .read(arns, reading, goes_on, |arn| {
+            tags_of(client.clone(), Arc::clone(&calls), arn)
+        })
         .await;
     let mut parents = HashMap::new();
     for proxy in &proxies {
@@ -101,14 +104,11 @@ async fn list_proxies(
     let mut marker = None;
     // Ends: `pages` gives a bounded number of markers.
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .describe_db_proxies()
             .max_records(PAGE_RECORDS)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| classify(DESCRIBE_PROXIES, error))?;
+            .set_marker(marker);
+        let page = reading.calls.call(DESCRIBE_PROXIES, request.send()).await?;
         listed.extend(page.db_proxies.unwrap_or_default());
         marker = pages.after(page.marker)?;
         if marker.is_none() {
@@ -125,14 +125,14 @@ async fn list_endpoints(
     let mut pages = Pages::new(DESCRIBE_ENDPOINTS);
     let mut marker = None;
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .describe_db_proxy_endpoints()
             .max_records(PAGE_RECORDS)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| classify(DESCRIBE_ENDPOINTS, error))?;
+            .set_marker(marker);
+        let page = reading
+            .calls
+            .call(DESCRIBE_ENDPOINTS, request.send())
+            .await?;
         listed.extend(page.db_proxy_endpoints.unwrap_or_default());
         marker = pages.after(page.marker)?;
         if marker.is_none() {
@@ -141,14 +141,14 @@ async fn list_endpoints(
     }
 }
 
-fn tags_of(client: Client, arn: String) -> BoxFuture<'static, Result<Tags, FetchError>> {
+fn tags_of(
+    client: Client,
+    calls: Arc<Calls>,
+    arn: String,
+) -> BoxFuture<'static, Result<Tags, FetchError>> {
     Box::pin(async move {
-        let answer = client
-            .list_tags_for_resource()
-            .resource_name(arn)
-            .send()
-            .await
-            .map_err(|error| classify(LIST_TAGS, error))?;
+        let request = client.list_tags_for_resource().resource_name(arn);
+        let answer = calls.call(LIST_TAGS, request.send()).await?;
         let tags = answer.tag_list().iter().filter_map(|tag| {
             let value = tag.value().unwrap_or_default();
             Some((tag.key()?.to_owned(), value.to_owned()))

@@ -21,7 +21,7 @@ use aws_sdk_redshift::{
     Client,
     types::{Cluster, EndpointAccess},
 };
-use tidegate_aws::classify;
+use tidegate_aws::AwsFailure;
 use tidegate_core::{AccountId, AwsMetadata, Protocol, ScanScope, labels};
 
 use super::{
@@ -47,70 +47,39 @@ const VPC_ENDPOINT: &str = "vpc-endpoint";
 const DIFFERING: [&str; 3] = [labels::ENDPOINT_TYPE, "status", "vpc-id"];
 
 /// Reads every page.
+///
+/// When all answers are those of the last scan of the scope, nothing is read out of them ([`crate::known`]).
 pub(super) async fn fetch(
     client: &Client,
     scope: &ScanScope,
     reading: &mut Reading,
     memory: &Memory,
 ) -> Result<(), FetchError> {
-    let with_endpoints = scope.endpoints.admits(VPC_ENDPOINT);
-    let written = scope.tags.written();
-    let by_endpoint =
-        DIFFERING.iter().any(|key| written.contains_key(*key)) || !scope.endpoints.admits(CLUSTER);
     let mut clusters = Vec::new();
-    let mut pages = Pages::new(DESCRIBE_CLUSTERS);
-    let mut marker = None;
-    // Ends: `pages` gives a bounded number of markers.
-    loop {
-        reading.called();
-        let page = client
-            .describe_clusters()
-            .max_records(PAGE_RECORDS)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| classify(DESCRIBE_CLUSTERS, error))?;
-        for cluster in page.clusters.unwrap_or_default() {
-            memory.statuses.look(scope.kind, &status_of(&cluster));
-            let found = convert(scope, &cluster);
-            let asked_for = !matches!(found, Ok(None));
-            reading.take(found);
-            if with_endpoints && (asked_for || by_endpoint) {
-                clusters.push(cluster);
-            }
+    let listed = list_clusters(client, reading, &mut clusters).await;
+    let as_before = reading.comparison.went_on().filter(|_| listed.is_ok());
+    let asks = match as_before {
+        Some(asked) => asked,
+        None => {
+            read_clusters(scope, reading, memory, &mut clusters);
+            listed?;
+            !clusters.is_empty()
         }
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            break;
-        }
-    }
-    if !clusters.is_empty() {
-        endpoints(client, scope, reading, memory, &clusters).await;
-    }
-    Ok(())
-}
-
-/// Reads the VPC endpoints of `clusters`; what cannot be read is reported where it may matter.
-async fn endpoints(
-    client: &Client,
-    scope: &ScanScope,
-    reading: &mut Reading,
-    memory: &Memory,
-    clusters: &[Cluster],
-) {
-    let mut listed = Vec::new();
-    let refusal = match memory.refusals.known(DESCRIBE_ENDPOINT_ACCESS, scope) {
-        Some(refusal) => Some(refusal),
-        None => match list_endpoints(client, reading, &mut listed).await {
-            Ok(()) => None,
-            Err(error) => memory
-                .refusals
-                .remember(DESCRIBE_ENDPOINT_ACCESS, scope, error)
-                .map_err(|error| reading.missed(error))
-                .ok(),
-        },
     };
-    if !listed.is_empty() {
+    reading.comparison.goes_on(asks);
+    let mut endpoints = Vec::new();
+    let refusal = if asks {
+        ask_for_endpoints(client, scope, reading, memory, &mut endpoints).await
+    } else {
+        None
+    };
+    if as_before.is_some() {
+        if reading.comparison.ends_the_same() {
+            return Ok(());
+        }
+        read_clusters(scope, reading, memory, &mut clusters);
+    }
+    if !endpoints.is_empty() {
         memory.refusals.told(DESCRIBE_ENDPOINT_ACCESS, scope);
     }
     if let Some(refusal) = refusal
@@ -119,16 +88,99 @@ async fn endpoints(
     {
         reading.missed(FetchError::from(refusal).in_part("VPC endpoints", &[VPC_ENDPOINT]));
     }
+    read_endpoints(scope, reading, memory, &clusters, &endpoints);
+    Ok(())
+}
+
+/// Takes in what the clusters are, and keeps those whose VPC endpoints may be asked for.
+fn read_clusters(
+    scope: &ScanScope,
+    reading: &mut Reading,
+    memory: &Memory,
+    clusters: &mut Vec<Cluster>,
+) {
+    let with_endpoints = scope.endpoints.admits(VPC_ENDPOINT);
+    let written = scope.tags.written();
+    let by_endpoint =
+        DIFFERING.iter().any(|key| written.contains_key(*key)) || !scope.endpoints.admits(CLUSTER);
+    clusters.retain(|cluster| {
+        memory.statuses.look(scope.kind, &status_of(cluster));
+        let found = convert(scope, cluster);
+        let asked_for = !matches!(found, Ok(None));
+        reading.take(found);
+        with_endpoints && (asked_for || by_endpoint)
+    });
+}
+
+/// Lists VPC endpoints, unless a refusal is remembered; gives the refusal.
+async fn ask_for_endpoints(
+    client: &Client,
+    scope: &ScanScope,
+    reading: &mut Reading,
+    memory: &Memory,
+    listed: &mut Vec<EndpointAccess>,
+) -> Option<AwsFailure> {
+    let known = memory.refusals.known(DESCRIBE_ENDPOINT_ACCESS, scope);
+    let refusal = match known.filter(|_| !reading.fresh) {
+        Some(refusal) => Some(refusal),
+        None => {
+            let error = list_endpoints(client, reading, listed).await.err()?;
+            memory
+                .refusals
+                .remember(DESCRIBE_ENDPOINT_ACCESS, scope, error)
+                .map_err(|error| reading.missed(error))
+                .ok()
+        }
+    };
+    reading.comparison.answers.incomparable();
+    refusal
+}
+
+/// Takes in the VPC endpoints of the clusters.
+fn read_endpoints(
+    scope: &ScanScope,
+    reading: &mut Reading,
+    memory: &Memory,
+    clusters: &[Cluster],
+    endpoints: &[EndpointAccess],
+) {
     let by_id: HashMap<&str, &Cluster> = clusters
         .iter()
         .filter_map(|cluster| Some((cluster.cluster_identifier()?, cluster)))
         .collect();
-    for endpoint in &listed {
+    for endpoint in endpoints {
         // An endpoint of another account's cluster, or of one that was not asked for.
         let Some(cluster) = by_id.get(endpoint.cluster_identifier().unwrap_or_default()) else {
             continue;
         };
         reading.take(convert_endpoint(scope, cluster, endpoint, memory));
+    }
+}
+
+async fn list_clusters(
+    client: &Client,
+    reading: &mut Reading,
+    listed: &mut Vec<Cluster>,
+) -> Result<(), FetchError> {
+    let mut pages = Pages::new(DESCRIBE_CLUSTERS);
+    let mut marker = None;
+    // Ends: `pages` gives a bounded number of markers.
+    loop {
+        let request = client
+            .describe_clusters()
+            .max_records(PAGE_RECORDS)
+            .set_marker(marker)
+            .customize()
+            .interceptor(reading.comparison.answers.clone());
+        let page = reading
+            .calls
+            .call(DESCRIBE_CLUSTERS, request.send())
+            .await?;
+        listed.extend(page.clusters.unwrap_or_default());
+        marker = pages.after(page.marker)?;
+        if marker.is_none() {
+            return Ok(());
+        }
     }
 }
 
@@ -140,14 +192,16 @@ async fn list_endpoints(
     let mut pages = Pages::new(DESCRIBE_ENDPOINT_ACCESS);
     let mut marker = None;
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .describe_endpoint_access()
             .max_records(PAGE_RECORDS)
             .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| classify(DESCRIBE_ENDPOINT_ACCESS, error))?;
+            .customize()
+            .interceptor(reading.comparison.answers.clone());
+        let page = reading
+            .calls
+            .call(DESCRIBE_ENDPOINT_ACCESS, request.send())
+            .await?;
         listed.extend(page.endpoint_access_list.unwrap_or_default());
         marker = pages.after(page.marker)?;
         if marker.is_none() {

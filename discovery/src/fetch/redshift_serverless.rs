@@ -1,6 +1,7 @@
 //! Redshift Serverless workgroups, and the VPC endpoints that Redshift manages for them.
 //!
-//! `ListWorkgroups` gives neither tags nor database names; tags take a `ListTagsForResource` for each workgroup,
+//! `ListWorkgroups` gives neither tags nor database names. Tags come in one list where that is allowed
+//! ([`super::tagging`]); those that it leaves open, or all, take a `ListTagsForResource` for each workgroup,
 //! remembered for a few scans ([`super::tags`]). A workgroup whose tags cannot be read goes out without them and
 //! says so, and the scan is partial: what the inventory has of it stays.
 //!
@@ -16,16 +17,17 @@ use aws_sdk_redshiftserverless::{
     types::{EndpointAccess, Workgroup},
 };
 use futures::future::BoxFuture;
-use tidegate_aws::classify;
 use tidegate_core::{AwsMetadata, Protocol, ScanScope};
 
 use super::{
     FetchError, Memory, Reading,
     arn::{self, Arn},
+    calls::Calls,
     draft::{Draft, Unread, named, some, yes_or_no},
     pages::Pages,
     status::{Availability, CREATING, Status, of_vpc_endpoint},
-    tags::Tags,
+    tagging::{self, WORKGROUPS},
+    tags::{KnownTags, Tags},
 };
 use crate::found::Found;
 
@@ -43,6 +45,7 @@ const VPC_ENDPOINT: &str = "vpc-endpoint";
 /// Reads workgroups, their tags and their VPC endpoints.
 pub(super) async fn fetch(
     client: &Client,
+    tagging: &aws_sdk_resourcegroupstagging::Client,
     scope: &ScanScope,
     reading: &mut Reading,
     memory: &Memory,
@@ -54,10 +57,7 @@ pub(super) async fn fetch(
         .iter()
         .filter_map(|workgroup| some(workgroup.workgroup_arn()).map(str::to_owned))
         .collect();
-    let known = memory
-        .tags
-        .read(arns, reading, goes_on, |arn| tags_of(client.clone(), arn))
-        .await;
+    let known = tags(client, tagging, scope, reading, memory, arns, goes_on).await;
     let mut parents = HashMap::new();
     for workgroup in &workgroups {
         let tags = known.get(workgroup.workgroup_arn().unwrap_or_default());
@@ -87,6 +87,29 @@ pub(super) async fn fetch(
     listed
 }
 
+/// The tags of `arns` as far as they can be read; with `may_ask` false only what is remembered.
+async fn tags(
+    client: &Client,
+    tagging: &aws_sdk_resourcegroupstagging::Client,
+    scope: &ScanScope,
+    reading: &mut Reading,
+    memory: &Memory,
+    arns: Vec<String>,
+    may_ask: bool,
+) -> KnownTags {
+    let (mut known, mut open) = (KnownTags::new(), arns);
+    if may_ask
+        && !open.is_empty()
+        && let Some(listed) = tagging::list(tagging, WORKGROUPS, scope, reading, memory).await
+    {
+        (known, open) = memory.tags.settle(open, listed);
+    }
+    let calls = Arc::clone(&reading.calls);
+    let ask = |arn| tags_of(client.clone(), Arc::clone(&calls), arn);
+    known.extend(memory.tags.read(open, reading, may_ask, ask).await);
+    known
+}
+
 async fn list_workgroups(
     client: &Client,
     reading: &mut Reading,
@@ -96,14 +119,11 @@ async fn list_workgroups(
     let mut token = None;
     // Ends: `pages` gives a bounded number of tokens.
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .list_workgroups()
             .max_results(PAGE_RECORDS)
-            .set_next_token(token)
-            .send()
-            .await
-            .map_err(|error| classify(LIST_WORKGROUPS, error))?;
+            .set_next_token(token);
+        let page = reading.calls.call(LIST_WORKGROUPS, request.send()).await?;
         listed.extend(page.workgroups);
         token = pages.after(page.next_token)?;
         if token.is_none() {
@@ -120,14 +140,14 @@ async fn list_endpoints(
     let mut pages = Pages::new(LIST_ENDPOINT_ACCESS);
     let mut token = None;
     loop {
-        reading.called();
-        let page = client
+        let request = client
             .list_endpoint_access()
             .max_results(PAGE_RECORDS)
-            .set_next_token(token)
-            .send()
-            .await
-            .map_err(|error| classify(LIST_ENDPOINT_ACCESS, error))?;
+            .set_next_token(token);
+        let page = reading
+            .calls
+            .call(LIST_ENDPOINT_ACCESS, request.send())
+            .await?;
         listed.extend(page.endpoints);
         token = pages.after(page.next_token)?;
         if token.is_none() {
@@ -136,14 +156,14 @@ async fn list_endpoints(
     }
 }
 
-fn tags_of(client: Client, arn: String) -> BoxFuture<'static, Result<Tags, FetchError>> {
+fn tags_of(
+    client: Client,
+    calls: Arc<Calls>,
+    arn: String,
+) -> BoxFuture<'static, Result<Tags, FetchError>> {
     Box::pin(async move {
-        let answer = client
-            .list_tags_for_resource()
-            .resource_arn(arn)
-            .send()
-            .await
-            .map_err(|error| classify(LIST_TAGS, error))?;
+        let request = client.list_tags_for_resource().resource_arn(arn);
+        let answer = calls.call(LIST_TAGS, request.send()).await?;
         let tags = answer.tags().iter();
         Ok(tags
             .map(|tag| (tag.key().to_owned(), tag.value().to_owned()))

@@ -1,5 +1,5 @@
-//! Remembers which calls that are not needed for everything AWS does not allow, so as not to ask in vain each poll,
-//! and which of them once told of something, so that a permission that is taken away counts as doubt.
+//! Remembers which calls that are not needed for everything AWS does not allow, so as not to ask in vain each poll
+//! (unless somebody asked for the scan), and which of them once told of something, so that a permission that is taken away counts as doubt.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,6 +24,7 @@ type Key = (&'static str, Option<AssumeRole>, Region);
 /// Refusals by call, role and region.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
+    /// With the time until which they count.
     known: Mutex<HashMap<Key, (AwsFailure, Instant)>>,
     told: Mutex<HashSet<Key>>,
 }
@@ -32,8 +33,8 @@ impl Refusals {
     /// The refusal of `action` that still counts.
     pub(super) fn known(&self, action: &'static str, scope: &ScanScope) -> Option<AwsFailure> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (failure, at) = known.get(&key(action, scope))?;
-        (at.elapsed() < REMEMBERED_FOR).then(|| failure.clone())
+        let (failure, until) = known.get(&key(action, scope))?;
+        (Instant::now() < *until).then(|| failure.clone())
     }
 
     /// `action` told of something that became, or may have become, a database.
@@ -62,16 +63,26 @@ impl Refusals {
             FetchError::Aws(failure)
                 if failure.class == AwsErrorClass::AccessDenied && failure.hop.is_none() =>
             {
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                if known.len() >= REFUSALS_MAX {
-                    known.clear();
-                }
-                let refusal = ((*failure).clone(), Instant::now());
-                known.insert(key(action, scope), refusal);
+                self.keep(action, scope, (*failure).clone(), REMEMBERED_FOR);
                 Ok(*failure)
             }
             other => Err(other),
         }
+    }
+
+    /// `failure` answers for `action`, whatever it was, for this long.
+    pub(super) fn keep(
+        &self,
+        action: &'static str,
+        scope: &ScanScope,
+        failure: AwsFailure,
+        time: Duration,
+    ) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REFUSALS_MAX {
+            known.clear();
+        }
+        known.insert(key(action, scope), (failure, Instant::now() + time));
     }
 }
 

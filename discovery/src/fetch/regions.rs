@@ -11,6 +11,20 @@ use aws_sdk_account::types::RegionOptStatus;
 use tidegate_aws::{AwsErrorClass, AwsFactory, AwsFailure, RoleChain, SessionTag, classify};
 use tidegate_core::{AssumeRole, Region};
 
+use crate::budget::{Budget, service};
+
+/// Partition, how its regions begin, and where its accounts are managed; `aws` is what is not listed.
+///
+/// Source: the endpoint rules of the SDK (`implicitGlobalRegion`).
+const HOMES: [(&str, &str, &str); 6] = [
+    ("aws-cn", "cn-", "cn-northwest-1"),
+    ("aws-iso", "us-iso-", "us-iso-east-1"),
+    ("aws-iso-b", "us-isob-", "us-isob-east-1"),
+    ("aws-iso-e", "eu-isoe-", "eu-isoe-west-1"),
+    ("aws-iso-f", "us-isof-", "us-isof-south-1"),
+    ("aws-us-gov", "us-gov-", "us-gov-west-1"),
+];
+
 /// The permission that it needs.
 pub(crate) const LIST_REGIONS: &str = "account:ListRegions";
 
@@ -31,6 +45,7 @@ pub(crate) async fn enabled(
     factory: &AwsFactory,
     role: Option<&AssumeRole>,
     session: &SessionTag,
+    budget: &Budget,
 ) -> Result<Vec<Region>, AwsFailure> {
     let chain = RoleChain::new(role.cloned(), None);
     let home = home(role, factory.own_region().as_ref());
@@ -40,6 +55,7 @@ pub(crate) async fn enabled(
     let mut tokens = HashSet::new();
     let mut token: Option<String> = None;
     for _ in 0..PAGES_MAX {
+        budget.take(service(LIST_REGIONS)).await;
         let page = client
             .list_regions()
             .max_results(PAGE_RECORDS)
@@ -75,13 +91,11 @@ fn usable(region: &aws_sdk_account::types::Region) -> Option<Region> {
 /// The region of the account service in the partition that is asked.
 fn home(role: Option<&AssumeRole>, own: Option<&Region>) -> Region {
     let own = own.map_or("", Region::as_str);
-    let home = match role.map(|role| role.role_arn.partition()) {
-        Some("aws-cn") => "cn-northwest-1",
-        Some("aws-us-gov") => "us-gov-west-1",
-        None if own.starts_with("cn-") => "cn-northwest-1",
-        None if own.starts_with("us-gov-") => "us-gov-west-1",
-        _ => "us-east-1",
+    let found = match role.map(|role| role.role_arn.partition()) {
+        Some(partition) => HOMES.iter().find(|(named, ..)| *named == partition),
+        None => HOMES.iter().find(|(_, prefix, _)| own.starts_with(prefix)),
     };
+    let home = found.map_or("us-east-1", |(.., home)| *home);
     home.parse().expect("a region name written above is one")
 }
 

@@ -1,4 +1,4 @@
-//! Tags that take a call each: read once, remembered for a few scans.
+//! Tags that take a call each: read once, remembered for a few scans, unless somebody asked for the scan.
 //!
 //! Remembered tags serve [`SERVED_MAX`] scans, or [`AGE_MAX`], whichever ends first. Where in that cycle a resource
 //! starts differs by its ARN, so that a quiet poll reads a part of all tags and not all of them at once.
@@ -28,6 +28,9 @@ pub(super) const CALLS_MAX: usize = 4;
 /// Denials without any tags known after which a scan asks for no more.
 pub(super) const DENIALS_MAX: usize = 3;
 
+/// A resource that no list of tagged ones has held for this long has no tags: they follow changes within minutes.
+pub(super) const ABSENT_FOR: Duration = Duration::from_secs(15 * 60);
+
 /// Key and value of each tag of one resource.
 pub(super) type Tags = Vec<(String, String)>;
 
@@ -38,6 +41,8 @@ pub(super) type KnownTags = HashMap<String, Arc<Tags>>;
 #[derive(Debug, Default)]
 pub(super) struct TagCache {
     entries: Mutex<HashMap<String, Entry>>,
+    /// Since when the resources that are in doubt have been absent from lists of tagged ones.
+    absent: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +84,68 @@ impl TagCache {
         entries.insert(arn.to_owned(), entry);
     }
 
+    /// Takes in what a list of tagged resources tells of `arns`, and returns that, with those that it leaves open.
+    ///
+    /// The list holds only resources that have tags, or had some, and follows changes with a delay. So a resource that
+    /// is not on it has none if that is what was known of it, or if it has not been there for [`ABSENT_FOR`]. Of any
+    /// other it is a doubt, and has to be asked.
+    pub(super) fn settle(
+        &self,
+        arns: Vec<String>,
+        mut listed: HashMap<String, Tags>,
+    ) -> (KnownTags, Vec<String>) {
+        let now = Instant::now();
+        let (mut known, mut open) = (KnownTags::new(), Vec::new());
+        for arn in arns {
+            let tags = match listed.remove(&arn) {
+                Some(tags) => Arc::new(tags),
+                None => match self.remembered(&arn) {
+                    Some(tags) if tags.is_empty() => tags,
+                    _ if self.absent_for(&arn, now) >= ABSENT_FOR => Arc::default(),
+                    _ => {
+                        open.push(arn);
+                        continue;
+                    }
+                },
+            };
+            self.present(&arn);
+            self.put(&arn, Arc::clone(&tags), now);
+            known.insert(arn, tags);
+        }
+        self.doubt(&open);
+        (known, open)
+    }
+
+    /// How long lists have not held a resource, this one included.
+    fn absent_for(&self, arn: &str, now: Instant) -> Duration {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        if absent.len() >= RESOURCES_MAX {
+            absent.clear();
+        }
+        let since = *absent.entry(arn.to_owned()).or_insert(now);
+        now.saturating_duration_since(since)
+    }
+
+    fn present(&self, arn: &str) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.remove(arn);
+    }
+
+    fn remembered(&self, arn: &str) -> Option<Arc<Tags>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(arn).map(|entry| Arc::clone(&entry.tags))
+    }
+
+    /// What is remembered of `arns` serves no more.
+    fn doubt(&self, arns: &[String]) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for arn in arns {
+            if let Some(entry) = entries.get_mut(arn) {
+                entry.serves = 0;
+            }
+        }
+    }
+
     /// The tags of `arns`, those not remembered by `ask`. What cannot be read is reported as missed and is not in
     /// the answer. With `may_ask` false only what is remembered is given.
     pub(super) async fn read(
@@ -89,6 +156,9 @@ impl TagCache {
         ask: impl Fn(String) -> BoxFuture<'static, Result<Tags, FetchError>>,
     ) -> KnownTags {
         let now = Instant::now();
+        if reading.fresh {
+            self.doubt(&arns);
+        }
         let mut known = KnownTags::new();
         let mut unknown = Vec::new();
         for arn in arns {
@@ -110,7 +180,6 @@ impl TagCache {
         let mut answers = stream::iter(calls).buffer_unordered(CALLS_MAX);
         let mut denials = 0;
         while let Some((arn, answer)) = answers.next().await {
-            reading.called();
             match answer {
                 Ok(tags) => {
                     let tags = Arc::new(tags);
@@ -191,6 +260,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_scan_that_was_asked_for_reads_all_tags_again() {
+        let cache = TagCache::default();
+        calls_of_scans(&cache, 2).await;
+        let mut reading = Reading {
+            fresh: true,
+            ..Reading::default()
+        };
+        let known = cache
+            .read(arns(40), &mut reading, true, |_| {
+                Box::pin(async { Ok(vec![("new".to_owned(), "yes".to_owned())]) })
+            })
+            .await;
+        assert!(known.values().all(|tags| tags[0].0 == "new"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_that_is_not_listed_has_no_tags_only_if_that_was_known() {
+        let cache = TagCache::default();
+        let now = Instant::now();
+        let tags = vec![("env".to_owned(), "prod".to_owned())];
+        cache.put("arn:0", Arc::new(tags.clone()), now);
+        cache.put("arn:1", Arc::default(), now);
+        let listed = HashMap::from([("arn:3".to_owned(), tags.clone())]);
+        let (known, open) = cache.settle(arns(4), listed);
+        assert_eq!(open, ["arn:0", "arn:2"]);
+        assert_eq!(known.len(), 2);
+        assert!(known["arn:1"].is_empty());
+        assert_eq!(*known["arn:3"], tags);
+        assert_eq!(cache.get("arn:0", now), None);
+
+        // Nobody may be asked, and it stays away.
+        tokio::time::advance(ABSENT_FOR).await;
+        let (known, open) = cache.settle(arns(3), HashMap::new());
+        assert!(known["arn:0"].is_empty() && open.is_empty());
+
+        // Listed with nothing left is an answer.
+        let listed = HashMap::from([("arn:0".to_owned(), Tags::new())]);
+        let (known, open) = cache.settle(arns(1), listed);
+        assert!(known["arn:0"].is_empty() && open.is_empty());
+    }
+
+    #[tokio::test]
     async fn one_refusal_hides_no_other_resource_and_many_end_the_asking() {
         let cache = TagCache::default();
         let mut reading = Reading::default();
@@ -214,8 +325,8 @@ mod tests {
             let known = cache
                 .read(arns(100), &mut reading, true, |_| fails(class))
                 .await;
-            assert!(known.is_empty());
-            assert_eq!(reading.aws_calls as usize, calls_max);
+            assert!(known.is_empty() && reading.missed.is_some());
+            assert_eq!(reading.missed_further + 1, calls_max);
         }
     }
 

@@ -9,21 +9,22 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
 };
-use tidegate_aws::{AwsFactory, Limits};
+use tidegate_aws::{AwsFactory, Limits, SessionTag};
 use tidegate_core::{DatabaseKind, EndpointFilter, Labels, ScanScope, Selector};
 use tidegate_service::clock::SystemClock;
 
 use super::AwsFetch;
 use crate::{
     found::Found,
-    scan::{Observed, scan},
+    known::Known,
+    scan::{Observed, Scan, Terms, scan},
 };
 
 /// A role of another partition than `aws`.
-pub(super) const ROLE: &str = "arn:aws-us-gov:iam::999988887777:role/finder";
+pub(crate) const ROLE: &str = "arn:aws-us-gov:iam::999988887777:role/finder";
 
 /// Everything of a kind in us-west-2.
-pub(super) fn everything(kind: DatabaseKind) -> ScanScope {
+pub(crate) fn everything(kind: DatabaseKind) -> ScanScope {
     ScanScope {
         group: "prod".to_owned(),
         kind,
@@ -37,7 +38,7 @@ pub(super) fn everything(kind: DatabaseKind) -> ScanScope {
 }
 
 /// What has this label.
-pub(super) fn only(kind: DatabaseKind, key: &str, value: &str) -> ScanScope {
+pub(crate) fn only(kind: DatabaseKind, key: &str, value: &str) -> ScanScope {
     ScanScope {
         tags: Selector::new([(key, [value])]).unwrap(),
         ..everything(kind)
@@ -45,7 +46,7 @@ pub(super) fn only(kind: DatabaseKind, key: &str, value: &str) -> ScanScope {
 }
 
 /// Everything but endpoints of these types.
-pub(super) fn without(kind: DatabaseKind, types: &[&str]) -> ScanScope {
+pub(crate) fn without(kind: DatabaseKind, types: &[&str]) -> ScanScope {
     let exclude = types.iter().map(|kind| (*kind).to_owned()).collect();
     ScanScope {
         endpoints: EndpointFilter {
@@ -57,10 +58,10 @@ pub(super) fn without(kind: DatabaseKind, types: &[&str]) -> ScanScope {
 }
 
 /// The one tag that resources have in these tests.
-pub(super) const TAG: &str = "env";
+pub(crate) const TAG: &str = "env";
 
 /// The labels but those that every discovered database has; all but [`TAG`] must be on the list of labels.
-pub(super) fn own_labels(found: &Found) -> Vec<(&str, &str)> {
+pub(crate) fn own_labels(found: &Found) -> Vec<(&str, &str)> {
     let database = &found.database;
     listed(database.kind.unwrap(), &database.labels);
     let common = ["account-id", "region"];
@@ -82,7 +83,7 @@ fn listed(kind: DatabaseKind, found: &Labels) {
 }
 
 /// Name, identity and endpoint type, in order of identity.
-pub(super) fn seen(observed: &Observed) -> Vec<(&str, &str)> {
+pub(crate) fn seen(observed: &Observed) -> Vec<(&str, &str)> {
     let seen = observed.seen().values();
     seen.map(|found| {
         let database = &found.database;
@@ -93,18 +94,18 @@ pub(super) fn seen(observed: &Observed) -> Vec<(&str, &str)> {
     .collect()
 }
 
-pub(super) type Answer = (StatusCode, String);
+pub(crate) type Answer = (StatusCode, String);
 
 /// One call.
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Without the service: `DescribeClusters`.
-    pub(super) action: String,
+    pub(crate) action: String,
     body: String,
 }
 
 impl Call {
     /// A parameter of a Query call; empty when it is not sent.
-    pub(super) fn param(&self, name: &str) -> &str {
+    pub(crate) fn param(&self, name: &str) -> &str {
         let mut pairs = self.body.split('&').filter_map(|pair| pair.split_once('='));
         pairs
             .find(|(key, _)| *key == name)
@@ -112,15 +113,15 @@ impl Call {
     }
 
     /// Whether the body of a JSON call says this.
-    pub(super) fn says(&self, text: &str) -> bool {
+    pub(crate) fn says(&self, text: &str) -> bool {
         self.body.contains(text)
     }
 }
 
 /// A running AWS and a fetcher that is pointed at it.
-pub(super) struct Aws {
-    pub(super) fetch: AwsFetch,
-    pub(super) factory: AwsFactory,
+pub(crate) struct Aws {
+    pub(crate) fetch: AwsFetch,
+    pub(crate) factory: AwsFactory,
     actions: Arc<Mutex<Vec<String>>>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -132,7 +133,7 @@ impl Drop for Aws {
 }
 
 impl Aws {
-    pub(super) async fn start(
+    pub(crate) async fn start(
         answer: impl Fn(&Call) -> Answer + Clone + Send + Sync + 'static,
     ) -> Self {
         let actions = Arc::<Mutex<Vec<String>>>::default();
@@ -162,7 +163,7 @@ impl Aws {
         let builder = AwsFactory::builder().limits(limits).loader(loader);
         let factory = builder.load().await;
         Self {
-            fetch: AwsFetch::new(factory.clone(), &"host-1".parse().unwrap()),
+            fetch: AwsFetch::new(factory.clone(), SessionTag::new("test")),
             factory,
             actions,
             server,
@@ -170,20 +171,61 @@ impl Aws {
     }
 
     /// Scans once; every call that was made must have been counted.
-    pub(super) async fn scan(&self, scope: &ScanScope) -> Observed {
+    pub(crate) async fn scan(&self, scope: &ScanScope) -> Observed {
+        self.scan_once(scope, false).await
+    }
+
+    /// Scans once because somebody asked for it.
+    pub(crate) async fn scan_on_request(&self, scope: &ScanScope) -> Observed {
+        self.scan_once(scope, true).await
+    }
+
+    async fn scan_once(&self, scope: &ScanScope, fresh: bool) -> Observed {
+        self.scan_knowing(scope, fresh, None).await.observed
+    }
+
+    /// Scans once, after a scan that found what is known.
+    pub(crate) async fn scan_after(&self, scope: &ScanScope, known: &Arc<Known>) -> Scan {
+        self.scan_knowing(scope, false, Some(Arc::clone(known)))
+            .await
+    }
+
+    /// Scans once; gives what the next scan can be told, if its answers tell all.
+    pub(crate) async fn scan_and_know(&self, scope: &ScanScope) -> Option<Arc<Known>> {
+        let scan = self.scan_knowing(scope, false, None).await;
+        Some(Arc::new(Known {
+            trace: scan.trace?,
+            digest: [7; 32],
+            databases: scan.observed.count(),
+            left_out: scan.left_out,
+        }))
+    }
+
+    async fn scan_knowing(
+        &self,
+        scope: &ScanScope,
+        fresh: bool,
+        known: Option<Arc<Known>>,
+    ) -> Scan {
         let before = self.actions().len();
-        let scan = scan(&self.fetch, scope, &SystemClock).await;
+        let terms = Terms {
+            budget: Arc::default(),
+            prepaid: false,
+            fresh,
+            known,
+        };
+        let scan = scan(&self.fetch, scope, terms, &SystemClock).await;
         assert_eq!(scan.aws_calls as usize, self.actions().len() - before);
-        scan.observed
+        scan
     }
 
     /// The calls so far.
-    pub(super) fn actions(&self) -> Vec<String> {
+    pub(crate) fn actions(&self) -> Vec<String> {
         self.actions.lock().unwrap().clone()
     }
 
     /// How often a call was made so far.
-    pub(super) fn calls(&self, action: &str) -> usize {
+    pub(crate) fn calls(&self, action: &str) -> usize {
         self.actions().iter().filter(|made| *made == action).count()
     }
 }
@@ -207,7 +249,7 @@ async fn read(request: HttpRequest) -> (Call, bool) {
 }
 
 /// A good answer of the Query protocol.
-pub(super) fn xml(action: &str, result: &str) -> Answer {
+pub(crate) fn xml(action: &str, result: &str) -> Answer {
     let body = format!(
         "<{action}Response xmlns=\"urn:test\"><{action}Result>{result}</{action}Result></{action}Response>"
     );
@@ -215,7 +257,7 @@ pub(super) fn xml(action: &str, result: &str) -> Answer {
 }
 
 /// An error of the Query protocol.
-pub(super) fn xml_refusal(code: &str) -> Answer {
+pub(crate) fn xml_refusal(code: &str) -> Answer {
     let body = format!(
         "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>\
          <RequestId>req-1</RequestId></ErrorResponse>"
@@ -224,12 +266,12 @@ pub(super) fn xml_refusal(code: &str) -> Answer {
 }
 
 /// A good answer of the JSON protocols.
-pub(super) fn json(body: impl Into<String>) -> Answer {
+pub(crate) fn json(body: impl Into<String>) -> Answer {
     (StatusCode::OK, body.into())
 }
 
 /// An error of the JSON protocols.
-pub(super) fn json_refusal(code: &str) -> Answer {
+pub(crate) fn json_refusal(code: &str) -> Answer {
     let body = format!(r#"{{"__type":"{code}","message":"no"}}"#);
     (StatusCode::BAD_REQUEST, body)
 }

@@ -69,6 +69,7 @@ fn publication(observed: Observed) -> Publication {
         started_at: Timestamp::UNIX_EPOCH,
         finished_at: Timestamp::UNIX_EPOCH,
         took: Duration::ZERO,
+        trace: None,
     };
     Publication::new(&scope(), 7, scan)
 }
@@ -104,8 +105,8 @@ fn the_digest_changes_with_any_item() {
 #[test]
 fn items_travel_in_identity_order_without_the_name_that_the_ledger_gives() {
     let publication = publication(Observed::Complete(seen([found("b", &[]), found("a", &[])])));
-    let identities: Vec<_> = publication
-        .items
+    let items = publication.items.unwrap();
+    let identities: Vec<_> = items
         .iter()
         .map(|item| item.database.clone().unwrap())
         .map(|database| (database.identity, database.name))
@@ -117,7 +118,7 @@ fn items_travel_in_identity_order_without_the_name_that_the_ledger_gives() {
             ("arn:b".to_owned(), String::new())
         ]
     );
-    assert_eq!(publication.items[0].name_base, "a");
+    assert_eq!(items[0].name_base, "a");
     assert_eq!(publication.header.epoch, 7);
 }
 

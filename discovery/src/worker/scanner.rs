@@ -1,6 +1,6 @@
 //! Scans the scopes that are held, when they are due, and publishes what they return.
 //!
-//! At most [`SCANS_MAX`] scans run at a time. A scope is scanned at once when it is first held and when an
+//! A bounded number of scans runs at a time ([`super::lanes`]). A scope is scanned at once when it is first held and when an
 //! administrator asks for it, otherwise as its [`Schedule`] says, and not before its account and region have a call
 //! left ([`crate::budget`]).
 //!
@@ -23,17 +23,17 @@ use tracing::{Instrument, field, info_span};
 
 use super::{
     job::{End, Job, Shared},
+    lanes::{Lane, Lanes},
     tell::{self, Cause},
 };
 use crate::{
     budget::{self, Budget, Budgets},
+    fetch,
+    known::Known,
     metrics::Meters,
     planner::Wanted,
     schedule::Schedule,
 };
-
-/// Scans that one worker runs at once.
-pub const SCANS_MAX: usize = 5;
 
 /// One scope, and what is remembered of it from scan to scan.
 struct Tracked {
@@ -41,19 +41,27 @@ struct Tracked {
     /// Tells it from a scope of the same name that was wanted before.
     serial: u64,
     schedule: Schedule,
+    /// As the last scan went.
+    lane: Lane,
     budget: Arc<Budget>,
     running: bool,
     /// Requests to scan at once that the last scan, or the next one, meets; `None` before the first scan.
     rescan: Option<u64>,
+    /// The next scan was asked for.
+    asked_for: bool,
     /// What kept the last scan from being complete.
     cause: Option<String>,
     /// Databases that the last complete scan saw.
     databases: usize,
+    /// What the last scan found, when that is settled.
+    known: Option<Arc<Known>>,
 }
 
 /// How one scan of a scope ended.
 struct Done {
     id: ScopeId,
+    /// Of the scan among those that run.
+    number: u64,
     serial: u64,
     started: Instant,
     end: End,
@@ -65,8 +73,9 @@ pub(super) struct Scanner {
     wanted: watch::Receiver<Wanted>,
     poll_interval: Duration,
     scopes: HashMap<ScopeId, Tracked>,
-    /// Scopes that were held and idle when it was last looked, by when they fall due.
-    agenda: BTreeSet<(Instant, ScopeId)>,
+    /// Scopes that were held and idle when it was last looked, by lane and when they fall due.
+    agenda: Agenda,
+    lanes: Lanes,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     budgets: Budgets,
     serial: u64,
@@ -87,7 +96,8 @@ impl Scanner {
             wanted,
             poll_interval,
             scopes: HashMap::new(),
-            agenda: BTreeSet::new(),
+            agenda: Agenda::default(),
+            lanes: Lanes::default(),
             running: FuturesUnordered::new(),
             budgets: Budgets::default(),
             serial: 0,
@@ -123,6 +133,7 @@ impl Scanner {
             let mut tracked = before.remove(&id).unwrap_or_else(|| self.track(scope));
             if *tracked.scope != *scope {
                 tracked.scope = Arc::new(scope.clone());
+                tracked.known = None;
             }
             self.scopes.insert(id, tracked);
         }
@@ -140,11 +151,14 @@ impl Scanner {
             scope: Arc::new(scope.clone()),
             serial: self.serial,
             schedule: Schedule::new(self.poll_interval, Instant::now()),
+            lane: Lane::Quick,
             budget: self.budgets.of(scope.assume_role.as_ref(), &scope.region),
             running: false,
             rescan: None,
+            asked_for: false,
             cause: None,
             databases: 0,
+            known: None,
         }
     }
 
@@ -152,7 +166,7 @@ impl Scanner {
     /// no longer count as seen here.
     fn review(&mut self) {
         let now = Instant::now();
-        self.agenda.clear();
+        self.agenda = Agenda::default();
         let mut counts: HashMap<(DatabaseKind, bool), i64> = HashMap::new();
         for (id, tracked) in &mut self.scopes {
             let kind = tracked.scope.kind;
@@ -167,7 +181,7 @@ impl Scanner {
                 continue;
             }
             tracked.heed(rescan, now, &self.shared.meters);
-            self.agenda.insert((tracked.schedule.due(), id.clone()));
+            self.agenda.add(id.clone(), tracked);
         }
         self.count(counts);
     }
@@ -188,15 +202,26 @@ impl Scanner {
     /// Starts what is held and due, the longest overdue first, as far as there is room. Returns when the next one
     /// falls due; `None` when something else has to happen first.
     fn start_due(&mut self, now: Instant) -> Option<Instant> {
-        while self.running.len() < SCANS_MAX {
-            let due = self.agenda.first()?.0;
-            if due > now {
-                return Some(due);
+        self.lanes.sort(now);
+        let mut next: Option<Instant> = None;
+        for lane in Lane::ALL {
+            while let Some(due) = self.agenda.of(lane).first().map(|(due, _)| *due) {
+                let at = if due > now {
+                    Some(due)
+                } else if self.lanes.has_room(lane) {
+                    if let Some((_, id)) = self.agenda.of(lane).pop_first() {
+                        self.start(id, now);
+                    }
+                    continue;
+                } else {
+                    // Room comes when a scan ends, or turns out slow.
+                    self.lanes.sort(now).filter(|_| lane == Lane::Quick)
+                };
+                next = [next, at].into_iter().flatten().min();
+                break;
             }
-            let (_, id) = self.agenda.pop_first()?;
-            self.start(id, now);
         }
-        None
+        next
     }
 
     fn start(&mut self, id: ScopeId, now: Instant) {
@@ -205,15 +230,15 @@ impl Scanner {
             // It comes back with the next grants.
             return;
         };
-        let service = budget::service(tracked.scope.kind);
+        let service = budget::service(fetch::first_action(tracked.scope.kind));
         if let Err(until) = tracked.budget.try_take(service, now) {
             self.shared.meters.put_off(tracked.scope.kind);
             tracked.schedule.put_off(until);
-            self.agenda.insert((tracked.schedule.due(), id));
+            self.agenda.add(id, tracked);
             return;
         }
         tracked.running = true;
-        tracked.rescan = leases.rescan(&id).or(tracked.rescan);
+        let fresh = tracked.asks_anew(leases.rescan(&id));
         let scope = Arc::clone(&tracked.scope);
         let span = info_span!(
             "scan_scope",
@@ -223,10 +248,14 @@ impl Scanner {
             discovery.config = scope.config,
             scope.found = field::Empty,
         );
+        let (number, reads) = self.lanes.enter(tracked.lane, now);
         let job = Job {
             shared: self.shared.clone(),
+            reads,
             scope,
             budget: Arc::clone(&tracked.budget),
+            fresh,
+            known: tracked.known.take(),
             epoch,
         };
         let (serial, started) = (tracked.serial, now);
@@ -234,6 +263,7 @@ impl Scanner {
             let end = job.run(&id).await;
             Done {
                 id,
+                number,
                 serial,
                 started,
                 end,
@@ -243,6 +273,7 @@ impl Scanner {
     }
 
     fn settle(&mut self, done: Done) {
+        self.lanes.leave(done.number);
         let tracked = self.scopes.get_mut(&done.id);
         let Some(tracked) = tracked.filter(|tracked| tracked.serial == done.serial) else {
             return;
@@ -254,8 +285,12 @@ impl Scanner {
             End::Scanned {
                 complete,
                 cause,
+                took,
+                known,
                 published,
             } => {
+                tracked.known = known;
+                tracked.lane = Lane::after(took);
                 if let Some(count) = complete {
                     let kind = tracked.scope.kind;
                     self.shared.meters.databases(kind, tracked.databases, count);
@@ -273,8 +308,29 @@ impl Scanner {
         }
         if let Some(rescan) = self.shared.leases.rescan(&done.id) {
             tracked.heed(rescan, Instant::now(), &self.shared.meters);
-            self.agenda.insert((tracked.schedule.due(), done.id));
+            self.agenda.add(done.id, tracked);
         }
+    }
+}
+
+/// Scopes by when they fall due.
+#[derive(Default)]
+struct Agenda {
+    quick: BTreeSet<(Instant, ScopeId)>,
+    slow: BTreeSet<(Instant, ScopeId)>,
+}
+
+impl Agenda {
+    const fn of(&mut self, lane: Lane) -> &mut BTreeSet<(Instant, ScopeId)> {
+        match lane {
+            Lane::Quick => &mut self.quick,
+            Lane::Slow => &mut self.slow,
+        }
+    }
+
+    fn add(&mut self, id: ScopeId, tracked: &Tracked) {
+        let due = tracked.schedule.due();
+        self.of(tracked.lane).insert((due, id));
     }
 }
 
@@ -283,8 +339,16 @@ impl Tracked {
     fn heed(&mut self, rescan: u64, now: Instant, meters: &Meters) {
         if self.rescan.is_some_and(|met| rescan > met) {
             self.rescan = Some(rescan);
+            self.asked_for = true;
             self.schedule.hurry(now);
             meters.rescan(self.scope.kind);
         }
+    }
+
+    /// Takes note that the scan that begins meets all requests until now; returns whether there was one.
+    fn asks_anew(&mut self, rescan: Option<u64>) -> bool {
+        let more = rescan > self.rescan && self.rescan.is_some();
+        self.rescan = rescan.or(self.rescan);
+        std::mem::take(&mut self.asked_for) || more
     }
 }

@@ -25,7 +25,7 @@ impl Cause {
             denied: error.is_denial(),
             broke_off: error.broke_off(),
             action: error.action().to_owned(),
-            text: error.explain(scope),
+            text: error.explain(scope.assume_role.as_ref()),
         }
     }
 

@@ -134,6 +134,48 @@ async fn no_more_scans_run_at_once_than_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn scopes_that_hang_hold_up_others_for_a_moment_once_and_never_again() {
+    let hung: Vec<String> = (0..20).map(|n| format!("af-south-{n}")).collect();
+    let names: Vec<&str> = hung
+        .iter()
+        .map(String::as_str)
+        .chain(["us-east-1"])
+        .collect();
+    let aws = FakeAws {
+        hung: Arc::new(std::sync::Mutex::new(hung.iter().cloned().collect())),
+        ..FakeAws::default()
+    };
+    for region in &names {
+        aws.set(region, &["a"]);
+    }
+    let held: Vec<(&str, u64)> = names.iter().map(|region| (*region, 1)).collect();
+    let mut lab = Lab::start(&aws, &names, holds(&held));
+    let mut answered = Vec::new();
+    while answered.len() < 4 {
+        let (at, event) = lab.published().await;
+        if event == published("us-east-1", 1, true, Some(&["a"]))
+            || event == published("us-east-1", 1, true, None)
+        {
+            answered.push(at);
+        }
+    }
+    // Twenty that hang, five at a time, each for the time after which a scan counts as slow.
+    assert!(answered[0] <= Duration::from_secs(13), "{answered:?}");
+    for pair in answered.windows(2) {
+        assert!(pair[1] - pair[0] <= POLL.mul_f64(1.1), "{answered:?}");
+    }
+    assert!(aws.at_once.lock().unwrap().1 > SCANS_MAX);
+
+    aws.hung.lock().unwrap().clear();
+    loop {
+        let (_, event) = lab.published().await;
+        if event == published("af-south-7", 1, true, Some(&["a"])) {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_is_asked_to_stop_ends_in_the_middle_of_a_scan() {
     let aws = FakeAws {
         delay: Duration::from_secs(100),

@@ -36,6 +36,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
         value
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (value, _))| (key, value))
+    }
+
     fn forget_oldest(&mut self) {
         let oldest = self
             .entries

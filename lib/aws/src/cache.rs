@@ -173,6 +173,7 @@ impl Slot {
 fn repeated_for(class: AwsErrorClass) -> Duration {
     match class {
         AwsErrorClass::AccessDenied
+        | AwsErrorClass::ClockSkew
         | AwsErrorClass::ExpiredCredentials
         | AwsErrorClass::InvalidRequest
         | AwsErrorClass::NoCredentials

@@ -10,6 +10,7 @@ use std::{error::Error, fmt};
 
 use tidegate_core::{ErrorCode, Problem, RoleArn};
 
+pub(crate) use sdk::class_of;
 pub use sdk::classify;
 
 /// The longest text taken over from AWS.
@@ -20,6 +21,8 @@ const MESSAGE_CHARS_MAX: usize = 1024;
 pub enum AwsErrorClass {
     /// A policy does not allow the call.
     AccessDenied,
+    /// The clock of this machine and that of AWS differ by more than AWS takes; the SDK has tried to make up for it.
+    ClockSkew,
     /// The credentials were good once.
     ExpiredCredentials,
     /// No credentials were found, or none that AWS could verify.
@@ -47,6 +50,7 @@ impl AwsErrorClass {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AccessDenied => "access_denied",
+            Self::ClockSkew => "clock_skew",
             Self::ExpiredCredentials => "expired_credentials",
             Self::NoCredentials => "no_credentials",
             Self::Throttled => "throttled",
@@ -68,14 +72,25 @@ impl AwsErrorClass {
         )
     }
 
+    /// Whether other credentials may help: STS is asked where it is enabled for everybody, so that there an unknown
+    /// key is a key that is gone.
+    #[must_use]
+    pub const fn is_of_credentials(self) -> bool {
+        matches!(
+            self,
+            Self::ExpiredCredentials | Self::NoCredentials | Self::RegionDisabled
+        )
+    }
+
     /// The code of the common taxonomy.
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::AccessDenied => ErrorCode::AwsAccessDenied,
-            Self::ExpiredCredentials | Self::NoCredentials | Self::RegionDisabled => {
-                ErrorCode::AwsCredentials
-            }
+            Self::ClockSkew
+            | Self::ExpiredCredentials
+            | Self::NoCredentials
+            | Self::RegionDisabled => ErrorCode::AwsCredentials,
             Self::NotFound => ErrorCode::DatabaseNotAvailable,
             Self::InvalidRequest => ErrorCode::DatabaseLogin,
             Self::Throttled | Self::Timeout | Self::Unavailable | Self::Malformed => {
@@ -87,6 +102,7 @@ impl AwsErrorClass {
     const fn phrase(self) -> &'static str {
         match self {
             Self::AccessDenied => "was denied",
+            Self::ClockSkew => "was refused: this machine's clock differs from that of AWS",
             Self::ExpiredCredentials => "was refused: the credentials expired",
             Self::NoCredentials => "was not possible: no usable AWS credentials",
             Self::Throttled => "was throttled to the last attempt",
@@ -154,6 +170,10 @@ impl AwsFailure {
             ),
             (AwsErrorClass::AccessDenied, None) => {
                 format!("an AWS administrator has to allow {action} for the role that is assumed for this database")
+            }
+            (AwsErrorClass::ClockSkew, _) => {
+                "an operator has to set the clock of the machine that made the call (AWS takes a difference of 5 minutes)"
+                    .to_owned()
             }
             (AwsErrorClass::ExpiredCredentials | AwsErrorClass::NoCredentials, _) => {
                 "an operator has to give the service AWS credentials that are valid".to_owned()

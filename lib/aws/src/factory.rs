@@ -2,22 +2,24 @@
 //!
 //! A configuration holds credentials, a connection pool and retry state, so it is kept and cloned,
 //! never rebuilt. The own identity comes from the SDK's default chain (environment, profile, web
-//! identity, container, instance), read once at start; its credentials renew themselves.
+//! identity, container, instance), read at the start and again when AWS says that its credentials expired;
+//! otherwise they renew themselves. A role is assumed once for all regions.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig, identity::IdentityCache};
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
-use tidegate_core::Region;
+use tidegate_core::{AssumeRole, Region};
 
 use crate::{
     bounded::Bounded,
     chain::{RoleChain, SessionTag},
-    hop::Hop,
+    hop::{Caller, Hop},
+    identity::{Forgetful, Own, OwnIdentity},
 };
 
 /// Attempts of one call, the first included.
@@ -90,15 +92,28 @@ impl AwsFactoryBuilder {
             .operation_attempt_timeout(limits.attempt_timeout)
             .operation_timeout(limits.operation_timeout)
             .build();
-        let base = self
-            .loader
-            .unwrap_or_default()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .retry_config(RetryConfig::standard().with_max_attempts(limits.attempts_max))
-            .timeout_config(timeouts)
-            .identity_cache(IdentityCache::lazy().build())
-            .load()
-            .await;
+        let ours = move |loader: ConfigLoader| {
+            loader
+                .behavior_version(BehaviorVersion::v2026_01_12())
+                .retry_config(RetryConfig::standard().with_max_attempts(limits.attempts_max))
+                .timeout_config(timeouts.clone())
+        };
+        let cache = Forgetful::default();
+        let is_default = self.loader.is_none();
+        let loader = ours(self.loader.unwrap_or_default());
+        let mut base = loader.identity_cache(cache.clone()).load().await;
+        let source = is_default.then(|| {
+            let look = move || {
+                let loader = ours(ConfigLoader::default());
+                let found = async move { loader.load().await.credentials_provider() };
+                Box::pin(found) as _
+            };
+            Own::new(base.credentials_provider(), Arc::new(look))
+        });
+        if let Some(source) = &source {
+            let source = SharedCredentialsProvider::new(source.clone());
+            base = base.into_builder().credentials_provider(source).build();
+        }
         let sts = base
             .region()
             .is_some()
@@ -106,7 +121,9 @@ impl AwsFactoryBuilder {
         AwsFactory {
             shared: Arc::new(Shared {
                 base,
+                own: Arc::new(OwnIdentity { cache, source }),
                 sts,
+                roles: Mutex::new(Bounded::new(CONFIGS_MAX)),
                 ready: Mutex::new(Bounded::new(CONFIGS_MAX)),
             }),
         }
@@ -125,6 +142,8 @@ struct Shared {
     /// STS in this process's own region, where it has one: always enabled for the own account, and
     /// near. Credentials from any regional endpoint are good everywhere.
     sts: Option<aws_sdk_sts::Client>,
+    own: Arc<OwnIdentity>,
+    roles: Mutex<Bounded<RoleKey, Assumed>>,
     ready: Mutex<Bounded<Key, Arc<Ready>>>,
 }
 
@@ -134,6 +153,22 @@ struct Key {
     region: Region,
     /// Not part of it for the own identity, which has no session to name.
     session: Option<SessionTag>,
+}
+
+/// Which session of a role: credentials are good in every region.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RoleKey {
+    hops: Vec<AssumeRole>,
+    session: SessionTag,
+    /// Where STS is asked, when this process has no region of its own.
+    sts_region: Option<Region>,
+}
+
+/// The credentials of a role, for the configurations of all regions.
+#[derive(Clone, Debug)]
+struct Assumed {
+    provider: SharedCredentialsProvider,
+    cache: Forgetful,
 }
 
 #[derive(Debug)]
@@ -200,6 +235,24 @@ impl AwsFactory {
         aws_sdk_sts::Client::new(&in_region(&self.shared.base, region))
     }
 
+    /// AWS says that the credentials of `chain` expired: they are looked for again at the next call, and not
+    /// before a few seconds have passed since the last time.
+    pub fn refused(&self, chain: &RoleChain, session: &SessionTag) {
+        if chain.hops().is_empty() {
+            return self.shared.own.refused();
+        }
+        let roles = self
+            .shared
+            .roles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (key, assumed) in roles.iter() {
+            if key.hops == chain.hops() && key.session == *session {
+                assumed.cache.forget();
+            }
+        }
+    }
+
     fn ready(&self, chain: &RoleChain, region: &Region, session: &SessionTag) -> Arc<Ready> {
         let session = (!chain.hops().is_empty()).then(|| session.clone());
         let key = Key {
@@ -224,28 +277,46 @@ impl AwsFactory {
 
 impl Shared {
     fn make(&self, key: &Key) -> SdkConfig {
-        let own = in_region(&self.base, &key.region);
+        let mut config = in_region(&self.base, &key.region);
         let Some(session) = &key.session else {
-            return own;
+            return config;
         };
-        let mut sts = self.sts.clone();
-        let mut config = own;
-        for (index, role) in key.chain.hops().iter().enumerate() {
-            let hop = Hop {
-                sts: sts
-                    .take()
-                    .unwrap_or_else(|| aws_sdk_sts::Client::new(&self.in_sts_region(&config))),
-                role: role.clone(),
+        let mut caller = Caller::Own(Arc::clone(&self.own));
+        for hops in 1..=key.chain.hops().len() {
+            let key = RoleKey {
+                hops: key.chain.hops()[..hops].to_vec(),
                 session: session.clone(),
-                is_first: index == 0,
+                sts_region: self.base.region().is_none().then(|| key.region.clone()),
             };
+            // A panic while the lock was held leaves at worst an entry that is made again.
+            let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+            let assumed = roles.get_or_insert_with(&key, || self.assume(&key, &config, &caller));
+            drop(roles);
             config = config
                 .into_builder()
-                .credentials_provider(SharedCredentialsProvider::new(hop))
-                .identity_cache(IdentityCache::lazy().build())
+                .credentials_provider(assumed.provider)
+                .identity_cache(assumed.cache.clone())
                 .build();
+            caller = Caller::Role(assumed.cache);
         }
         config
+    }
+
+    /// The last hop of `key`, taken with the credentials of `config`.
+    fn assume(&self, key: &RoleKey, config: &SdkConfig, caller: &Caller) -> Assumed {
+        let is_first = key.hops.len() == 1;
+        let sts = self.sts.clone().filter(|_| is_first);
+        let hop = Hop {
+            sts: sts.unwrap_or_else(|| aws_sdk_sts::Client::new(&self.in_sts_region(config))),
+            role: key.hops[key.hops.len() - 1].clone(),
+            session: key.session.clone(),
+            is_first,
+            caller: caller.clone(),
+        };
+        Assumed {
+            provider: SharedCredentialsProvider::new(hop),
+            cache: Forgetful::default(),
+        }
     }
 
     fn in_sts_region(&self, config: &SdkConfig) -> SdkConfig {

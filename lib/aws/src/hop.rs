@@ -3,7 +3,7 @@
 //! The SDK has such a provider of its own; this one can also set a source identity, and marks its
 //! failures with the role, so that [`crate::error`] can tell which hop of a chain failed.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use aws_credential_types::{
     Credentials,
@@ -12,7 +12,11 @@ use aws_credential_types::{
 use aws_sdk_sts::{Client, operation::assume_role::AssumeRoleOutput};
 use tidegate_core::{AssumeRole, RoleArn};
 
-use crate::chain::SessionTag;
+use crate::{
+    chain::SessionTag,
+    error::class_of,
+    identity::{Forgetful, OwnIdentity},
+};
 
 const PROVIDER_NAME: &str = "tidegate-role-chain";
 
@@ -33,6 +37,27 @@ pub(crate) struct Hop {
     pub(crate) role: AssumeRole,
     pub(crate) session: SessionTag,
     pub(crate) is_first: bool,
+    /// The credentials of `sts`.
+    pub(crate) caller: Caller,
+}
+
+/// Whose credentials a role is assumed with.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// This process's own.
+    Own(Arc<OwnIdentity>),
+    /// Those of the role before.
+    Role(Forgetful),
+}
+
+impl Caller {
+    /// AWS says that they expired.
+    pub(crate) fn refused(&self) {
+        match self {
+            Self::Own(own) => own.refused(),
+            Self::Role(cache) => drop(cache.forget()),
+        }
+    }
 }
 
 impl Hop {
@@ -52,7 +77,12 @@ impl Hop {
             .set_source_identity(source_identity.map(str::to_owned))
             .send()
             .await
-            .map_err(|error| self.failed(error))?;
+            .map_err(|error| {
+                if class_of(&error).is_of_credentials() {
+                    self.caller.refused();
+                }
+                self.failed(error)
+            })?;
         read(assumed).ok_or_else(|| self.failed("STS answered without usable credentials"))
     }
 

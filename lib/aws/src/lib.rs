@@ -7,7 +7,7 @@
 //!
 //! - [`chain`]: which roles are assumed in turn, and under which session name.
 //! - [`factory`]: from a chain and a region to a configuration and clients.
-//! - [`error`]: what went wrong, in ten classes.
+//! - [`error`]: what went wrong, in eleven classes.
 //! - [`dbcreds`], [`cache`]: passwords for a Redshift login, and how seldom they are asked for.
 //!
 //! Not here: what is scanned (`discovery`), and which role a database gets (`tidegate_core`).
@@ -20,6 +20,7 @@ pub mod factory;
 
 mod bounded;
 mod hop;
+mod identity;
 
 pub use cache::{CredentialCache, CredentialKey};
 pub use chain::{InvalidChain, RoleChain, SessionTag};

@@ -61,6 +61,11 @@ impl Labels {
         self.0.insert(key.into(), value.into());
     }
 
+    /// Takes a label away, whose key is written as it is stored; what it was.
+    pub fn remove(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
     /// All labels in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
@@ -85,21 +90,23 @@ impl Labels {
     /// A tag whose key is generated or reserved does not replace it: it is kept under `aws/<key>`. Tags with keys
     /// that are no label keys are left out, and so are those past [`LABELS_MAX`]; both are counted in the answer.
     pub fn add_tags<'t>(&mut self, tags: impl IntoIterator<Item = (&'t str, &'t str)>) -> usize {
-        let generated: Vec<String> = self.0.keys().cloned().collect();
         let mut left_out = 0;
+        let mut added = Vec::new();
+        // Nothing goes in before all tags were looked at: only what was here before counts as generated.
         for (key, value) in tags {
-            if !is_label_key(key) || self.0.len() >= LABELS_MAX {
+            if !is_label_key(key) || self.0.len() + added.len() >= LABELS_MAX {
                 left_out += 1;
                 continue;
             }
-            let shadowed = is_reserved(key) || generated.iter().any(|taken| taken == key);
+            let shadowed = is_reserved(key) || self.0.contains_key(key);
             let key = if shadowed {
                 format!("aws/{key}")
             } else {
                 key.to_owned()
             };
-            self.0.insert(key, value.to_owned());
+            added.push((key, value.to_owned()));
         }
+        self.0.extend(added);
         left_out
     }
 }
@@ -112,6 +119,18 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
                 .map(|(key, value)| (key.into(), value.into()))
                 .collect(),
         )
+    }
+}
+
+impl From<BTreeMap<String, String>> for Labels {
+    fn from(map: BTreeMap<String, String>) -> Self {
+        Self(map)
+    }
+}
+
+impl From<Labels> for BTreeMap<String, String> {
+    fn from(labels: Labels) -> Self {
+        labels.0
     }
 }
 

@@ -1,4 +1,5 @@
-//! The nouns of Tidegate: labels, selectors, names, resources, roles and decisions, matchers, errors.
+//! The nouns of Tidegate: labels, selectors, predicates, names, resources, roles and decisions, requests for roles,
+//! locks, matchers, errors.
 //!
 //! Everything here is a value or a pure function: no I/O, no async, no clock. Time comes in as an argument.
 //! What is here is what several services must agree on; how it travels is in `tidegate-proto`.
@@ -9,14 +10,19 @@ pub mod error;
 pub mod generated;
 pub mod ids;
 pub mod labels;
+pub mod locks;
 pub mod matcher;
 pub mod naming;
 pub mod overrides;
+mod pattern;
+pub mod predicate;
+pub mod requests;
 pub mod scope;
 pub mod selector;
 
 pub use access::{
-    Decision, Denial, Permit, Policy, Request, Role, RoleConditions, Subject, Traits,
+    Decision, Denial, Explanation, Grants, Permit, Policy, Request, Role, RoleConditions, Subject,
+    Traits,
 };
 pub use database::{
     AwsMetadata, Database, DatabaseServer, HealthStatus, Origin, Protocol, RoleSource,
@@ -28,7 +34,10 @@ pub use ids::{
     RoleArn,
 };
 pub use labels::Labels;
+pub use locks::{Lock, LockTarget};
 pub use matcher::{AwsMatcher, DatabaseKind, EndpointFilter, Regions};
 pub use overrides::{EffectiveRole, ResourceMatcher};
+pub use predicate::{Predicate, PredicateError};
+pub use requests::AccessRequest;
 pub use scope::{ScanScope, ScopeId};
 pub use selector::{InvalidSelector, Selector};

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::labels::Labels;
+use crate::{labels::Labels, pattern::Pattern};
 
 /// Most keys in one selector, and most values of one key.
 pub const SELECTOR_TERMS_MAX: usize = 200;
@@ -53,13 +52,6 @@ pub struct Selector {
     written: BTreeMap<String, Vec<String>>,
     terms: Vec<(String, Vec<Pattern>)>,
     everything: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Pattern {
-    Any,
-    Exactly(String),
-    Expression(Regex),
 }
 
 impl Selector {
@@ -167,52 +159,12 @@ impl PartialEq for Selector {
 
 impl Eq for Selector {}
 
-impl Pattern {
-    fn matches(&self, value: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exactly(text) => text == value,
-            Self::Expression(expression) => expression.is_match(value),
-        }
-    }
-}
-
 fn compile(key: &str, value: &str) -> Result<Pattern, InvalidSelector> {
-    let invalid = |problem: String| InvalidSelector::Pattern {
+    Pattern::new(value, PATTERN_BYTES_MAX).map_err(|problem| InvalidSelector::Pattern {
         key: key.to_owned(),
         value: value.to_owned(),
         problem,
-    };
-    if value.len() > PATTERN_CHARS_MAX {
-        return Err(invalid(format!(
-            "longer than {PATTERN_CHARS_MAX} characters"
-        )));
-    }
-    let source = if value == "*" {
-        return Ok(Pattern::Any);
-    } else if value.starts_with('^') && value.ends_with('$') {
-        value.to_owned()
-    } else if value.contains('*') {
-        let parts: Vec<String> = value.split('*').map(regex::escape).collect();
-        format!("^(?s:{})$", parts.join(".*"))
-    } else {
-        return Ok(Pattern::Exactly(value.to_owned()));
-    };
-    RegexBuilder::new(&source)
-        .size_limit(PATTERN_BYTES_MAX)
-        .build()
-        .map(Pattern::Expression)
-        .map_err(|error| {
-            invalid(
-                error
-                    .to_string()
-                    .lines()
-                    .last()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned(),
-            )
-        })
+    })
 }
 
 /// One value or a list of values, as people write it.

@@ -2151,8 +2151,15 @@ pub struct ScanItem {
     #[prost(bool, tag = "6")]
     pub tags_unknown: bool,
 }
+/// Some of the databases found: as many as make a message worth sending.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScanItems {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<ScanItem>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanTrailer {
+    /// How many items were sent.
     #[prost(uint32, tag = "1")]
     pub items: u32,
 }
@@ -2168,7 +2175,7 @@ pub mod publish_scan_request {
         #[prost(message, tag = "1")]
         Header(super::ScanHeader),
         #[prost(message, tag = "2")]
-        Item(super::ScanItem),
+        Items(super::ScanItems),
         #[prost(message, tag = "3")]
         Trailer(super::ScanTrailer),
     }
@@ -2299,7 +2306,7 @@ pub mod plan_discovery_request {
         #[prost(message, tag = "2")]
         Scope(super::PlanScope),
         #[prost(message, tag = "3")]
-        Item(super::ScanItem),
+        Items(super::ScanItems),
         #[prost(message, tag = "4")]
         Trailer(super::ScanTrailer),
     }

@@ -130,6 +130,7 @@ fn who_may_call_what_is_as_written_down() {
             "DiscoveryService/ListScopes",
             "local, agent, worker, editor",
         ),
+        ("DiscoveryService/PlanDiscovery", "local, editor"),
         ("DiscoveryService/RequestRescan", "local, editor"),
         ("DiscoveryService/AdoptDatabases", "local, editor"),
         ("DiscoveryService/UpsertDiscoveryConfig", "local, editor"),

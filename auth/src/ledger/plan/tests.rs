@@ -5,10 +5,10 @@ use super::*;
 
 /// An inventory that plans are carried out on.
 #[derive(Clone, Debug, Default)]
-struct Model {
-    by_name: BTreeMap<DatabaseName, Registered>,
+pub(in crate::ledger) struct Model {
+    pub(in crate::ledger) by_name: BTreeMap<DatabaseName, Registered>,
     /// What scopes saw and do not own.
-    shadows: Vec<(String, Owner)>,
+    pub(in crate::ledger) shadows: Vec<(String, Owner)>,
     revision: u64,
 }
 
@@ -42,7 +42,7 @@ impl Inventory for Model {
 }
 
 impl Model {
-    fn apply(&mut self, scope: &ScanScope, plan: &Plan) {
+    pub(in crate::ledger) fn apply(&mut self, scope: &ScanScope, plan: &Plan) {
         self.revision += 1;
         for database in &plan.creates {
             assert!(
@@ -107,7 +107,12 @@ impl Model {
         self.scan_after(scope, seen, None)
     }
 
-    fn scan_after(&mut self, scope: &ScanScope, seen: &Seen, held: Option<[u8; 32]>) -> Plan {
+    pub(in crate::ledger) fn scan_after(
+        &mut self,
+        scope: &ScanScope,
+        seen: &Seen,
+        held: Option<[u8; 32]>,
+    ) -> Plan {
         let plan = plan(scope, self, seen, held);
         self.apply(scope, &plan);
         let me = Owner::of(scope);
@@ -121,7 +126,7 @@ impl Model {
     }
 }
 
-fn scope(group: &str, region: &str, order: u32) -> ScanScope {
+pub(in crate::ledger) fn scope(group: &str, region: &str, order: u32) -> ScanScope {
     ScanScope {
         group: group.to_owned(),
         kind: DatabaseKind::Redshift,
@@ -134,7 +139,7 @@ fn scope(group: &str, region: &str, order: u32) -> ScanScope {
     }
 }
 
-fn sighting(base: &str, env: &str) -> Sighting {
+pub(in crate::ledger) fn sighting(base: &str, env: &str) -> Sighting {
     Sighting {
         database: Database {
             name: "unnamed".parse().unwrap(),
@@ -393,7 +398,7 @@ fn nothing_seen_in_part_changes_nothing() {
     assert_eq!(plan(&scope, &model, &partial(&[]), None), Plan::default());
 }
 
-fn of_config(mut scope: ScanScope, config: &str) -> ScanScope {
+pub(in crate::ledger) fn of_config(mut scope: ScanScope, config: &str) -> ScanScope {
     scope.config = Some(config.to_owned());
     scope
 }

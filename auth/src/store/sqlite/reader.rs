@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::Semaphore;
 
-use super::{Batch, Entry, LeaseId, Range, RangeQuery, StoreUnavailable, schema};
-use crate::store::{Change, RANGE_ENTRIES_MAX};
+use super::{Batch, Entry, LeaseId, StoreUnavailable, log_id, revision_of, schema};
+use crate::store::Change;
 
 /// Reads at a time, and connections kept.
 const READERS_MAX: usize = 4;
@@ -86,18 +86,23 @@ fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     row.get(index)
 }
 
-fn lease(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<LeaseId>> {
-    Ok(row.get::<_, Option<u64>>(index)?.map(LeaseId))
+pub(super) fn blob(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Bytes>> {
+    let bytes = row.get_ref(index)?.as_blob_or_null()?;
+    Ok(bytes.map(Bytes::copy_from_slice))
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
-        key: row.get::<_, Vec<u8>>(0)?.into(),
-        value: row.get::<_, Vec<u8>>(1)?.into(),
-        created: number(row, 2)?,
-        modified: number(row, 3)?,
-        lease: lease(row, 4)?,
-    })
+/// The entry whose log id, value, creation and lease are at `first` and after; `None` for a deletion or no row.
+fn entry(row: &Row<'_>, key: Bytes, first: usize) -> rusqlite::Result<Option<Entry>> {
+    let Some(value) = blob(row, first + 1)? else {
+        return Ok(None);
+    };
+    Ok(Some(Entry {
+        key,
+        value,
+        created: number(row, first + 2)?,
+        modified: revision_of(number(row, first)?),
+        lease: row.get::<_, Option<u64>>(first + 3)?.map(LeaseId),
+    }))
 }
 
 /// A number in `meta`.
@@ -107,35 +112,28 @@ pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<u64>
         .query_row([name], |row| number(row, 0))
 }
 
-pub(super) fn get(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<Entry>> {
+/// A key as a change left it; `None` when the log no longer has the change.
+pub(super) fn logged(
+    connection: &Connection,
+    key: &Bytes,
+    id: u64,
+) -> rusqlite::Result<Option<Entry>> {
     connection
-        .prepare_cached("SELECT key, value, created, modified, lease FROM kv WHERE key = ?1")?
-        .query_row([key], entry)
+        .prepare_cached("SELECT id, value, created, lease FROM log WHERE id = ?1")?
+        .query_row([id], |row| entry(row, key.clone(), 0))
         .optional()
+        .map(Option::flatten)
 }
 
-pub(super) fn range(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Range> {
-    let limit = query.limit.clamp(1, RANGE_ENTRIES_MAX);
-    let revision = meta(connection, "revision")?;
-    let start: Vec<u8> = match &query.after {
-        // The key's successor, so that one comparison serves both cases.
-        Some(after) => [after.as_ref(), b"\0"].concat().max(query.prefix.to_vec()),
-        None => query.prefix.to_vec(),
-    };
-    let mut statement = connection.prepare_cached(
-        "SELECT key, value, created, modified, lease FROM kv
-         WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
-    )?;
-    let mut entries = statement
-        .query_map(params![start, prefix_end(&query.prefix), limit + 1], entry)?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    Ok(Range {
-        entries,
-        revision,
-        more,
-    })
+/// Reads entries where the index says that they are; `None` when one of them has been given up since.
+pub(super) fn entries(
+    connection: &Connection,
+    places: &[(Bytes, u64)],
+) -> rusqlite::Result<Option<Vec<Entry>>> {
+    places
+        .iter()
+        .map(|(key, id)| logged(connection, key, *id))
+        .collect()
 }
 
 /// A part of history.
@@ -159,16 +157,24 @@ pub(super) fn history(
     let revision = meta(connection, "revision")?;
     let compacted = meta(connection, "compacted")?;
     let mut statement = connection.prepare_cached(
-        "SELECT revision, key, value, created, lease, prev_value, prev_created, prev_modified, prev_lease
-         FROM history WHERE revision > ?1 AND key >= ?2 AND key < ?3 ORDER BY revision, place",
+        "SELECT now.key, now.id, now.value, now.created, now.lease,
+                before.id, before.value, before.created, before.lease
+         FROM log AS now LEFT JOIN log AS before ON before.id = now.previous
+         WHERE now.id >= ?1 AND now.key >= ?2 AND now.key < ?3 ORDER BY now.id",
     )?;
-    let mut rows = statement.query(params![after, prefix, prefix_end(prefix)])?;
+    let first = log_id(after + 1, 0);
+    let mut rows = statement.query(params![first, prefix, prefix_end(prefix)])?;
     let mut batches: Vec<Batch> = Vec::new();
     let mut count = 0;
     let mut more = false;
     while let Some(row) = rows.next()? {
-        let at = number(row, 0)?;
-        let change = change(row, at)?;
+        let at = revision_of(number(row, 1)?);
+        let key = blob(row, 0)?.unwrap_or_default();
+        let change = Change {
+            current: entry(row, key.clone(), 1)?,
+            previous: entry(row, key.clone(), 5)?,
+            key,
+        };
         match batches.last_mut().filter(|batch| batch.revision == at) {
             Some(batch) => batch.changes.push(change),
             None if count >= HISTORY_ROWS_MAX => {
@@ -187,34 +193,5 @@ pub(super) fn history(
         revision,
         compacted,
         more,
-    })
-}
-
-fn change(row: &Row<'_>, revision: u64) -> rusqlite::Result<Change> {
-    let key: Bytes = row.get::<_, Vec<u8>>(1)?.into();
-    let current = match row.get::<_, Option<Vec<u8>>>(2)? {
-        Some(value) => Some(Entry {
-            key: key.clone(),
-            value: value.into(),
-            created: number(row, 3)?,
-            modified: revision,
-            lease: lease(row, 4)?,
-        }),
-        None => None,
-    };
-    let previous = match row.get::<_, Option<Vec<u8>>>(5)? {
-        Some(value) => Some(Entry {
-            key: key.clone(),
-            value: value.into(),
-            created: number(row, 6)?,
-            modified: number(row, 7)?,
-            lease: lease(row, 8)?,
-        }),
-        None => None,
-    };
-    Ok(Change {
-        key,
-        current,
-        previous,
     })
 }

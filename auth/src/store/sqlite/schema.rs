@@ -17,8 +17,18 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements that each connection keeps prepared.
 const STATEMENTS_CACHED: usize = 32;
 
+/// Pages of the write-ahead log at which it is moved into the file. Pages that are written again and again until then
+/// are moved once.
+const CHECKPOINT_PAGES: u32 = 8_000;
+/// Memory for pages that the writer keeps at hand, in KiB: what a burst of new keys touches again and again.
+const WRITER_CACHE_KIB: i32 = 16 * 1024;
+
 /// The steps from an empty file to the current one, in order.
-const MIGRATIONS: [&str; 1] = ["
+///
+/// The second made the file what it is: `log` is every change in order, under [`super::log_id`], without a value when it
+/// was a deletion. A value is stored once, and the file grows at its end; which change is a key's last is known in
+/// memory ([`super::index`]). The value is the last column, so that the others are read without it.
+pub(super) const MIGRATIONS: [&str; 2] = ["
     CREATE TABLE meta (
         name  TEXT PRIMARY KEY,
         value INTEGER NOT NULL
@@ -52,6 +62,21 @@ const MIGRATIONS: [&str; 1] = ["
         prev_lease    INTEGER,
         PRIMARY KEY (revision, place)
     ) WITHOUT ROWID;
+", "
+    CREATE TABLE log (
+        id       INTEGER PRIMARY KEY,
+        key      BLOB NOT NULL,
+        created  INTEGER,
+        lease    INTEGER,
+        previous INTEGER,
+        value    BLOB
+    );
+    INSERT INTO log (id, key, created, lease, value)
+        SELECT modified * 1048576 + row_number() OVER (PARTITION BY modified ORDER BY key), key, created, lease, value
+        FROM kv;
+    UPDATE meta SET value = (SELECT value FROM meta WHERE name = 'revision') WHERE name = 'compacted';
+    DROP TABLE history;
+    DROP TABLE kv;
 "];
 
 /// Why a store cannot be opened.
@@ -158,6 +183,7 @@ pub(crate) fn open_writer(path: &Path, migrations: &[&str]) -> Result<Connection
         });
     }
     migrate(&mut connection, found, migrations).map_err(failed)?;
+    tune_for_writing(&connection).map_err(failed)?;
     Ok(connection)
 }
 
@@ -187,6 +213,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
+}
+
+fn tune_for_writing(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
 }
 
 fn migrate(connection: &mut Connection, found: usize, migrations: &[&str]) -> rusqlite::Result<()> {

@@ -7,7 +7,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{Monotonic, OpenError, SqliteOptions, SqliteStore};
 use crate::store::{
-    Store, Txn,
+    LeaseId, RangeQuery, Store, Txn, WatchError,
     conformance::{Factory, conformance},
 };
 
@@ -114,4 +114,85 @@ async fn a_closed_store_says_so() {
     let store = SqliteStore::open(directory.path(), SqliteOptions::default()).unwrap();
     store.close().await;
     assert!(store.commit(Txn::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_older_file_keeps_its_entries_and_gives_up_its_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let old = super::schema::open_writer(&path, &super::schema::MIGRATIONS[..1]).unwrap();
+    old.execute_batch(
+        "INSERT INTO leases VALUES (1, 30000);
+         INSERT INTO kv VALUES (x'2f61', x'31', 3, 4, NULL), (x'2f62', x'32', 4, 4, 1);
+         INSERT INTO history (revision, place, key, value) VALUES (4, 0, x'2f61', x'31');
+         UPDATE meta SET value = 4 WHERE name = 'revision';",
+    )
+    .unwrap();
+    drop(old);
+
+    let store = SqliteStore::open(directory.path(), SqliteOptions::default()).unwrap();
+    let range = store.range(RangeQuery::prefix("/")).await.unwrap();
+    let seen: Vec<_> = range
+        .entries
+        .iter()
+        .map(|entry| {
+            (
+                &entry.key[..],
+                &entry.value[..],
+                entry.created,
+                entry.modified,
+                entry.lease,
+            )
+        })
+        .collect();
+    assert_eq!(range.revision, 4);
+    assert_eq!(
+        seen,
+        [
+            (&b"/a"[..], &b"1"[..], 3, 4, None),
+            (&b"/b"[..], &b"2"[..], 4, 4, Some(LeaseId(1)))
+        ]
+    );
+    let gone = store.watch("/".into(), 3).await.err();
+    assert!(matches!(gone, Some(WatchError::Compacted { compacted: 4 })));
+    let txn = Txn::new().at("/a".into(), 4).delete("/a".into());
+    assert_eq!(store.commit(txn).await.unwrap(), 5);
+    store.revoke(LeaseId(1)).await.unwrap();
+    assert!(
+        store
+            .range(RangeQuery::prefix("/"))
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn history_that_is_given_up_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions {
+        history_revisions_min: 10,
+        ..SqliteOptions::default()
+    };
+    let store = SqliteStore::open(directory.path(), options).unwrap();
+    for n in 0..100_u8 {
+        let txn = Txn::new().put("/a".into(), vec![n].into());
+        let txn = match n % 3 {
+            0 => txn.put("/b".into(), vec![n].into()),
+            _ => txn.delete("/b".into()),
+        };
+        store.commit(txn).await.unwrap();
+    }
+    store.close().await;
+    let raw = rusqlite::Connection::open(directory.path().join("state.db")).unwrap();
+    let rows = |table: &str| -> u64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        raw.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert!(rows("log") <= 50, "{}", rows("log"));
+    let store = SqliteStore::open(directory.path(), SqliteOptions::default()).unwrap();
+    let range = store.range(RangeQuery::prefix("/")).await.unwrap();
+    assert_eq!(range.entries.len(), 2);
+    assert_eq!(range.entries[0].value[..], [99]);
 }

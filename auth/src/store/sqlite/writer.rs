@@ -4,16 +4,22 @@
 //! disk. Each of our transactions still has its own revision and its own guards; one whose guard fails leaves no
 //! trace and does not disturb the others of its batch.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use bytes::Bytes;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
     Batch, CommitError, Entry, LeaseId, StoreUnavailable, Txn,
+    index::{self, Draft, Head, Index, Superseded},
     leases::Leases,
-    reader::{get, meta},
+    log_id,
+    reader::{logged, meta},
+    revision_of,
     schema::StoreLock,
 };
 use crate::store::{Change, Guard, Op};
@@ -60,6 +66,8 @@ pub(super) struct Writer {
     revision: u64,
     compacted: u64,
     history_revisions_min: u64,
+    index: Index,
+    superseded: VecDeque<Superseded>,
     committed: broadcast::Sender<Arc<Batch>>,
     leases: Arc<Leases>,
 }
@@ -75,6 +83,7 @@ impl Writer {
     ) -> rusqlite::Result<Self> {
         let revision = meta(&connection, "revision")?;
         let compacted = meta(&connection, "compacted")?;
+        let (index, superseded) = index::load(&connection, revision)?;
         {
             let mut statement = connection.prepare("SELECT id, ttl_ms FROM leases")?;
             let mut rows = statement.query([])?;
@@ -88,9 +97,16 @@ impl Writer {
             revision,
             compacted,
             history_revisions_min,
+            index,
+            superseded,
             committed,
             leases,
         })
+    }
+
+    /// Where every key is, for readers.
+    pub(super) fn index(&self) -> Index {
+        self.index.clone()
     }
 
     /// Serves commands until it is told to close or nobody can send any more.
@@ -135,6 +151,8 @@ impl Writer {
             }
         };
         self.revision = step.revision;
+        self.superseded.extend(step.superseded);
+        self.index.settle(step.draft, step.revision);
         // Watchers first: whoever gets its answer may already be seen by them.
         for batch in step.batches {
             // Nobody watches when this fails.
@@ -150,7 +168,10 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut step = Step {
+            index: self.index.clone(),
             revision: self.revision,
+            draft: Draft::default(),
+            superseded: Vec::new(),
             answers: Vec::with_capacity(commands.len()),
             batches: Vec::new(),
         };
@@ -162,14 +183,14 @@ impl Writer {
                 .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'revision'")?
                 .execute([step.revision])?;
         }
-        let compacted = compact(
-            &transaction,
-            step.revision,
-            self.compacted,
-            self.history_revisions_min,
-        )?;
+        let until = compact_until(step.revision, self.compacted, self.history_revisions_min);
+        let mut given_up = 0;
+        if let Some(until) = until {
+            given_up = compact(&transaction, until, &self.superseded)?;
+        }
         transaction.commit()?;
-        self.compacted = compacted;
+        self.superseded.drain(..given_up);
+        self.compacted = until.unwrap_or(self.compacted);
         Ok(step)
     }
 
@@ -186,30 +207,36 @@ impl Writer {
     }
 }
 
-/// Deletes history that is older than what must be kept, now and then; gives the last revision that is gone.
+/// Until which revision history is given up now, if it is: now and then, and never what must be kept.
+fn compact_until(revision: u64, compacted: u64, keep_min: u64) -> Option<u64> {
+    let keep_max = keep_min + COMPACT_EVERY_REVISIONS.min(keep_min.max(1));
+    (revision - compacted > keep_max).then(|| revision - keep_min)
+}
+
+/// Gives up history until a revision, that included; how many of the superseded changes went with it.
 fn compact(
     transaction: &Transaction<'_>,
-    revision: u64,
-    compacted: u64,
-    keep_min: u64,
-) -> rusqlite::Result<u64> {
-    let keep_max = keep_min + COMPACT_EVERY_REVISIONS.min(keep_min.max(1));
-    if revision - compacted <= keep_max {
-        return Ok(compacted);
+    until: u64,
+    superseded: &VecDeque<Superseded>,
+) -> rusqlite::Result<usize> {
+    let bound = log_id(until + 1, 0);
+    let given_up = superseded.partition_point(|change| change.by < bound);
+    let mut delete = transaction.prepare_cached("DELETE FROM log WHERE id = ?1")?;
+    for change in superseded.range(..given_up) {
+        delete.execute([change.id])?;
     }
-    let until = revision - keep_min;
-    transaction
-        .prepare_cached("DELETE FROM history WHERE revision <= ?1")?
-        .execute([until])?;
     transaction
         .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'compacted'")?
         .execute([until])?;
-    Ok(until)
+    Ok(given_up)
 }
 
 /// What one SQLite transaction has done so far.
 struct Step {
+    index: Index,
     revision: u64,
+    draft: Draft,
+    superseded: Vec<Superseded>,
     answers: Vec<Answer>,
     batches: Vec<Batch>,
 }
@@ -218,7 +245,7 @@ impl Step {
     fn command(&mut self, transaction: &Transaction<'_>, command: Command) -> rusqlite::Result<()> {
         let answer = match command {
             Command::Commit { txn, reply } => {
-                let outcome = match check(transaction, &txn)? {
+                let outcome = match self.check(transaction, &txn)? {
                     Ok(()) => Ok(self.apply(transaction, txn.ops)?),
                     Err(refused) => Err(refused),
                 };
@@ -249,12 +276,8 @@ impl Step {
     ) -> rusqlite::Result<()> {
         let mut ops = Vec::new();
         for lease in leases {
-            let mut statement =
-                transaction.prepare_cached("SELECT key FROM kv WHERE lease = ?1 ORDER BY key")?;
-            let mut rows = statement.query([lease.0])?;
-            while let Some(row) = rows.next()? {
-                ops.push(Op::Delete(row.get::<_, Vec<u8>>(0)?.into()));
-            }
+            let keys = self.draft.of_lease(&self.index, *lease);
+            ops.extend(keys.into_iter().map(Op::Delete));
             transaction
                 .prepare_cached("DELETE FROM leases WHERE id = ?1")?
                 .execute([lease.0])?;
@@ -268,26 +291,29 @@ impl Step {
         let revision = self.revision + 1;
         let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
-            let previous = get(transaction, op.key())?;
-            let change = match op {
-                Op::Put { key, value, lease } => {
-                    put(transaction, revision, key, value, lease, previous)?
-                }
-                Op::Delete(key) => {
-                    if previous.is_none() {
-                        continue;
-                    }
-                    transaction
-                        .prepare_cached("DELETE FROM kv WHERE key = ?1")?
-                        .execute([key.as_ref()])?;
-                    Change {
-                        key,
-                        current: None,
-                        previous,
-                    }
-                }
+            let head = self.draft.get(&self.index, op.key());
+            let previous = match head {
+                Some(head) => logged(transaction, op.key(), head.id)?,
+                None => None,
             };
-            remember(transaction, revision, changes.len(), &change)?;
+            let current = match &op {
+                Op::Put { key, value, lease } => Some(Entry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    created: head.map_or(revision, |head| head.created),
+                    modified: revision,
+                    lease: *lease,
+                }),
+                Op::Delete(_) if head.is_none() => continue,
+                Op::Delete(_) => None,
+            };
+            let change = Change {
+                key: op.key().clone(),
+                current,
+                previous,
+            };
+            let id = log_id(revision, changes.len() as u64);
+            self.record(transaction, id, head, &change)?;
             changes.push(change);
         }
         if !changes.is_empty() {
@@ -296,104 +322,84 @@ impl Step {
         }
         Ok(self.revision)
     }
-}
 
-fn put(
-    transaction: &Transaction<'_>,
-    revision: u64,
-    key: Bytes,
-    value: Bytes,
-    lease: Option<LeaseId>,
-    previous: Option<Entry>,
-) -> rusqlite::Result<Change> {
-    let created = previous.as_ref().map_or(revision, |entry| entry.created);
-    transaction
-        .prepare_cached(
-            "INSERT INTO kv (key, value, created, modified, lease) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (key) DO UPDATE SET value = ?2, modified = ?4, lease = ?5",
-        )?
-        .execute(params![
-            key.as_ref(),
-            value.as_ref(),
-            created,
-            revision,
-            lease.map(|lease| lease.0)
-        ])?;
-    Ok(Change {
-        key: key.clone(),
-        current: Some(Entry {
-            key,
-            value,
-            created,
-            modified: revision,
-            lease,
-        }),
-        previous,
-    })
-}
-
-fn remember(
-    transaction: &Transaction<'_>,
-    revision: u64,
-    place: usize,
-    change: &Change,
-) -> rusqlite::Result<()> {
-    let current = change.current.as_ref();
-    let previous = change.previous.as_ref();
-    let lease = |entry: Option<&Entry>| entry.and_then(|entry| entry.lease).map(|lease| lease.0);
-    transaction
-        .prepare_cached(
-            "INSERT INTO history (revision, place, key, value, created, lease,
-                                  prev_value, prev_created, prev_modified, prev_lease)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            revision,
-            place,
-            change.key.as_ref(),
-            current.map(|entry| entry.value.as_ref()),
-            current.map(|entry| entry.created),
-            lease(current),
-            previous.map(|entry| entry.value.as_ref()),
-            previous.map(|entry| entry.created),
-            previous.map(|entry| entry.modified),
-            lease(previous),
-        ])?;
-    Ok(())
-}
-
-/// Whether a transaction may be carried out; outer errors are SQLite's.
-fn check(transaction: &Transaction<'_>, txn: &Txn) -> rusqlite::Result<Result<(), CommitError>> {
-    let mut seen = HashSet::new();
-    for op in &txn.ops {
-        if !seen.insert(op.key()) {
-            return Ok(Err(CommitError::Duplicate {
-                key: op.key().clone(),
-            }));
+    /// Appends a change to the log.
+    fn record(
+        &mut self,
+        transaction: &Transaction<'_>,
+        id: u64,
+        before: Option<Head>,
+        change: &Change,
+    ) -> rusqlite::Result<()> {
+        let current = change.current.as_ref();
+        transaction
+            .prepare_cached(
+                "INSERT INTO log (id, key, created, lease, previous, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                id,
+                change.key.as_ref(),
+                current.map(|entry| entry.created),
+                current.and_then(|entry| entry.lease).map(|lease| lease.0),
+                before.map(|head| head.id),
+                current.map(|entry| entry.value.as_ref()),
+            ])?;
+        if let Some(before) = before {
+            self.superseded.push(Superseded {
+                by: id,
+                id: before.id,
+            });
         }
-        if let Op::Put {
-            lease: Some(lease), ..
-        } = op
-        {
-            let known = transaction
-                .prepare_cached("SELECT 1 FROM leases WHERE id = ?1")?
-                .exists([lease.0])?;
-            if !known {
-                return Ok(Err(CommitError::LeaseGone { lease: *lease }));
+        if current.is_none() {
+            // The trace of a deletion goes with the history that tells of it.
+            self.superseded.push(Superseded { by: id, id });
+        }
+        let head = current.map(|entry| Head {
+            id,
+            created: entry.created,
+            lease: entry.lease,
+        });
+        self.draft.set(change.key.clone(), head);
+        Ok(())
+    }
+
+    /// Whether a transaction may be carried out; outer errors are SQLite's.
+    fn check(
+        &self,
+        transaction: &Transaction<'_>,
+        txn: &Txn,
+    ) -> rusqlite::Result<Result<(), CommitError>> {
+        let mut seen = HashSet::with_capacity(txn.ops.len());
+        for op in &txn.ops {
+            if !seen.insert(op.key()) {
+                return Ok(Err(CommitError::Duplicate {
+                    key: op.key().clone(),
+                }));
+            }
+            if let Op::Put {
+                lease: Some(lease), ..
+            } = op
+            {
+                let known = transaction
+                    .prepare_cached("SELECT 1 FROM leases WHERE id = ?1")?
+                    .exists([lease.0])?;
+                if !known {
+                    return Ok(Err(CommitError::LeaseGone { lease: *lease }));
+                }
             }
         }
-    }
-    for guard in &txn.guards {
-        let found = get(transaction, guard.key())?.map(|entry| entry.modified);
-        let wanted = match guard {
-            Guard::Absent(_) => None,
-            Guard::At(_, revision) => Some(*revision),
-        };
-        if found != wanted {
-            return Ok(Err(CommitError::Conflict {
-                key: guard.key().clone(),
-            }));
+        for guard in &txn.guards {
+            let found = self.draft.get(&self.index, guard.key());
+            let wanted = match guard {
+                Guard::Absent(_) => None,
+                Guard::At(_, revision) => Some(*revision),
+            };
+            if found.map(|head| revision_of(head.id)) != wanted {
+                return Ok(Err(CommitError::Conflict {
+                    key: guard.key().clone(),
+                }));
+            }
         }
+        Ok(Ok(()))
     }
-    Ok(Ok(()))
 }

@@ -87,17 +87,8 @@ pub enum LabelSource {
 /// Explains a database of the inventory. `listed` are all scopes.
 #[must_use]
 pub fn database(database: &v1::Database, listed: &[Scope]) -> Explanation {
-    let labels: Labels = database.labels.clone().into_iter().collect();
-    let aws = database.aws.clone().unwrap_or_default();
     let discovered = !database.identity.is_empty();
-    let facts = Facts {
-        identity: database.identity.clone(),
-        kind: database.kind.clone(),
-        region: aws.region,
-        account: aws.account_id,
-        labels: Some(labels),
-        owner: database.scope_id.clone(),
-    };
+    let facts = facts(database);
     Explanation {
         subject: database.name.clone(),
         database: Some(DatabaseFacts {
@@ -116,6 +107,20 @@ pub fn database(database: &v1::Database, listed: &[Scope]) -> Explanation {
         } else {
             Vec::new()
         },
+    }
+}
+
+/// What is known of a database.
+pub(super) fn facts(database: &v1::Database) -> Facts {
+    let labels: Labels = database.labels.clone().into_iter().collect();
+    let aws = database.aws.clone().unwrap_or_default();
+    Facts {
+        identity: database.identity.clone(),
+        kind: database.kind.clone(),
+        region: aws.region,
+        account: aws.account_id,
+        labels: Some(labels),
+        owner: database.scope_id.clone(),
     }
 }
 

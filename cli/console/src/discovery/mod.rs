@@ -1,4 +1,5 @@
-//! What discovery does, as administrators see it: how each scan scope fares, and why a database is where it is.
+//! What discovery does, as administrators see it: how each scan scope fares, why a database is where it is, and what a
+//! configuration would change.
 //!
 //! Pure: what the control plane answered and the time come in, values and text go out.
 //!
@@ -6,12 +7,13 @@
 
 pub mod explain;
 mod name;
+pub mod plan;
 mod scope;
 mod status;
 mod verdict;
 
 pub use name::{BaseSource, Given, NameStory};
-pub use scope::{Endpoints, Scope, ScopeFailure, Shadowed, State, scopes};
+pub use scope::{Endpoints, LeftOut, Scope, ScopeFailure, Shadowed, State, scopes};
 pub use status::{relative, status_table, status_text};
 pub use verdict::{Clause, ClauseName, Outcome, ScopeVerdict, Verdict};
 

@@ -75,6 +75,9 @@ pub struct Scope {
     /// Databases that it found and that another scope owns.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shadowed: Vec<Shadowed>,
+    /// What the last scan found and no agent could serve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// When its databases go, unless a worker names it again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retires_at: Option<Timestamp>,
@@ -113,6 +116,15 @@ pub struct Shadowed {
     pub identity: String,
     /// The scope that owns it.
     pub owned_by: String,
+}
+
+/// Databases that are in AWS and not in the inventory, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// One line.
+    pub reason: String,
+    /// How many.
+    pub count: u32,
 }
 
 /// The scopes in the order that people read them: by group, type, region and account.
@@ -222,8 +234,27 @@ impl From<v1::ScopeStatus> for Scope {
                     owned_by: shadowed.owned_by,
                 })
                 .collect(),
+            left_out: status
+                .left_out
+                .into_iter()
+                .map(|left_out| LeftOut {
+                    reason: left_out.reason,
+                    count: left_out.count,
+                })
+                .collect(),
             retires_at,
         }
+    }
+}
+
+impl From<v1::ScanScope> for Scope {
+    /// A scope that nobody scanned yet.
+    fn from(scope: v1::ScanScope) -> Self {
+        v1::ScopeStatus {
+            scope: Some(scope),
+            ..v1::ScopeStatus::default()
+        }
+        .into()
     }
 }
 

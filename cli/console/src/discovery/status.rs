@@ -9,6 +9,8 @@ use crate::{Table, table::visible, when};
 
 /// Most databases named for one scope; the rest is counted.
 const SHADOWED_SHOWN_MAX: usize = 20;
+/// Most reasons to leave databases out that are told of one scope; the rest is counted.
+const LEFT_OUT_SHOWN_MAX: usize = 5;
 /// The class of a failure that only a change of a policy heals.
 const ACCESS_DENIED: &str = "access_denied";
 
@@ -131,8 +133,30 @@ fn notes(scope: &Scope, of_id: &HashMap<&str, &Scope>, now: Timestamp) -> Vec<St
             when::utc(at)
         ));
     }
+    notes.extend(left_out(scope));
     notes.extend(shadows(scope, of_id));
     notes
+}
+
+fn left_out(scope: &Scope) -> Vec<String> {
+    let mut lines: Vec<String> = scope
+        .left_out
+        .iter()
+        .take(LEFT_OUT_SHOWN_MAX)
+        .map(|left_out| {
+            format!(
+                "left out {}: {}",
+                databases(left_out.count),
+                left_out.reason
+            )
+        })
+        .collect();
+    let more = scope.left_out.iter().skip(LEFT_OUT_SHOWN_MAX);
+    let more = more.fold(0_u32, |sum, left_out| sum.saturating_add(left_out.count));
+    if more > 0 {
+        lines.push(format!("and {more} more for other reasons"));
+    }
+    lines
 }
 
 /// What a policy lacks, or the call that failed.

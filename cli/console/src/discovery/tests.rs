@@ -177,6 +177,49 @@ fn the_ids_of_scopes_are_shown_on_request_and_in_documents() {
 }
 
 #[test]
+fn what_no_agent_could_serve_is_told_with_its_reason() {
+    let reasons = [
+        "MariaDB before 10.6",
+        "no endpoint",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+    ];
+    let scope = v1::ScopeStatus {
+        left_out: (1..)
+            .zip(reasons)
+            .map(|(count, reason)| v1::LeftOut {
+                reason: reason.to_owned(),
+                count,
+            })
+            .collect(),
+        ..all().remove(1)
+    };
+    let scopes = scopes(vec![scope]);
+    let text = status_text(&scopes, now(), false, None);
+    assert!(
+        text.ends_with(
+            "env=prod (group prod):
+  left out 1 database: MariaDB before 10.6
+  left out 2 databases: no endpoint
+  left out 3 databases: 3
+  left out 4 databases: 4
+  left out 5 databases: 5
+  and 13 more for other reasons
+"
+        ),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&output::json(&scopes).unwrap()).unwrap();
+    assert_eq!(
+        json[0]["left_out"][1],
+        serde_json::json!({"reason": "no endpoint", "count": 2})
+    );
+}
+
+#[test]
 fn a_failing_hop_to_the_role_is_the_workers_to_mend() {
     let mut denied = all().remove(3);
     if let Some(failure) = &mut denied.failure {

@@ -58,6 +58,7 @@ impl From<Conditions> for RoleConditions {
             db_labels: conditions.db_labels,
             db_users: conditions.db_users,
             db_names: conditions.db_names,
+            ..Self::default()
         }
     }
 }
@@ -103,6 +104,7 @@ fn role(written: Written) -> Result<Role, String> {
         name: written.metadata.name,
         allow: written.spec.allow.into(),
         deny: written.spec.deny.into(),
+        ..Role::default()
     })
 }
 

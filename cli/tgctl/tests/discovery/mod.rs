@@ -1,5 +1,7 @@
 //! `tgctl discovery`, and the resource behind it.
 
+mod plan;
+
 use std::{fs, process::Stdio, time::Duration};
 
 use tidegate_proto::v1;
@@ -90,6 +92,39 @@ prod   redshift  us-west-2  111122223333/discovery  2          now           wor
     assert_eq!(json[1]["failure"]["action"], "redshift:DescribeClusters");
     let verbose = cluster.prints(&["discovery", "status", "-v"]).await;
     assert!(verbose.contains("s-west\n"), "{verbose}");
+}
+
+#[tokio::test]
+async fn every_page_of_scopes_is_shown_and_what_they_left_out() {
+    let cluster = Cluster::new();
+    let regions = [
+        "us-east-1",
+        "us-east-2",
+        "us-west-1",
+        "us-west-2",
+        "eu-west-1",
+    ];
+    let mut scopes: Vec<v1::ScopeStatus> = regions
+        .iter()
+        .map(|region| scope(&format!("s-{region}"), region))
+        .collect();
+    scopes[4].left_out = vec![v1::LeftOut {
+        reason: "MariaDB before 10.6 has no IAM".to_owned(),
+        count: 2,
+    }];
+    cluster.fake.state().scopes = scopes;
+    let text = cluster.prints(&["discovery", "status"]).await;
+    assert_eq!(text.matches("prod   redshift  ").count(), 5, "{text}");
+    assert!(
+        text.ends_with("  left out 2 databases: MariaDB before 10.6 has no IAM\n"),
+        "{text}"
+    );
+    let json = cluster
+        .prints(&["discovery", "status", "--format=json"])
+        .await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 5);
+    assert_eq!(json[0]["left_out"][0]["count"], 2);
 }
 
 #[tokio::test]

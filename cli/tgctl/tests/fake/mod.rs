@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
+    vec::IntoIter,
 };
 
 use tidegate_core::{Labels, Selector};
@@ -16,7 +17,7 @@ use tidegate_proto::v1::{
     inventory_service_server::{InventoryService, InventoryServiceServer},
 };
 use tidegate_service::{rpc, tasks::ShutdownToken};
-use tokio_stream::Empty;
+use tokio_stream::{Empty, Iter};
 use tonic::{Request, Response, Status, Streaming, async_trait, service::Routes};
 
 /// Rows on a page, so that three databases already take two.
@@ -37,6 +38,11 @@ pub(crate) struct State {
     pub(crate) scopes: Vec<v1::ScopeStatus>,
     pub(crate) configs: BTreeMap<String, v1::DiscoveryConfig>,
     pub(crate) rescans: Vec<Vec<String>>,
+    /// What plans were asked for with.
+    pub(crate) planned: Vec<v1::PlanDiscoveryRequest>,
+    /// What plans say.
+    pub(crate) plan: Vec<v1::PlannedChange>,
+    pub(crate) plan_summary: v1::PlanSummary,
 }
 
 #[derive(Clone, Default)]
@@ -345,22 +351,35 @@ impl DiscoveryService for Fake {
 
     async fn list_scopes(
         &self,
-        _: Request<v1::ListScopesRequest>,
+        request: Request<v1::ListScopesRequest>,
     ) -> Answer<v1::ListScopesResponse> {
-        let scopes = self.state().scopes.clone();
+        let (scopes, next_page_token) = page(&self.state().scopes, &request.get_ref().page_token);
         Ok(Response::new(v1::ListScopesResponse {
             scopes,
-            ..v1::ListScopesResponse::default()
+            next_page_token,
         }))
     }
 
-    type PlanDiscoveryStream = Empty<Result<v1::PlanDiscoveryResponse, Status>>;
+    type PlanDiscoveryStream = Iter<IntoIter<Result<v1::PlanDiscoveryResponse, Status>>>;
 
     async fn plan_discovery(
         &self,
-        _: Request<Streaming<v1::PlanDiscoveryRequest>>,
+        request: Request<Streaming<v1::PlanDiscoveryRequest>>,
     ) -> Answer<Self::PlanDiscoveryStream> {
-        Err(Status::unimplemented("plan"))
+        use v1::plan_discovery_response::Frame;
+        let mut frames = request.into_inner();
+        let mut planned = Vec::new();
+        while let Some(frame) = frames.message().await? {
+            planned.push(frame);
+        }
+        let mut state = self.state();
+        state.planned = planned;
+        let changes = state.plan.iter().cloned().map(Frame::Change);
+        let frames = changes.chain([Frame::Summary(state.plan_summary)]);
+        let answers: Vec<_> = frames
+            .map(|frame| Ok(v1::PlanDiscoveryResponse { frame: Some(frame) }))
+            .collect();
+        Ok(Response::new(tokio_stream::iter(answers)))
     }
 
     async fn request_rescan(

@@ -1,5 +1,7 @@
 //! Redshift's listings: clusters, the VPC endpoints that Redshift manages, custom domains.
 
+use std::collections::BTreeMap;
+
 use super::error::ApiError;
 use super::page::{MARKER, Paging};
 use super::xml::Xml;
@@ -61,7 +63,18 @@ pub(super) fn describe_clusters(state: &State, call: &Call<'_>) -> Result<Xml, A
     let fits = |(name, cluster): &(&String, &Cluster)| {
         !shown.hides(name) && has_tags(&shown, name, cluster, &keys, &values)
     };
-    let (page, marker) = paging.cut(rest.into_iter().flatten().filter(fits));
+    let ghosts = state
+        .lag
+        .ghosts(shown.account, shown.region, paging.is_first());
+    let rest_of_ghosts = paging.rest(&ghosts);
+    let rest = rest.into_iter().flatten();
+    let rest: Box<dyn Iterator<Item = (&String, &Cluster)>> = if ghosts.is_empty() {
+        Box::new(rest)
+    } else {
+        let merged: BTreeMap<_, _> = rest_of_ghosts.chain(rest).collect();
+        Box::new(merged.into_iter())
+    };
+    let (page, marker) = paging.cut(rest.filter(fits));
     xml.maybe("Marker", marker.as_deref());
     xml.node("Clusters", |xml| {
         for (name, cluster) in page {
@@ -89,11 +102,7 @@ fn has_tags(
 }
 
 impl Shown<'_> {
-    fn tags<'a>(
-        &'a self,
-        name: &str,
-        cluster: &'a Cluster,
-    ) -> &'a std::collections::BTreeMap<String, String> {
+    fn tags<'a>(&'a self, name: &str, cluster: &'a Cluster) -> &'a BTreeMap<String, String> {
         let (account, region) = (self.account, self.region);
         self.view
             .tags(Kind::Cluster, account, region, name, &cluster.tags)

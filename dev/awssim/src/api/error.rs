@@ -40,6 +40,11 @@ impl ApiError {
         Self::new(404, "CustomDomainAssociationNotFoundFault", message)
     }
 
+    pub(crate) fn expired_token() -> Self {
+        let message = "The security token included in the request is expired";
+        Self::new(403, "ExpiredToken", message)
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(500, "InternalFailure", message)
     }
@@ -51,6 +56,15 @@ impl ApiError {
     pub(crate) fn invalid_token() -> Self {
         let message = "The security token included in the request is invalid.";
         Self::new(403, "InvalidClientTokenId", message)
+    }
+
+    /// STS in a region that the account has disabled.
+    pub(crate) fn region_disabled(region: &str, account: &str) -> Self {
+        let message = format!(
+            "STS is not activated in this region for account:{account}. Your account administrator can \
+             activate STS in {region} using the IAM Console."
+        );
+        Self::new(403, "RegionDisabledException", message)
     }
 
     pub(crate) fn throttling() -> Self {
@@ -84,7 +98,9 @@ impl From<SignatureError> for ApiError {
         let (status, code) = match &error {
             SignatureError::Incomplete(_) => (400, "IncompleteSignature"),
             SignatureError::Missing => (403, "MissingAuthenticationToken"),
-            SignatureError::Mismatch | SignatureError::Skewed(..) => (403, "SignatureDoesNotMatch"),
+            SignatureError::Mismatch | SignatureError::Skewed { .. } => {
+                (403, "SignatureDoesNotMatch")
+            }
         };
         Self::new(status, code, error.to_string())
     }

@@ -29,7 +29,7 @@ impl Form {
         Self(decoded.collect())
     }
 
-    /// Reads a JSON object; members that are objects are left out, no operation here has one.
+    /// Reads a JSON object; what is nested has a path for a name, as in a Query request.
     pub(crate) fn from_json(body: &[u8]) -> Result<Self, ApiError> {
         let bad = || ApiError::new(400, "SerializationException", "the body is no JSON object");
         let json: Value = match body {
@@ -39,16 +39,7 @@ impl Form {
         let members = json.as_object().ok_or_else(bad)?;
         let mut form = BTreeMap::new();
         for (name, value) in members {
-            if let Value::Array(items) = value {
-                let items = (1..).zip(items);
-                form.extend(
-                    items.filter_map(|(n, item)| {
-                        Some((format!("{name}.member.{n}"), scalar(item)?))
-                    }),
-                );
-            } else {
-                form.extend(scalar(value).map(|text| (name.clone(), text)));
-            }
+            flatten(name.clone(), value, &mut form);
         }
         Ok(Self(form))
     }
@@ -73,11 +64,20 @@ impl Form {
 
     /// The filters of RDS, whatever the members of the lists are called.
     pub(crate) fn filters(&self) -> Vec<Filter> {
+        self.named_lists("Filters.", ".Name")
+    }
+
+    /// The filters of the tagging API.
+    pub(crate) fn tag_filters(&self) -> Vec<Filter> {
+        self.named_lists("TagFilters.", ".Key")
+    }
+
+    fn named_lists(&self, list: &str, name_member: &str) -> Vec<Filter> {
         let mut filters = Vec::new();
         for (path, name) in &self.0 {
             let stem = path
-                .strip_suffix(".Name")
-                .filter(|stem| stem.starts_with("Filters."));
+                .strip_suffix(name_member)
+                .filter(|stem| stem.starts_with(list));
             filters.extend(stem.map(|stem| Filter {
                 name: name.clone(),
                 values: self.list(&format!("{stem}.Values")),
@@ -160,13 +160,27 @@ impl Form {
     }
 }
 
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::Bool(yes) => Some(yes.to_string()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::String(text) => Some(text.clone()),
-        Value::Array(_) | Value::Null | Value::Object(_) => None,
-    }
+/// Enters a value and what is nested in it; serde_json bounds how deep that is.
+fn flatten(path: String, value: &Value, form: &mut BTreeMap<String, String>) {
+    let text = match value {
+        Value::Array(items) => {
+            for (n, item) in (1..).zip(items) {
+                flatten(format!("{path}.member.{n}"), item, form);
+            }
+            return;
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                flatten(format!("{path}.{name}"), member, form);
+            }
+            return;
+        }
+        Value::Null => return,
+        Value::Bool(yes) => yes.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+    };
+    form.insert(path, text);
 }
 
 fn decode(text: &str) -> String {
@@ -242,6 +256,12 @@ mod tests {
             (Some("7"), Some("x"), None)
         );
         assert_eq!(form.list("c"), ["y", "z"]);
+        let body = br#"{"TagFilters": [{"Key": "env", "Values": ["prod", "dev"]}]}"#;
+        let filter = Filter {
+            name: "env".to_owned(),
+            values: vec!["prod".to_owned(), "dev".to_owned()],
+        };
+        assert_eq!(Form::from_json(body).unwrap().tag_filters(), [filter]);
         assert!(Form::from_json(b"[]").is_err());
     }
 }

@@ -7,6 +7,7 @@
 //! Not here: sockets and HTTP ([`crate::http_server`]), the simulation's own verbs
 //! ([`crate::control`]).
 
+mod authenticate;
 mod credentials;
 mod describe;
 mod error;
@@ -19,6 +20,7 @@ mod regions;
 mod serverless;
 mod service;
 mod sts;
+mod tagging;
 mod xml;
 
 use std::collections::BTreeMap;
@@ -27,9 +29,11 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use self::authenticate::{Asked, authenticate};
 use self::error::ApiError;
 use self::form::Form;
-use self::service::{ACCOUNT, Protocol, STS, Service};
+use self::service::{Protocol, Service};
+use crate::clock::moved;
 use crate::faults::{DELAY_MS_MAX, FaultKind, Site};
 use crate::iam::{Context, Verdict};
 use crate::journal;
@@ -39,7 +43,7 @@ use crate::state::State;
 use crate::world;
 
 /// Parameters that the journal shows.
-const JOURNALED: [&str; 31] = [
+const JOURNALED: [&str; 33] = [
     "AutoCreate",
     "ClusterIdentifier",
     "CustomDomainName",
@@ -56,9 +60,11 @@ const JOURNALED: [&str; 31] = [
     "MaxRecords",
     "MaxResults",
     "NextToken",
+    "PaginationToken",
     "Policy",
     "ResourceName",
     "ResourceOwner",
+    "ResourcesPerPage",
     "RoleArn",
     "RoleSessionName",
     "SourceIdentity",
@@ -82,6 +88,8 @@ pub(crate) struct Reply {
     /// For `x-amzn-errortype`, in the JSON protocols.
     pub(crate) error_type: Option<String>,
     pub(crate) body: String,
+    /// For the `Date` header.
+    pub(crate) date: jiff::Timestamp,
     pub(crate) delivery: Delivery,
 }
 
@@ -118,9 +126,14 @@ enum Paged {
 impl Call<'_> {
     /// Fails unless the caller may do this call on a resource.
     fn require(&self, state: &State, arn: &str) -> Result<(), ApiError> {
-        let action = format!("{}:{}", self.service.name, self.action);
+        let action = self.policy_action();
         let context = self.caller.context(self.region);
         require(state, self.caller, &action, arn, &context)
+    }
+
+    /// The call as policies name it.
+    fn policy_action(&self) -> String {
+        format!("{}:{}", self.service.iam_prefix, self.action)
     }
 
     /// The ARN of a resource in the caller's account and the call's region.
@@ -165,9 +178,15 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
     record.action = service.action(&request, &form);
 
     let mut strike = None;
+    let asked = Asked {
+        service,
+        action: &record.action,
+        page: page::page_of(&form),
+    };
     let outcome = match claim.map_err(ApiError::from) {
-        Ok(claim) => match authenticate(state, &claim, &request) {
+        Ok(claim) => match authenticate(state, &claim, &request, &asked, &mut strike) {
             Ok(caller) => {
+                let site = asked.site(caller.account(), &claim.region);
                 record.principal = Some(caller.arn());
                 record.account = Some(caller.account().to_owned());
                 let call = Call {
@@ -178,7 +197,7 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
                     form: &form,
                     paged: Paged::AsItIs,
                 };
-                admit_and_answer(state, call, unreadable, &mut strike).await
+                admit_and_answer(state, call, &site, unreadable, &mut strike).await
             }
             Err(error) => Err(error),
         },
@@ -189,6 +208,7 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
     record.error = outcome.as_ref().err().map(|error| error.code.clone());
     record.fault = strike.as_ref().map(|kind| format!("{kind:?}"));
     let mut reply = reply(service, &record.action, outcome);
+    reply.date = state.clock.now();
     damage(&mut reply, service, strike.as_ref());
     record.status = if reply.delivery == Delivery::Reset {
         0
@@ -205,20 +225,14 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
 async fn admit_and_answer(
     state: &State,
     mut call: Call<'_>,
+    site: &Site<'_>,
     unreadable: Option<ApiError>,
     strike: &mut Option<FaultKind>,
 ) -> Result<Answer, ApiError> {
-    let site = Site {
-        service: call.service.name,
-        action: call.action,
-        account: call.caller.account(),
-        region: call.region,
-        page: page::page_of(call.form),
-    };
-    if !state.limits.admit(&site, state.clock.now()) {
+    if !state.limits.admit(site, state.clock.now()) {
         return Err(ApiError::throttling());
     }
-    *strike = state.faults.strike(&site);
+    *strike = state.faults.strike(site);
     call.paged = match strike {
         Some(FaultKind::EmptyPage) => Paged::Empty,
         Some(FaultKind::RepeatedToken) => Paged::Again,
@@ -253,6 +267,7 @@ fn reply(service: &Service, action: &str, outcome: Result<Answer, ApiError>) -> 
         content_type: service.content_type(),
         error_type: error_type.filter(|_| !service.is_query()),
         body,
+        date: jiff::Timestamp::UNIX_EPOCH,
         delivery: Delivery::Whole,
     }
 }
@@ -268,6 +283,8 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
     for name in [
         "DbGroups",
         "RegionOptStatusContains",
+        "ResourceARNList",
+        "ResourceTypeFilters",
         "TagKeys",
         "TagValues",
     ] {
@@ -278,6 +295,10 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
     }
     for filter in form.filters() {
         params.insert(format!("Filters.{}", filter.name), filter.values.join(","));
+    }
+    for filter in form.tag_filters() {
+        let name = format!("TagFilters.{}", filter.name);
+        params.insert(name, filter.values.join(","));
     }
     let tags = form.pairs("Tags.");
     if !tags.is_empty() {
@@ -305,55 +326,11 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
     }
 }
 
-/// Finds whose key it is and proves the signature; then the session and the region.
-fn authenticate(
-    state: &State,
-    claim: &Claim,
-    request: &SignedRequest<'_>,
-) -> Result<Caller, ApiError> {
-    let now = state.clock.now();
-    if Service::named(&claim.service).is_none() {
-        let message = "Credential should be scoped to a service that is simulated";
-        return Err(ApiError::new(403, "SignatureDoesNotMatch", message));
-    }
-    let caller = match state.sessions.find(&claim.access_key) {
-        Some(session) => {
-            claim.verify(request, session.secret.expose(), now)?;
-            if claim.token.as_deref() != Some(session.token.expose()) {
-                return Err(ApiError::invalid_token());
-            }
-            if session.expires_at <= now {
-                let message = "The security token included in the request is expired";
-                return Err(ApiError::new(403, "ExpiredToken", message));
-            }
-            Caller::Session(session)
-        }
-        None => {
-            let (caller, secret) = state
-                .find_user(&claim.access_key)
-                .ok_or_else(ApiError::invalid_token)?;
-            claim.verify(request, secret.expose(), now)?;
-            caller
-        }
-    };
-    let is_global = [STS.name, ACCOUNT.name].contains(&claim.service.as_str());
-    let is_global = is_global && claim.region == "us-east-1";
-    let enabled = state
-        .world()
-        .region(caller.account(), &claim.region)
-        .is_some();
-    if enabled || is_global {
-        Ok(caller)
-    } else {
-        Err(ApiError::invalid_token())
-    }
-}
-
 /// What an ordered fault does before an answer is looked for.
 async fn fail_or_wait(call: &Call<'_>, strike: Option<&FaultKind>) -> Result<(), ApiError> {
     match strike {
         Some(FaultKind::AccessDenied) => {
-            let action = format!("{}:{}", call.service.name, call.action);
+            let action = call.policy_action();
             Err(deny(call.caller, &action, "*", &no_policy_allows(&action)))
         }
         Some(FaultKind::Error {
@@ -361,6 +338,7 @@ async fn fail_or_wait(call: &Call<'_>, strike: Option<&FaultKind>) -> Result<(),
             code,
             message,
         }) => Err(ApiError::new(*status, code, message.clone()).verbatim()),
+        Some(FaultKind::ExpiredToken) => Err(ApiError::expired_token()),
         Some(FaultKind::InternalFailure) => {
             Err(ApiError::internal("an internal error was ordered"))
         }
@@ -412,6 +390,7 @@ fn answer_json(state: &State, call: &Call<'_>) -> Result<serde_json::Value, ApiE
         }
         ("redshift-serverless", "ListTagsForResource") => serverless::list_tags(state, call),
         ("redshift-serverless", "ListWorkgroups") => serverless::list_workgroups(state, call),
+        ("tagging", "GetResources") => tagging::get_resources(state, call),
         _ => Err(no_operation(call)),
     }
 }
@@ -425,6 +404,10 @@ fn no_operation(call: &Call<'_>) -> ApiError {
 
 fn damage(reply: &mut Reply, service: &Service, strike: Option<&FaultKind>) {
     match strike {
+        Some(FaultKind::ClockSkew {
+            seconds,
+            told: true,
+        }) => reply.date = moved(reply.date, *seconds),
         Some(FaultKind::MalformedField { element, text }) => {
             let damage = if service.is_query() {
                 xml::damage

@@ -42,6 +42,13 @@ pub(super) const REGIONS_TOKEN: Style = Style {
     sizes: 1..=50,
 };
 
+/// Of the tagging API.
+pub(super) const PAGINATION_TOKEN: Style = Style {
+    token: "PaginationToken",
+    size: "ResourcesPerPage",
+    sizes: 1..=100,
+};
+
 /// Where the next page starts.
 #[derive(Serialize, Deserialize)]
 struct Token {
@@ -68,7 +75,7 @@ fn bad_token(name: &str) -> ApiError {
 
 /// The page that a request asks for, from 1; a bad token counts as page 1.
 pub(super) fn page_of(form: &Form) -> u32 {
-    let styles = [MARKER, NEXT_TOKEN, REGIONS_TOKEN];
+    let styles = [MARKER, NEXT_TOKEN, REGIONS_TOKEN, PAGINATION_TOKEN];
     let tokens = styles.map(|style| Token::read(form, style.token).ok().flatten());
     let token = tokens.into_iter().flatten().next();
     token.map_or(1, |token| token.page)
@@ -106,6 +113,11 @@ impl Paging {
             size: if call.paged == Paged::Empty { 0 } else { size },
             again: call.paged == Paged::Again,
         })
+    }
+
+    /// Whether a listing begins with this page.
+    pub(super) fn is_first(&self) -> bool {
+        self.number == 1
     }
 
     /// The name that the page before ended with; empty on the first page.

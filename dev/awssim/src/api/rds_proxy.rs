@@ -57,12 +57,13 @@ fn proxy_id(place: &Place<'_>, name: &str) -> String {
     )
 }
 
+pub(super) fn proxy_arn(place: &Place<'_>, name: &str) -> String {
+    place.arn(&format!("db-proxy:{}", proxy_id(place, name)))
+}
+
 fn write_proxy(xml: &mut Xml, place: &Place<'_>, name: &str, proxy: &DbProxy) {
     xml.leaf("DBProxyName", name);
-    xml.leaf(
-        "DBProxyArn",
-        place.arn(&format!("db-proxy:{}", proxy_id(place, name))),
-    );
+    xml.leaf("DBProxyArn", proxy_arn(place, name));
     xml.leaf("Status", &proxy.status);
     xml.leaf("EngineFamily", &proxy.engine_family);
     xml.leaf("VpcId", &proxy.vpc_id);

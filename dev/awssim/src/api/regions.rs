@@ -50,7 +50,7 @@ fn statuses<'a>(
     let known = DEFAULT_REGIONS.into_iter().chain(OPT_IN_REGIONS);
     let known = known.filter(|_| of == "aws");
     let mut regions: BTreeMap<&str, &str> = known.map(|name| (name, "DISABLED")).collect();
-    for (name, _) in enabled {
+    for (name, _) in enabled.filter(|(_, region)| !region.disabled) {
         let by_default = of != "aws" || DEFAULT_REGIONS.contains(&name.as_str());
         let status = if by_default {
             "ENABLED_BY_DEFAULT"

@@ -46,16 +46,12 @@ impl<'a> Place<'a> {
     }
 
     fn id(&self, name: &str) -> String {
-        derived_uuid(&format!(
-            "workgroup/{}/{}/{name}",
-            self.account, self.region
-        ))
+        workgroup_id(self.account, self.region, name)
     }
 
     /// Ends in an id, not in the name.
     fn arn(&self, name: &str) -> String {
-        let resource = format!("workgroup/{}", self.id(name));
-        arn("redshift-serverless", self.region, self.account, &resource)
+        workgroup_arn(self.account, self.region, name)
     }
 
     fn host(&self, label: &str) -> String {
@@ -125,6 +121,15 @@ impl<'a> Place<'a> {
         }
         json
     }
+}
+
+fn workgroup_id(account: &str, region: &str, name: &str) -> String {
+    derived_uuid(&format!("workgroup/{account}/{region}/{name}"))
+}
+
+pub(super) fn workgroup_arn(account: &str, region: &str, name: &str) -> String {
+    let resource = format!("workgroup/{}", workgroup_id(account, region, name));
+    arn("redshift-serverless", region, account, &resource)
 }
 
 /// A VPC endpoint with its workgroup.

@@ -9,8 +9,10 @@ use crate::sigv4::{Claim, SignedRequest};
 /// A service, as far as the protocol goes.
 #[derive(Debug)]
 pub(super) struct Service {
-    /// Name in signatures and IAM actions.
+    /// Name in signatures.
     pub(super) name: &'static str,
+    /// What its actions start with in policies.
+    pub(super) iam_prefix: &'static str,
     pub(super) protocol: Protocol,
 }
 
@@ -29,6 +31,7 @@ pub(super) enum Protocol {
 
 pub(super) static STS: Service = Service {
     name: "sts",
+    iam_prefix: "sts",
     protocol: Protocol::Query {
         version: "2011-06-15",
         namespace: "https://sts.amazonaws.com/doc/2011-06-15/",
@@ -36,6 +39,7 @@ pub(super) static STS: Service = Service {
 };
 static REDSHIFT: Service = Service {
     name: "redshift",
+    iam_prefix: "redshift",
     protocol: Protocol::Query {
         version: "2012-12-01",
         namespace: "http://redshift.amazonaws.com/doc/2012-12-01/",
@@ -43,6 +47,7 @@ static REDSHIFT: Service = Service {
 };
 static RDS: Service = Service {
     name: "rds",
+    iam_prefix: "rds",
     protocol: Protocol::Query {
         version: "2014-10-31",
         namespace: "http://rds.amazonaws.com/doc/2014-10-31/",
@@ -50,15 +55,31 @@ static RDS: Service = Service {
 };
 static REDSHIFT_SERVERLESS: Service = Service {
     name: "redshift-serverless",
+    iam_prefix: "redshift-serverless",
     protocol: Protocol::Json {
         target: "RedshiftServerless",
     },
 };
 pub(super) static ACCOUNT: Service = Service {
     name: "account",
+    iam_prefix: "account",
     protocol: Protocol::Rest,
 };
-static ALL: [&Service; 5] = [&STS, &REDSHIFT, &RDS, &REDSHIFT_SERVERLESS, &ACCOUNT];
+static TAGGING: Service = Service {
+    name: "tagging",
+    iam_prefix: "tag",
+    protocol: Protocol::Json {
+        target: "ResourceGroupsTaggingAPI_20170126",
+    },
+};
+static ALL: [&Service; 6] = [
+    &STS,
+    &REDSHIFT,
+    &RDS,
+    &REDSHIFT_SERVERLESS,
+    &ACCOUNT,
+    &TAGGING,
+];
 
 impl Service {
     /// The service of a signature's scope.
@@ -109,19 +130,25 @@ impl Service {
             return error;
         }
         let rest = matches!(self.protocol, Protocol::Rest);
+        let tagging = self.name == TAGGING.name;
         let (status, code) = match error.code.as_str() {
             "AccessDenied" => (if rest { 403 } else { 400 }, "AccessDeniedException"),
             "ExpiredToken" => (if rest { 403 } else { 400 }, "ExpiredTokenException"),
             "IncompleteSignature" => (400, "IncompleteSignatureException"),
+            "InternalFailure" if tagging => (500, "InternalServiceException"),
             "InternalFailure" => (500, "InternalServerException"),
             "InvalidAction" if rest => (404, "UnknownOperationException"),
             "InvalidAction" => (400, "UnknownOperationException"),
             "InvalidClientTokenId" if rest => (403, "UnrecognizedClientException"),
             "InvalidClientTokenId" => (400, "UnrecognizedClientException"),
+            "InvalidParameterValue" | "ValidationError" if tagging => {
+                (400, "InvalidParameterException")
+            }
             "InvalidParameterValue" | "ValidationError" => (400, "ValidationException"),
             "MissingAuthenticationToken" => (403, "MissingAuthenticationTokenException"),
             "SignatureDoesNotMatch" if rest => (403, "InvalidSignatureException"),
             "SignatureDoesNotMatch" => (400, "InvalidSignatureException"),
+            "Throttling" if tagging => (400, "ThrottledException"),
             "Throttling" if rest => (429, "TooManyRequestsException"),
             "Throttling" => (400, "ThrottlingException"),
             _ => return error,

@@ -1,4 +1,5 @@
-//! AWS's rules for names and ranges that more than one part of the world follows.
+//! AWS's rules for names and ranges that more than one part of the world follows, and what is left out of a world that
+//! is written.
 
 use std::collections::BTreeMap;
 
@@ -64,4 +65,22 @@ pub(crate) fn invalid(at: &str, value: &str, rule: &'static str) -> WorldError {
 pub(super) fn is_region_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     name.contains('-') && name.len() <= 32 && name.bytes().all(allowed)
+}
+
+/// Whether a number has its default.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+pub(super) fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Whether a flag has its default.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+pub(super) fn is_no(yes: &bool) -> bool {
+    !*yes
 }

@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::iam::{IdentityPolicy, TrustPolicy};
-use check::is_region_name;
 pub(crate) use check::{check_iam_name, check_rate_limits, check_role, invalid};
+use check::{is_no, is_region_name, is_zero};
 pub(crate) use cluster::is_db_identifier;
 pub use cluster::{AuthCode, Cluster, ClusterId, Native, ParseClusterIdError, PasswordEncryption};
 pub use generate::{GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET};
@@ -102,6 +102,11 @@ pub struct World {
     /// clock. Default 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tags_lag_ms: u64,
+    /// Whether a cluster that was deleted from the running simulation shows once more: the first
+    /// listing after it is without it, the second has it again, all later ones are without it.
+    /// Default no.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub deleted_flicker: bool,
 }
 
 /// A token bucket: what it holds when full, and how fast it fills.
@@ -122,8 +127,8 @@ pub struct Account {
     pub users: BTreeMap<String, User>,
     /// IAM roles by name.
     pub roles: BTreeMap<String, Role>,
-    /// Enabled regions by name. A region that is not listed is not opted in: calls signed for
-    /// it fail as AWS lets them fail, with `InvalidClientTokenId`. (`sts` in `us-east-1` always
+    /// Enabled regions by name. A region that is not listed is not opted in (and one that is can be
+    /// disabled): calls signed for it fail as AWS lets them fail, with `InvalidClientTokenId`. (`sts` in `us-east-1` always
     /// works.)
     pub regions: BTreeMap<String, Region>,
 }
@@ -207,6 +212,9 @@ pub struct Region {
     /// with `InvalidParameterValue`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unknown_engines: BTreeSet<String>,
+    /// Whether the account has disabled it: what it holds stays, and no call reaches it.
+    #[serde(skip_serializing_if = "is_no")]
+    pub disabled: bool,
     /// Second label of endpoint host names; all clusters of an account and region share it.
     /// Default: derived from account and region.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -247,6 +255,7 @@ impl Default for World {
             rate_limits: BTreeMap::new(),
             appear_after_ms: 0,
             tags_lag_ms: 0,
+            deleted_flicker: false,
         }
     }
 }
@@ -424,14 +433,6 @@ impl Region {
         }
         self.validate_rds(at)
     }
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }
 
 fn default_port() -> u16 {

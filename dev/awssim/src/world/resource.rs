@@ -78,6 +78,7 @@ impl Region {
             db_clusters: self.db_clusters.clone(),
             db_proxies: self.db_proxies.clone(),
             unknown_engines: self.unknown_engines.clone(),
+            disabled: self.disabled,
             host_hash: self.host_hash.clone(),
         }
     }

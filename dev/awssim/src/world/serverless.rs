@@ -16,7 +16,7 @@ pub struct Workgroup {
     pub status: String,
     /// Name of its namespace.
     pub namespace: String,
-    /// Tags; only ListTagsForResource shows them.
+    /// Tags; only ListTagsForResource and the tagging API show them.
     pub tags: BTreeMap<String, String>,
     /// VPC of its own endpoint.
     pub vpc_id: String,

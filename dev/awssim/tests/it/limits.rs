@@ -92,6 +92,27 @@ async fn what_is_new_appears_late_and_tags_change_late() {
 }
 
 #[tokio::test]
+async fn a_deleted_cluster_flickers_back_in_one_listing() {
+    let mut world = world();
+    (world.deleted_flicker, world.page_records_max) = (true, Some(1));
+    world.put_cluster(&cluster_id(HOME, "a"), Cluster::listed([]));
+    world.put_cluster(&cluster_id(HOME, "b"), Cluster::listed([]));
+    let fixture = Fixture::api(world).await;
+    let client = fixture.redshift(worker());
+    let listed = async || {
+        let pages = client.describe_clusters().into_paginator().items().send();
+        let clusters = pages.collect::<Result<Vec<_>, _>>().await.unwrap();
+        let ids = clusters.into_iter().filter_map(|it| it.cluster_identifier);
+        ids.collect::<Vec<String>>().concat()
+    };
+    assert_eq!(listed().await, "ab");
+    let deleted = cluster_id(HOME, "a");
+    fixture.sim.remove_cluster(&deleted).await.unwrap();
+    let listings = [listed().await, listed().await, listed().await];
+    assert_eq!(listings, ["b", "ab", "b"]);
+}
+
+#[tokio::test]
 async fn a_hundred_thousand_clusters_are_listed_without_a_listener() {
     let started = Instant::now();
     let fixture = Fixture::api(World::generate(1, 100, 10, 100)).await;

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod faults;
 mod limits;
 mod listings;
 mod login;
 mod program;
+mod tagging;
 
 use std::path::PathBuf;
 
@@ -62,10 +64,18 @@ impl Fixture {
     }
 
     pub(crate) fn sts(&self, credentials: Credentials) -> aws_sdk_sts::Client {
+        self.sts_in(credentials, EAST)
+    }
+
+    pub(crate) fn sts_in(
+        &self,
+        credentials: Credentials,
+        region: &'static str,
+    ) -> aws_sdk_sts::Client {
         let config = aws_sdk_sts::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(self.sim.endpoint_url())
-            .region(Region::new(EAST))
+            .region(Region::new(region))
             .retry_config(RetryConfig::disabled())
             .credentials_provider(credentials)
             .build();
@@ -92,6 +102,17 @@ impl Fixture {
             .credentials_provider(worker())
             .build();
         aws_sdk_rds::Client::from_conf(config)
+    }
+
+    pub(crate) fn tagging(&self) -> aws_sdk_resourcegroupstagging::Client {
+        let config = aws_sdk_resourcegroupstagging::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(self.sim.endpoint_url())
+            .region(Region::new(EAST))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(worker())
+            .build();
+        aws_sdk_resourcegroupstagging::Client::from_conf(config)
     }
 
     pub(crate) fn account(&self) -> aws_sdk_account::Client {
@@ -141,7 +162,13 @@ pub(crate) fn world() -> World {
     let home = world.account(HOME);
     home.enable_region(EAST);
     let may_assume = IdentityPolicy::allow(["sts:*"], ["arn:aws:iam::222222222222:role/*"]);
-    let may_list = ["redshift:*", "redshift-serverless:*", "rds:*", "account:*"];
+    let may_list = [
+        "account:*",
+        "rds:*",
+        "redshift:*",
+        "redshift-serverless:*",
+        "tag:*",
+    ];
     let may_list = IdentityPolicy::allow(may_list, ["*"]);
     let key = AccessKey {
         id: KEY.to_owned(),

@@ -8,7 +8,7 @@ use awssim::{
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::{HOME, cluster_id, world};
+use crate::{EAST, HOME, cluster_id, world};
 
 #[tokio::test]
 async fn the_program_is_scripted_over_http_and_leaves_nothing_behind() {
@@ -52,6 +52,13 @@ async fn the_program_is_scripted_over_http_and_leaves_nothing_behind() {
     sim.put(&etl, Workgroup::default()).await.unwrap();
     sim.remove(&etl, Kind::Workgroup).await.unwrap();
     assert!(sim.remove(&etl, Kind::Workgroup).await.is_err());
+    sim.set_region_enabled(HOME, EAST, false).await.unwrap();
+    sim.set_region_enabled(HOME, EAST, true).await.unwrap();
+    assert!(
+        sim.set_region_enabled(HOME, "eu-west-1", true)
+            .await
+            .is_err()
+    );
     let limit = RateLimit {
         per_second: 1.0,
         burst: 1,

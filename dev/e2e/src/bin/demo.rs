@@ -1,10 +1,11 @@
 //! `cargo xtask demo [--check]`: everything on this machine, against a simulated AWS.
 //!
-//! Two accounts, two regions, five Redshift clusters of which three carry the tag that discovery looks for, and one of each
-//! other kind; a discovery worker,
-//! two agents with different role overrides, a proxy, an auth service, and a person who logs in and asks a question
+//! Two accounts, two regions, five Redshift clusters of which three carry the tag that discovery looks for, and every other
+//! kind with each sort of endpoint that it has; a discovery worker, two agents with different role overrides, a proxy, an auth service, and a person who logs in and asks a question
 //! with a stock `psql`. Then a cluster is added and one removed. With `--check` each step is asserted and everything
 //! stops; without, it stays up and says what to type.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use awssim::{Cluster, ClusterId};
@@ -15,17 +16,35 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The Redshift clusters with the tag, which agents serve.
 const SERVED: [&str; 3] = ["analytics", "finance", "reporting"];
 /// All that discovery finds: Redshift Serverless, RDS, Aurora and RDS Proxy too.
-const FOUND: [&str; 10] = [
+const FOUND: [&str; 14] = [
     "analytics",
+    "analytics-bi",
     "etl",
     "etl-private",
     "finance",
     "gateway",
+    "gateway-reports",
+    "ledger",
+    "ledger-reader",
     "orders",
     "orders-custom-batch",
     "orders-reader",
     "reporting",
     "shop",
+];
+
+/// Each kind of database with each sort of endpoint.
+const KINDS: [(&str, &str); 10] = [
+    ("redshift", "cluster"),
+    ("redshift", "vpc-endpoint"),
+    ("redshift-serverless", "workgroup"),
+    ("redshift-serverless", "vpc-endpoint"),
+    ("rds", "instance"),
+    ("rds", "primary"),
+    ("rds", "reader"),
+    ("rds", "custom"),
+    ("rdsproxy", "proxy"),
+    ("rdsproxy", "READ_ONLY"),
 ];
 
 /// Shows the main job.
@@ -59,6 +78,8 @@ async fn show(lab: &Lab, args: &Args) -> Result<()> {
     seed(lab, &analytics()).await?;
     lab.wait_for_databases(&FOUND).await?;
     lab.wait_for_servers(&SERVED, 2).await?;
+    step("what discovery found: every kind, with its endpoints");
+    kinds(lab).await?;
     step("a user is created, signs up with the one-time token, and logs in");
     let alice = lab.person("alice", "*", "*").await?;
 
@@ -74,6 +95,13 @@ async fn show(lab: &Lab, args: &Args) -> Result<()> {
         rows.contains("2026-10") && rows.contains("1400"),
         "psql printed other rows than the table has:\n{rows}"
     );
+
+    step("one query to each cluster that agents serve; each asks for the password in another way");
+    for name in SERVED {
+        let rows = lab.query(&alice, name, "reader", "SELECT 40 + 2").await?;
+        ensure!(rows == "42", "{name} answered {rows}");
+        println!("    {name:<12} {rows}");
+    }
 
     let (added, removed) = (
         ClusterId::new("111111111111", "us-east-1", "marketing"),
@@ -94,6 +122,28 @@ async fn show(lab: &Lab, args: &Args) -> Result<()> {
     if !args.check {
         stay(lab, &alice).await?;
     }
+    Ok(())
+}
+
+/// What each database is: its kind, its sort of endpoint, and what is spoken there.
+async fn kinds(lab: &Lab) -> Result<()> {
+    let mut databases = lab.databases().await?;
+    databases.sort_by(|one, other| {
+        (&one.kind, &one.discovered_name).cmp(&(&other.kind, &other.discovered_name))
+    });
+    let mut shown = BTreeSet::new();
+    for database in &databases {
+        let (kind, protocol) = (database.kind.as_str(), database.protocol.as_str());
+        let endpoint = database
+            .labels
+            .get("endpoint-type")
+            .map_or("", String::as_str);
+        let name = &database.discovered_name;
+        println!("    {name:<20} {kind:<20} {endpoint:<13} {protocol}");
+        shown.insert((kind, endpoint));
+    }
+    let missing: Vec<_> = KINDS.iter().filter(|kind| !shown.contains(kind)).collect();
+    ensure!(missing.is_empty(), "{missing:?} are not shown");
     Ok(())
 }
 

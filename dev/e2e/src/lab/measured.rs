@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use awssim::{Cluster, ClusterId, Native, PasswordEncryption, World};
+use awssim::{Cluster, ClusterId, Native, PasswordEncryption, Region, World};
 
 use super::{Lab, Part};
 
@@ -15,10 +15,11 @@ impl Lab {
     /// When a part does not start.
     pub async fn start_bench() -> Result<Self> {
         let mut world = World::from_json(crate::DEMO_WORLD)?;
-        for id in world.cluster_ids() {
-            if let Some(region) = world.account(&id.account).regions.get_mut(&id.region) {
-                region.clusters.remove(&id.id);
-            }
+        for account in world.accounts.values_mut() {
+            account
+                .regions
+                .values_mut()
+                .for_each(|region| *region = Region::default());
         }
         let native = Native {
             password_encryption: PasswordEncryption::ScramSha256,

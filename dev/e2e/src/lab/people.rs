@@ -71,6 +71,20 @@ impl Lab {
     ///
     /// When it fails, with what it said.
     pub async fn tgctl(&self, args: &[&str]) -> Result<String> {
+        let output = self.tgctl_with(args, BTreeMap::new()).await?;
+        succeeded("tgctl", args, output)
+    }
+
+    /// Runs `tgctl` on the auth host, with more in its environment.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started; how it ended is in the output.
+    pub async fn tgctl_with(
+        &self,
+        args: &[&str],
+        environment: BTreeMap<String, String>,
+    ) -> Result<Output> {
         let data_dir = self.data_dir(Part::Auth);
         let mut command = Command::new(program("tgctl")?);
         command
@@ -78,8 +92,9 @@ impl Lab {
             .arg(data_dir)
             .args(args)
             .env("RUST_BACKTRACE", "0")
+            .envs(environment)
             .kill_on_drop(true);
-        succeeded("tgctl", args, command.output().await?)
+        Ok(command.output().await?)
     }
 
     /// Creates a user who may be these database users, and logs in as them.

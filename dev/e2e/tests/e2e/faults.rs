@@ -54,7 +54,8 @@ async fn a_partial_scan_deletes_nothing_and_the_next_whole_one_does() -> Result<
     lab.aws()
         .remove_cluster(&ClusterId::new("111111111111", "us-east-1", "analytics"))
         .await?;
-    lab.wait_for_databases(&listed(&[], &["analytics"])).await?;
+    lab.wait_for_databases(&listed(&[], &["analytics", "analytics-bi"]))
+        .await?;
     lab.stop().await
 }
 

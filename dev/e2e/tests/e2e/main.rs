@@ -1,6 +1,9 @@
 //! The whole system, proven from outside: real processes, stock clients, scripted faults.
 
 mod bad_clients;
+mod fault_table;
 mod faults;
 mod main_job;
+mod plan;
 mod recovery;
+mod scale;

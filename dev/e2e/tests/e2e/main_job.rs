@@ -14,12 +14,16 @@ use tonic_reflection::pb::v1::{
 /// What agents serve: the Redshift clusters with the tag.
 pub(crate) const SERVED: [&str; 3] = ["analytics", "finance", "reporting"];
 /// What is listed: these, and every other kind with the tag.
-pub(crate) const LISTED: [&str; 10] = [
+pub(crate) const LISTED: [&str; 14] = [
     "analytics",
+    "analytics-bi",
     "etl",
     "etl-private",
     "finance",
     "gateway",
+    "gateway-reports",
+    "ledger",
+    "ledger-reader",
     "orders",
     "orders-custom-batch",
     "orders-reader",
@@ -246,6 +250,7 @@ async fn every_kind_is_found_with_its_endpoints_and_labels() -> Result<()> {
     let found = lab.wait_for_databases(&LISTED).await?;
     for (name, kind, endpoint_type, protocol) in [
         ("analytics", "redshift", "cluster", "postgres"),
+        ("analytics-bi", "redshift", "vpc-endpoint", "postgres"),
         ("etl", "redshift-serverless", "workgroup", "postgres"),
         (
             "etl-private",
@@ -256,8 +261,11 @@ async fn every_kind_is_found_with_its_endpoints_and_labels() -> Result<()> {
         ("orders", "rds", "primary", "postgres"),
         ("orders-reader", "rds", "reader", "postgres"),
         ("orders-custom-batch", "rds", "custom", "postgres"),
+        ("ledger", "rds", "primary", "postgres"),
+        ("ledger-reader", "rds", "reader", "postgres"),
         ("shop", "rds", "instance", "mysql"),
         ("gateway", "rdsproxy", "proxy", "postgres"),
+        ("gateway-reports", "rdsproxy", "READ_ONLY", "postgres"),
     ] {
         let database = found
             .iter()

@@ -1,4 +1,6 @@
 mod endpoints;
+mod faults;
+mod same;
 
 use aws_sdk_redshift::types::{Endpoint, Tag, VpcEndpoint, builders::ClusterBuilder};
 use tidegate_core::{AssumeRole, DatabaseKind};

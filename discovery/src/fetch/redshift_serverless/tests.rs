@@ -186,8 +186,10 @@ fn no_endpoints() -> Answer {
     json(r#"{"endpoints":[]}"#)
 }
 
+/// An AWS that does not allow to list tags.
 fn good(call: &Call) -> Answer {
     match call.action.as_str() {
+        "GetResources" => json_refusal("AccessDeniedException"),
         "ListWorkgroups" if call.says("t2") => page(&["b"], ""),
         "ListWorkgroups" => page(&["a"], "t2"),
         "ListTagsForResource" if call.says("-a\"") => tagged("prod"),
@@ -269,7 +271,7 @@ async fn a_failed_page_keeps_what_was_read_and_throttling_ends_the_calls() {
     assert_eq!(seen(&observed).len(), 1);
     assert!(observed.seen().values().all(|found| found.tags_unknown));
     assert_eq!(observed.cause().unwrap().class(), "throttled");
-    assert_eq!(aws.actions().len(), 2);
+    assert_eq!(aws.actions(), ["ListWorkgroups", "ListWorkgroups"]);
 }
 
 #[tokio::test]
@@ -293,4 +295,102 @@ async fn an_empty_region_takes_one_call_and_a_malformed_workgroup_hides_no_other
     assert_eq!(seen(&observed).len(), 1);
     let cause = observed.cause().unwrap().to_string();
     assert!(cause.contains("workgroup `broken`"), "{cause}");
+}
+
+/// The tags of these workgroups, all with `env` = `prod`.
+fn resources(names: &[&str], token: &str) -> Answer {
+    let list: Vec<String> = names
+        .iter()
+        .map(|name| {
+            format!(r#"{{"ResourceARN":"{ARN}-{name}","Tags":[{{"Key":"env","Value":"prod"}}]}}"#)
+        })
+        .collect();
+    json(format!(
+        r#"{{"PaginationToken":"{token}","ResourceTagMappingList":[{}]}}"#,
+        list.join(",")
+    ))
+}
+
+#[tokio::test]
+async fn one_list_gives_the_tags_of_all_workgroups_to_its_last_page() {
+    let aws = Aws::start(|call| match call.action.as_str() {
+        "GetResources" => {
+            assert!(call.says(r#"["redshift-serverless:workgroup"]"#));
+            if call.says("p2") {
+                resources(&["b"], "")
+            } else {
+                resources(&["a"], "p2")
+            }
+        }
+        _ => good(call),
+    })
+    .await;
+    for _ in 0..4 {
+        let observed = aws.scan(&only(RedshiftServerless, "env", "prod")).await;
+        assert!(matches!(observed, Observed::Complete(_)), "{observed:?}");
+        assert_eq!(seen(&observed).len(), 3);
+    }
+    assert_eq!(aws.calls("GetResources"), 8);
+    assert_eq!(aws.calls("ListTagsForResource"), 0);
+}
+
+#[tokio::test]
+async fn a_workgroup_that_the_list_lacks_is_asked_once_and_again_when_it_had_tags() {
+    let listed = Arc::new(std::sync::Mutex::new(vec!["a"]));
+    let of_aws = Arc::clone(&listed);
+    let aws = Aws::start(move |call| match call.action.as_str() {
+        "GetResources" => resources(&of_aws.lock().unwrap(), ""),
+        "ListTagsForResource" if call.says("-b\"") => json(r#"{"tags":[]}"#),
+        _ => good(call),
+    })
+    .await;
+    let prod = only(RedshiftServerless, "env", "prod");
+    for _ in 0..3 {
+        let observed = aws.scan(&prod).await;
+        assert!(matches!(observed, Observed::Complete(_)), "{observed:?}");
+        assert_eq!(seen(&observed).len(), 1);
+    }
+    assert_eq!(aws.calls("ListTagsForResource"), 1);
+
+    // The list has lost it for a moment: its tags are still there.
+    listed.lock().unwrap().clear();
+    let observed = aws.scan(&prod).await;
+    assert!(matches!(observed, Observed::Complete(_)), "{observed:?}");
+    assert_eq!(seen(&observed).len(), 1);
+    assert_eq!(aws.calls("ListTagsForResource"), 2);
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_to_be_had_is_asked_for_again_later_or_on_request() {
+    for code in [
+        "AccessDeniedException",
+        "ThrottledException",
+        "InvalidParameterException",
+    ] {
+        let aws = Aws::start(move |call| match call.action.as_str() {
+            "GetResources" => json_refusal(code),
+            _ => good(call),
+        })
+        .await;
+        for _ in 0..3 {
+            let observed = aws.scan(&everything(RedshiftServerless)).await;
+            assert!(matches!(observed, Observed::Complete(_)), "{observed:?}");
+        }
+        assert_eq!(aws.calls("GetResources"), 1, "{code}");
+        aws.scan_on_request(&everything(RedshiftServerless)).await;
+        assert_eq!(aws.calls("GetResources"), 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_list_of_tags_decides_nothing() {
+    let aws = Aws::start(|call| match call.action.as_str() {
+        "GetResources" if call.says("p2") => json_refusal("InternalServiceException"),
+        "GetResources" => resources(&["a"], "p2"),
+        _ => good(call),
+    })
+    .await;
+    let observed = aws.scan(&everything(RedshiftServerless)).await;
+    assert!(matches!(observed, Observed::Complete(_)), "{observed:?}");
+    assert_eq!(aws.calls("ListTagsForResource"), 2);
 }

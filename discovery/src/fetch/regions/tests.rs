@@ -30,7 +30,9 @@ async fn enabled_regions_are_read_to_the_last_page_in_order() {
         }
     })
     .await;
-    let regions = enabled(&aws.factory, None, &session()).await.unwrap();
+    let regions = enabled(&aws.factory, None, &session(), &Budget::default())
+        .await
+        .unwrap();
     let names: Vec<&str> = regions.iter().map(Region::as_str).collect();
     assert_eq!(names, ["af-south-1", "eu-west-1", "us-east-1"]);
     assert_eq!(aws.actions().len(), 2);
@@ -39,12 +41,16 @@ async fn enabled_regions_are_read_to_the_last_page_in_order() {
 #[tokio::test]
 async fn half_a_list_is_no_list() {
     let aws = Aws::start(|_| json(r#"{"NextToken":"t","Regions":[]}"#)).await;
-    let failure = enabled(&aws.factory, None, &session()).await.unwrap_err();
+    let failure = enabled(&aws.factory, None, &session(), &Budget::default())
+        .await
+        .unwrap_err();
     assert_eq!(failure.class, AwsErrorClass::Malformed);
     assert_eq!(aws.actions().len(), 2);
 
     let aws = Aws::start(|_| json_refusal("AccessDeniedException")).await;
-    let failure = enabled(&aws.factory, None, &session()).await.unwrap_err();
+    let failure = enabled(&aws.factory, None, &session(), &Budget::default())
+        .await
+        .unwrap_err();
     assert_eq!(
         (failure.class, failure.action),
         (AwsErrorClass::AccessDenied, LIST_REGIONS)
@@ -61,6 +67,8 @@ fn the_account_service_is_asked_in_the_partition_of_the_role() {
         (None, own("eu-west-1"), "us-east-1"),
         (None, own("cn-north-1"), "cn-northwest-1"),
         (None, own("us-gov-east-1"), "us-gov-west-1"),
+        (None, own("us-isob-west-1"), "us-isob-east-1"),
+        (None, own("eu-isoe-west-1"), "eu-isoe-west-1"),
         (Some(&china), own("eu-west-1"), "cn-northwest-1"),
         (Some(&plain), own("cn-north-1"), "us-east-1"),
         (Some(&role(ROLE)), None, "us-gov-west-1"),

@@ -154,7 +154,9 @@ async fn collect(frames: &mut Streaming<v1::PublishScanRequest>) -> Result<Vec<S
     let mut items = Vec::new();
     while let Some(frame) = next(frames).await? {
         match frame {
-            Request::Item(item) => items.push(item.name_base),
+            Request::Items(some) => {
+                items.extend(some.items.into_iter().map(|item| item.name_base));
+            }
             Request::Trailer(trailer) if trailer.items as usize == items.len() => return Ok(items),
             other => return Err(Status::invalid_argument(format!("{other:?}"))),
         }

@@ -1,7 +1,7 @@
 //! A worker in a laboratory: its AWS and its auth service are in memory, and paused time is the only clock.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,14 +27,20 @@ use crate::{
 };
 
 pub(super) const POLL: Duration = Duration::from_secs(300);
+/// How long a call lasts that is not answered.
+const HANG: Duration = Duration::from_secs(30);
 
 /// What AWS returns by region; an error where nothing is set.
 #[derive(Clone, Default)]
 pub(super) struct FakeAws {
     pub(super) regions: Arc<Mutex<HashMap<String, Vec<&'static str>>>>,
     pub(super) scans: Arc<Mutex<Vec<String>>>,
+    /// Of each scan: whether somebody asked for it.
+    pub(super) asked_for: Arc<Mutex<Vec<bool>>>,
     /// How long a scan takes.
     pub(super) delay: Duration,
+    /// Regions in which a scan takes half a minute, and fails.
+    pub(super) hung: Arc<Mutex<HashSet<String>>>,
     pub(super) at_once: Arc<Mutex<(usize, usize)>>,
 }
 
@@ -70,16 +76,18 @@ impl Fetch for FakeAws {
         Box::pin(async move {
             let region = scope.region.to_string();
             self.scans.lock().unwrap().push(region.clone());
-            reading.called();
+            self.asked_for.lock().unwrap().push(reading.fresh);
+            reading.calls.start("redshift:DescribeClusters").await?;
             {
                 let mut at_once = self.at_once.lock().unwrap();
                 at_once.0 += 1;
                 at_once.1 = at_once.1.max(at_once.0);
             }
-            tokio::time::sleep(self.delay).await;
+            let hangs = self.hung.lock().unwrap().contains(&region);
+            tokio::time::sleep(if hangs { HANG } else { self.delay }).await;
             self.at_once.lock().unwrap().0 -= 1;
             let ids = self.regions.lock().unwrap().get(&region).cloned();
-            let ids = ids.ok_or(FetchError::RepeatedMarker {
+            let ids = ids.filter(|_| !hangs).ok_or(FetchError::RepeatedMarker {
                 action: "a:List",
                 pages: 1,
             })?;

@@ -29,6 +29,14 @@ where
     read(action, &error)
 }
 
+/// The class of an error of the SDK.
+pub(crate) fn class_of<E>(error: &SdkError<E, HttpResponse>) -> AwsErrorClass
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    read("", error).class
+}
+
 fn read<E>(action: &'static str, error: &SdkError<E, HttpResponse>) -> AwsFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -52,10 +60,11 @@ where
 /// An answer of AWS that is an error.
 fn refused(action: &'static str, meta: &ErrorMetadata, raw: &HttpResponse) -> AwsFailure {
     let status = raw.status().as_u16();
-    let class = meta.code().map_or_else(
-        || class_of_status(status),
-        |code| class_of_code(code, status),
-    );
+    let class = match meta.code() {
+        None => class_of_status(status),
+        Some(_) if meta.message().is_some_and(is_about_the_time) => AwsErrorClass::ClockSkew,
+        Some(code) => class_of_code(code, status),
+    };
     let message = meta
         .message()
         .map_or_else(|| format!("HTTP status {status}"), str::to_owned);
@@ -123,9 +132,8 @@ fn class_of_code(code: &str, status: u16) -> AwsErrorClass {
         "AccessDenied" | "AccessDeniedException" | "NotAuthorized" | "UnauthorizedOperation" => {
             AwsErrorClass::AccessDenied
         }
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => {
-            AwsErrorClass::ExpiredCredentials
-        }
+        "ExpiredToken" | "ExpiredTokenException" => AwsErrorClass::ExpiredCredentials,
+        "RequestExpired" | "RequestTimeTooSkewed" => AwsErrorClass::ClockSkew,
         "IncompleteSignature"
         | "InvalidSignatureException"
         | "MissingAuthenticationToken"
@@ -165,6 +173,14 @@ fn class_of_code(code: &str, status: u16) -> AwsErrorClass {
         _ if status >= 500 => AwsErrorClass::Unavailable,
         _ => AwsErrorClass::InvalidRequest,
     }
+}
+
+/// Whether AWS says that a signature is too old or too new, which it does under the codes of wrong signatures:
+/// "Signature expired: 20260101T000000Z is now earlier than …", "Signature not yet current: … is still later than …".
+fn is_about_the_time(message: &str) -> bool {
+    ["Signature expired", "Signature not yet current"]
+        .iter()
+        .any(|opening| message.starts_with(opening))
 }
 
 /// For answers that are no AWS error document: a gateway's page, or something that is not AWS.
@@ -226,6 +242,10 @@ mod tests {
             (
                 AwsErrorClass::ExpiredCredentials,
                 &["ExpiredToken", "ExpiredTokenException"],
+            ),
+            (
+                AwsErrorClass::ClockSkew,
+                &["RequestExpired", "RequestTimeTooSkewed"],
             ),
             (
                 AwsErrorClass::NoCredentials,

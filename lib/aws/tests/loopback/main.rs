@@ -1,5 +1,7 @@
 //! The SDK against an AWS of a few lines on the loopback: what is sent, and what failures become.
 
+mod lapses;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
