@@ -4,8 +4,11 @@
 //! passwords. Tokens live with a lease of the store, so that forgotten ones do not pile up; their expiry is checked by
 //! the clock all the same.
 
+mod amend;
+mod explain;
 mod join;
 mod lockout;
+pub(crate) mod locks;
 mod login;
 mod passwords;
 mod people;
@@ -16,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
+use tidegate_core::access::RoleProblem;
 use tidegate_identity::{IdentityError, secret};
 use tidegate_proto::{Invalid, convert};
 use tidegate_service::{clock::SharedClock, settings::StaticToken};
@@ -29,6 +33,7 @@ use crate::{
 };
 pub(crate) use join::new_host_id;
 use lockout::Lockout;
+use locks::Locks;
 use passwords::{PasswordError, Passwords};
 
 /// Life of a token when nothing else is asked for.
@@ -97,6 +102,9 @@ pub(crate) enum AccessError {
         /// As it was asked for.
         name: String,
     },
+    /// A role has parts that cannot be used.
+    #[error("{}", listed(.0))]
+    Role(Vec<RoleProblem>),
     /// The store does not answer.
     #[error(transparent)]
     Unavailable(#[from] StoreUnavailable),
@@ -177,12 +185,15 @@ pub(crate) struct Access {
     parts: AccessParts,
     passwords: Passwords,
     lockout: Lockout,
+    locks: Arc<Locks>,
 }
 
 impl Access {
     /// Ready to serve, after one password hash of work.
     pub(crate) async fn new(parts: AccessParts) -> Result<Self, AccessError> {
+        let locks = Locks::open(parts.store.clone(), parts.clock.clone()).await?;
         Ok(Self {
+            locks: Arc::new(locks),
             parts,
             passwords: Passwords::new().await?,
             lockout: Lockout::default(),
@@ -221,6 +232,23 @@ impl Access {
             }
         }
     }
+}
+
+/// Most problems of a role that are told in one line; all of them are in the status's details.
+const PROBLEMS_TOLD_MAX: usize = 10;
+
+fn listed(problems: &[RoleProblem]) -> String {
+    let told: Vec<String> = problems
+        .iter()
+        .take(PROBLEMS_TOLD_MAX)
+        .map(ToString::to_string)
+        .collect();
+    let mut text = told.join("; ");
+    if problems.len() > PROBLEMS_TOLD_MAX {
+        let more = problems.len() - PROBLEMS_TOLD_MAX;
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 /// The life that was asked for, within what is allowed.

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use tidegate_core::{ClusterName, HostId};
 use tidegate_identity::{
@@ -16,15 +17,20 @@ use tidegate_service::clock::SharedClock;
 use crate::{
     keys,
     record::{CaRecord, ClusterRecord, RecordError, decode, encode},
-    store::{CommitError, Store, StoreUnavailable, Txn},
+    store::{CommitError, Entry, Store, StoreUnavailable, Txn},
 };
 
 /// Why the cluster's authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuthorityError {
-    /// Another process made them at the same time.
-    #[error("another process writes to the same state")]
-    Commit(#[from] CommitError),
+    /// They could not be stored.
+    #[error("cannot store the {what}")]
+    Commit {
+        /// What was new.
+        what: &'static str,
+        /// Why not.
+        source: CommitError,
+    },
     /// The state belongs to a cluster of another name.
     #[error(
         "the state is of cluster `{stored}`, and the configuration says `{configured}`: the name cannot change"
@@ -158,25 +164,22 @@ async fn check_cluster(
     cluster: &ClusterName,
     clock: &SharedClock,
 ) -> Result<(), AuthorityError> {
-    if let Some(entry) = store.get(keys::cluster()).await? {
-        let stored: ClusterRecord = decode(&entry)?;
-        if stored.name == cluster.as_str() {
-            return Ok(());
-        }
-        return Err(AuthorityError::Cluster {
-            stored: stored.name,
-            configured: cluster.to_string(),
-        });
-    }
     let record = ClusterRecord {
         name: cluster.to_string(),
         created_at: Some(convert::timestamp(clock.now())),
     };
-    let txn = Txn::new()
-        .absent(keys::cluster())
-        .put(keys::cluster(), encode(&record));
-    store.commit(txn).await?;
-    Ok(())
+    let made = || Ok(encode(&record));
+    let stored: ClusterRecord = match first(store, keys::cluster(), "cluster's name", made).await? {
+        First::Ours => return Ok(()),
+        First::Stored(entry) => decode(&entry)?,
+    };
+    if stored.name == cluster.as_str() {
+        return Ok(());
+    }
+    Err(AuthorityError::Cluster {
+        stored: stored.name,
+        configured: cluster.to_string(),
+    })
 }
 
 async fn load_ca(
@@ -189,18 +192,94 @@ async fn load_ca(
         ca: kind.as_str(),
         source,
     };
-    let key = keys::ca(kind.as_str());
-    if let Some(entry) = store.get(key.clone()).await? {
-        let record: CaRecord = decode(&entry)?;
-        return CertificateAuthority::from_pem(&record.cert_pem, &record.key_pem).map_err(failed);
-    }
-    let made = CertificateAuthority::create(kind, cluster, clock.now()).map_err(failed)?;
-    let record = CaRecord {
-        cert_pem: made.cert_pem().to_owned(),
-        key_pem: made.key_pem().expose_secret().to_owned(),
+    let mut ours = None;
+    let make = || {
+        let made = CertificateAuthority::create(kind, cluster, clock.now()).map_err(failed)?;
+        let record = CaRecord {
+            cert_pem: made.cert_pem().to_owned(),
+            key_pem: made.key_pem().expose_secret().to_owned(),
+        };
+        ours = Some(made);
+        Ok(encode(&record))
     };
-    let txn = Txn::new().absent(key.clone()).put(key, encode(&record));
-    store.commit(txn).await?;
-    tracing::info!(ca = kind.as_str(), pin = %made.pin(), "made a certificate authority");
-    Ok(made)
+    let stored = first(
+        store,
+        keys::ca(kind.as_str()),
+        "certificate authority",
+        make,
+    )
+    .await?;
+    match (stored, ours) {
+        (First::Ours, Some(made)) => {
+            tracing::info!(ca = kind.as_str(), pin = %made.pin(), "made a certificate authority");
+            Ok(made)
+        }
+        (First::Ours, None) => unreachable!("what was stored was made"),
+        (First::Stored(entry), _) => {
+            let record: CaRecord = decode(&entry)?;
+            CertificateAuthority::from_pem(&record.cert_pem, &record.key_pem).map_err(failed)
+        }
+    }
+}
+
+/// Who was first to store something that is stored once.
+enum First {
+    /// This process.
+    Ours,
+    /// Somebody else, this.
+    Stored(Entry),
+}
+
+/// Reads what is stored once, or makes and stores it. Of several instances that start together one is first, and the
+/// others go by what it stored.
+async fn first(
+    store: &Arc<dyn Store>,
+    key: Bytes,
+    what: &'static str,
+    make: impl FnOnce() -> Result<Bytes, AuthorityError> + Send,
+) -> Result<First, AuthorityError> {
+    if let Some(entry) = store.get(key.clone()).await? {
+        return Ok(First::Stored(entry));
+    }
+    let txn = Txn::new().absent(key.clone()).put(key.clone(), make()?);
+    let refused = match store.commit(txn).await {
+        Ok(_) => return Ok(First::Ours),
+        Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
+        Err(refused) => refused,
+    };
+    match store.get(key).await? {
+        Some(entry) => Ok(First::Stored(entry)),
+        None => Err(AuthorityError::Commit {
+            what,
+            source: refused,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_service::clock::SystemClock;
+
+    use super::*;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+    #[tokio::test]
+    async fn instances_that_start_together_have_the_same_authorities() {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> =
+            SqliteStore::open(directory.path(), SqliteOptions::default()).unwrap();
+        let name = |name: &str| name.parse::<ClusterName>().unwrap();
+        let load = async |cluster: ClusterName| {
+            let clock = Arc::new(SystemClock);
+            let loaded = Authority::load(&store, &cluster, clock).await;
+            loaded.map(|authority| authority.trust())
+        };
+        let ours = || load(name("a.test"));
+        let (first, second, third) = tokio::join!(ours(), ours(), ours());
+        let first = first.unwrap();
+        assert_eq!(first, second.unwrap());
+        assert_eq!(first, third.unwrap());
+        let other = load(name("b.test")).await;
+        assert!(matches!(other, Err(AuthorityError::Cluster { .. })));
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tidegate_core::AwsMatcher;
+use tidegate_core::{AwsMatcher, DB_SERVICE_GROUP};
 use tidegate_proto::{Invalid, v1};
 
 use crate::{
@@ -153,6 +153,13 @@ fn checked(message: v1::DiscoveryConfig) -> Result<v1::DiscoveryConfig, Invalid>
         let problem = "is missing: say which workers scan it, by their `discovery_group`";
         return Err(Invalid::new("config.discovery_group", problem));
     }
+    if message.discovery_group == DB_SERVICE_GROUP {
+        let problem = format!(
+            "is `{DB_SERVICE_GROUP}`, the group of the workers that run beside database services: give it \
+             another name"
+        );
+        return Err(Invalid::new("config.discovery_group", problem));
+    }
     if message.discovery_group.len() > GROUP_CHARS_MAX {
         return Err(Invalid::new("config.discovery_group", "is too long"));
     }
@@ -212,6 +219,10 @@ mod tests {
             (config("-x", "prod", "us-east-1"), "config.name"),
             (config("a/b", "prod", "us-east-1"), "config.name"),
             (config("a", "", "us-east-1"), "config.discovery_group"),
+            (
+                config("a", "db_service", "us-east-1"),
+                "config.discovery_group`: is `db_service`",
+            ),
             (config("a", "prod", "US East"), "config.aws[0].regions"),
         ] {
             let refused = checked(config).unwrap_err();

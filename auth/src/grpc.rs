@@ -33,7 +33,7 @@ use crate::{
     access::Access, audit::AuditLog, authority::Authority, configs::DiscoveryConfigs,
     databases::Databases, inventory::Inventory, ledger::Ledger, presence::Presence,
 };
-use guard::{Guard, GuardLayer};
+use guard::{Guard, GuardLayer, GuardParts};
 
 /// Largest message of an agent: its full set of databases is one message.
 const ANNOUNCE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -86,12 +86,14 @@ pub(crate) async fn routes(
     services: Arc<Services>,
     metrics: &Metrics,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let guard = Guard::new(
-        services.authority.cluster().clone(),
-        services.inventory.clone(),
-        services.clock.clone(),
-        metrics,
-    );
+    let parts = GuardParts {
+        cluster: services.authority.cluster().clone(),
+        inventory: services.inventory.clone(),
+        locks: services.access.locks().clone(),
+        audit: services.audit.clone(),
+        clock: services.clock.clone(),
+    };
+    let guard = Guard::new(parts, metrics);
     let api = || Api(services.clone());
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<InventoryServiceServer<Api>>().await;

@@ -6,8 +6,14 @@
 //!
 //! Not here: writing (the ledger, presence and the access records write to the store), gRPC.
 
+mod index;
 mod list;
+pub(crate) mod mask;
+mod order;
 pub(crate) mod page;
+mod query;
+mod rows;
+mod slots;
 pub(crate) mod tables;
 mod view;
 mod watch;
@@ -23,7 +29,8 @@ use tidegate_service::{rpc::Backoff, tasks::ShutdownToken};
 use tokio::sync::{broadcast, watch as cell};
 
 use crate::store::{Batch, RangeQuery, Store, StoreUnavailable, Watch, WatchError, Watched};
-pub(crate) use list::ListQuery;
+pub(crate) use list::ListRows;
+pub(crate) use query::{Conditions, ListQuery, ListRequest, QueryError};
 use tables::{DatabaseRow, Effects, Roles, RowChanges, ServerRow, Tables};
 pub(crate) use view::Viewer;
 pub(crate) use watch::{Filter, RowEvent, WatchEnd, WatchRows};
@@ -73,14 +80,17 @@ impl Inventory {
     /// [`WatchError`] when the store cannot be read.
     pub(crate) async fn load(store: Arc<dyn Store>) -> Result<(Arc<Self>, Watch), WatchError> {
         let (tables, watch) = read_all(store.as_ref()).await?;
-        let inventory = Self {
+        Ok((Arc::new(Self::new(store, tables)), watch))
+    }
+
+    fn new(store: Arc<dyn Store>, tables: Tables) -> Self {
+        Self {
             store,
             reached: cell::Sender::new(tables.revision),
             roles: cell::Sender::new(Arc::new(tables.roles())),
             configs: cell::Sender::new(configs(&tables)),
             state: RwLock::new(State::new(tables)),
-        };
-        Ok((Arc::new(inventory), watch))
+        }
     }
 
     /// Keeps the tables up to date until shutdown.

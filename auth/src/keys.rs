@@ -10,6 +10,8 @@ pub(crate) const DATABASES: &str = "/databases/";
 pub(crate) const DISCOVERY_CONFIGS: &str = "/discovery-configs/";
 /// What a joined process announced of itself, by host and service.
 pub(crate) const HOSTS: &str = "/hosts/";
+/// Locks, by name.
+pub(crate) const LOCKS: &str = "/locks/";
 /// Database servers, by host and database.
 pub(crate) const PRESENCE: &str = "/presence/";
 /// Every scope is to be scanned at once; the revision counts.
@@ -60,6 +62,11 @@ pub(crate) fn discovery_config(name: &str) -> Bytes {
 /// What a host announced for one of its services.
 pub(crate) fn host(host_id: &str, service: &str) -> Bytes {
     under(HOSTS, &format!("{host_id}/{service}"))
+}
+
+/// A lock.
+pub(crate) fn lock(name: &str) -> Bytes {
+    under(LOCKS, name)
 }
 
 /// The scope that owns a discovered identity.

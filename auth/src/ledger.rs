@@ -75,14 +75,25 @@ impl Attempt {
     }
 }
 
-/// What is known without the store. Lost in a restart, as are only times.
+/// Names one scan of a scope: its epoch, and when it started.
+type ScanMark = (u64, Option<prost_types::Timestamp>);
+
+/// A scan that began.
+#[derive(Debug)]
+struct BegunScan {
+    mark: ScanMark,
+    /// The scan that had written the scope's record last by then.
+    after: ScanMark,
+}
+
+/// What is known without the store, to one instance. Lost in a restart, as are only times.
 #[derive(Debug, Default)]
 struct Memory {
     /// Last scans, so that a scan that changed nothing costs no write.
     attempts: HashMap<String, Attempt>,
-    /// The scans that began last: their epoch and when they started. A restart breaks their streams.
-    begun: HashMap<String, (u64, Option<prost_types::Timestamp>)>,
-    /// What scopes saw and do not own.
+    /// The scans that began last. A restart breaks their streams.
+    begun: HashMap<String, BegunScan>,
+    /// What scopes saw and do not own; what others wrote of it is read again before it matters.
     shadows: Shadows,
     /// When scopes that nobody names are over.
     retiring: HashMap<String, Timestamp>,
@@ -134,8 +145,8 @@ impl Ledger {
             watchers: Watchers::default(),
             memory: Mutex::default(),
         };
-        let shadows = Shadows::load(&ledger.scope_records().await?);
-        ledger.memory().shadows = shadows;
+        // Reads the shadows in.
+        ledger.scope_records().await?;
         Ok(ledger)
     }
 
@@ -143,12 +154,13 @@ impl Ledger {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers that a scan began.
-    fn begins(&self, header: &Header) {
+    /// Remembers that a scan began, and after which.
+    fn begins(&self, header: &Header, after: ScanMark) {
         let mut memory = self.memory();
         let scope_id = &header.message.id;
         if memory.begun.contains_key(scope_id) || memory.begun.len() < ATTEMPTS_MAX {
-            let begun = (header.epoch, header.started_at);
+            let mark = (header.epoch, header.started_at);
+            let begun = BegunScan { mark, after };
             memory.begun.insert(scope_id.clone(), begun);
         }
     }

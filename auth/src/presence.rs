@@ -21,7 +21,10 @@ use crate::{
     inventory::Inventory,
     keys,
     record::encode,
-    store::{CommitError, Entry, LeaseError, LeaseId, RangeQuery, Store, StoreUnavailable, Txn},
+    store::{
+        CommitError, Entry, LeaseError, LeaseId, RangeQuery, Store, StoreUnavailable, Txn,
+        chunks::Chunks,
+    },
 };
 
 /// Databases that one agent may serve.
@@ -277,7 +280,8 @@ impl Session {
                 .map(|name| (keys::presence(host_id, name), None)),
         );
         let mut revision = self.presence.inventory.revision();
-        for chunk in changes.chunks(CHANGES_PER_TXN_MAX) {
+        let mut chunks = Chunks::new(&changes, CHANGES_PER_TXN_MAX);
+        while let Some(chunk) = chunks.next() {
             let txn = chunk
                 .iter()
                 .cloned()
@@ -285,7 +289,10 @@ impl Session {
                     (key, Some(value)) => txn.put_with(key, value, Some(self.lease)),
                     (key, None) => txn.delete(key),
                 });
-            revision = self.presence.store.commit(txn).await?;
+            match self.presence.store.commit(txn).await {
+                Ok(written) => revision = written,
+                Err(error) => chunks.give_back(chunk, error)?,
+            }
         }
         self.presence.inventory.reached(revision).await;
         Ok(revision)

@@ -33,6 +33,15 @@ pub(crate) enum RecordError {
         /// What the decoder said.
         source: prost::DecodeError,
     },
+    /// The message is sound and what it says is not.
+    #[error("key `{key}` holds a record that cannot be used")]
+    Unusable {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        #[source]
+        invalid: tidegate_proto::Invalid,
+    },
 }
 
 /// A record as it is stored.
@@ -241,6 +250,12 @@ pub(crate) struct ScopeRecord {
     /// Time from scan to scan, as of the last change of this record; 0 when unknown.
     #[prost(uint32, tag = "13")]
     pub(crate) period_seconds: u32,
+    /// The scan that wrote this record last: the epoch that it was made with. 0 when no scan did.
+    #[prost(uint64, tag = "14")]
+    pub(crate) scan_epoch: u64,
+    /// The scan that wrote this record last: when it started, as its worker tells.
+    #[prost(message, optional, tag = "15")]
+    pub(crate) scan_started_at: Option<prost_types::Timestamp>,
 }
 
 #[cfg(test)]

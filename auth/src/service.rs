@@ -1,10 +1,16 @@
 //! Puts the control plane together and serves it: TLS on one port, a local socket for administrators.
 //!
-//! Starting is in order, and what cannot work stops the start: the store is opened and locked, the CAs are read or made,
-//! the inventory is loaded, the listeners are bound; then everything is served. The service's own certificate is
-//! replaced in place before it ends.
+//! Starting is in order, and what cannot work stops the start: the store is opened, the CAs are read or made, the
+//! inventory is loaded, the listeners are bound; then everything is served. The service's own certificate is replaced in
+//! place before it ends.
+//!
+//! Over etcd several instances serve one cluster at the same time, and know nothing of each other: what they must agree
+//! on is decided by guards in the store. What is of one instance only: its audit log, its count of failed logins, and
+//! the times of scans and of scopes that wait to be retired, as status tells them.
 
+mod gauges;
 mod identity;
+mod storage;
 
 use std::{
     io,
@@ -16,7 +22,6 @@ use std::{
 };
 
 use futures::Stream;
-use prometheus_client::metrics::gauge::Gauge;
 use tidegate_core::HostId;
 use tidegate_identity::{CaPin, IdentityError, KeyPair};
 use tidegate_service::{
@@ -46,13 +51,12 @@ use crate::{
     inventory::Inventory,
     ledger::{Ledger, LedgerParts},
     presence::Presence,
-    store::{
-        BoxError, Store, Watch,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
+    store::{BoxError, Store, Watch},
 };
 
+use gauges::gauges;
 use identity::{OwnIdentity, own_host_id};
+use storage::Storage;
 
 /// How long presence outlives the last sign of life.
 pub const PRESENCE_LEASE: Duration = Duration::from_secs(30);
@@ -121,10 +125,10 @@ pub enum AuthError {
         source: BoxError,
     },
     /// The state cannot be read or written.
-    #[error("could not open the state in `{}`", .path.display())]
+    #[error("could not open the state in {place}")]
     Store {
-        /// The directory.
-        path: PathBuf,
+        /// The directory, or the members of etcd.
+        place: String,
         /// Why.
         source: BoxError,
     },
@@ -256,7 +260,7 @@ impl AuthService {
 
 /// What is open before anything is served.
 struct State {
-    sqlite: Arc<SqliteStore>,
+    storage: Storage,
     store: Arc<dyn Store>,
     audit: AuditLog,
     authority: Arc<Authority>,
@@ -267,16 +271,17 @@ struct State {
 
 impl State {
     async fn open(settings: &AuthSettings, clock: SharedClock) -> Result<Self, AuthError> {
-        let directory = &settings.storage_dir;
+        let place = storage::place(&settings.storage);
         let failed = |source: BoxError| AuthError::Store {
-            path: directory.clone(),
+            place: place.clone(),
             source,
         };
-        let sqlite = SqliteStore::open(directory, SqliteOptions::default())
-            .map_err(|error| failed(error.into()))?;
-        let audit =
-            AuditLog::open(directory, clock.clone()).map_err(|error| failed(error.into()))?;
-        let store: Arc<dyn Store> = sqlite.clone();
+        let storage = Storage::open(&settings.storage).await.map_err(failed)?;
+        let audit = storage::audit_log(&settings.audit_dir, clock.clone()).map_err(|source| {
+            let place = storage::folder(&settings.audit_dir);
+            AuthError::Store { place, source }
+        })?;
+        let store = storage.store();
         let authority = Authority::load(&store, &settings.cluster_name, clock.clone())
             .await
             .map_err(|error| AuthError::Authority(error.into()))?;
@@ -284,7 +289,7 @@ impl State {
             .await
             .map_err(|error| failed(error.into()))?;
         Ok(Self {
-            sqlite,
+            storage,
             store,
             audit,
             authority: Arc::new(authority),
@@ -323,6 +328,14 @@ impl State {
                 .follow(self.watch, until_drained.clone()),
         );
         tasks.spawn(
+            "auth_locks",
+            services
+                .access
+                .locks()
+                .clone()
+                .follow(until_drained.clone()),
+        );
+        tasks.spawn(
             "auth_gauges",
             gauges(self.inventory.clone(), metrics, shutdown.clone()),
         );
@@ -345,7 +358,7 @@ impl State {
             serve("local", routes, local, shutdown).await;
         });
         component.ready();
-        let (sqlite, audit, shutdown) = (self.sqlite, self.audit, tasks.shutdown());
+        let (storage, audit, shutdown) = (self.storage, self.audit, tasks.shutdown());
         tasks.spawn("auth_state", async move {
             shutdown.cancelled().await;
             component.not_ready("shutting down");
@@ -353,7 +366,7 @@ impl State {
             let _ = served.recv().await;
             until_drained.cancel();
             audit.close().await;
-            sqlite.close().await;
+            storage.close().await;
         });
         Ok(())
     }
@@ -424,50 +437,6 @@ where
             "stopped serving gRPC"
         );
     }
-}
-
-/// The number of rows of each table, kept current.
-async fn gauges_loop(
-    inventory: Arc<Inventory>,
-    databases: Gauge,
-    servers: Gauge,
-    revision: Gauge,
-    shutdown: ShutdownToken,
-) {
-    const INTERVAL: Duration = Duration::from_secs(5);
-    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    let mut ticks = tokio::time::interval(INTERVAL);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let look = inventory.tables();
-        databases.set(count(look.databases.len()));
-        servers.set(count(look.servers.len()));
-        revision.set(i64::try_from(look.revision).unwrap_or(i64::MAX));
-    }
-}
-
-fn gauges(
-    inventory: Arc<Inventory>,
-    metrics: &Metrics,
-    shutdown: ShutdownToken,
-) -> impl Future<Output = ()> + Send + use<> {
-    let gauge = |name: &str, help: &str| metrics.register(name, help, Gauge::<i64>::default());
-    gauges_loop(
-        inventory,
-        gauge("tidegate_auth_databases", "Databases in the inventory"),
-        gauge(
-            "tidegate_auth_database_servers",
-            "Database servers that are present",
-        ),
-        gauge(
-            "tidegate_auth_inventory_revision",
-            "The state store's revision that the inventory in memory shows",
-        ),
-        shutdown,
-    )
 }
 
 type LocalIncoming = Pin<Box<dyn Stream<Item = io::Result<Connection<UnixStream>>> + Send>>;

@@ -4,7 +4,8 @@
 //! event has an id of its own, so a batch that is sent twice is kept once.
 //!
 //! Invariant: the relay never waits for audit. A statement that finds no room is counted, and its session says how many
-//! at its end. The start and end of a session do wait: part of the queue is kept free for them.
+//! at its end; a session that a role holds to strict audit ends before such a statement reaches the database. The start
+//! and end of a session do wait: part of the queue is kept free for them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -39,6 +40,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A kind of event: its name and code, as they are known elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// We ended a session by a rule that its person is held to.
+    Disconnect,
     /// A session ended.
     End,
     /// A statement was sent.
@@ -52,6 +55,7 @@ pub(crate) enum Kind {
 impl Kind {
     const fn name_and_code(self) -> (&'static str, &'static str) {
         match self {
+            Self::Disconnect => ("client.disconnect", "T3006I"),
             Self::End => ("db.session.end", "TDB01I"),
             Self::Query => ("db.session.query", "TDB02I"),
             Self::Start => ("db.session.start", "TDB00I"),
@@ -117,10 +121,14 @@ impl AuditQueue {
         }
     }
 
+    /// Whether a statement would be taken now.
+    pub(crate) fn takes_statements(&self) -> bool {
+        !self.sender.is_closed() && self.sender.capacity() > RESERVED_EVENTS
+    }
+
     /// Puts an event in if there is room; `false` when it was dropped.
     pub(crate) fn try_put(&self, event: impl FnOnce() -> AuditEvent) -> bool {
-        let has_room = self.sender.capacity() > RESERVED_EVENTS;
-        let put = has_room && self.sender.try_send(event()).is_ok();
+        let put = self.takes_statements() && self.sender.try_send(event()).is_ok();
         if !put {
             self.metrics.audit_dropped.inc();
         }
@@ -262,6 +270,10 @@ mod tests {
             expect("db.session.query", "TDB02I", true)
         );
         assert_eq!(shown(Kind::End), expect("db.session.end", "TDB01I", true));
+        assert_eq!(
+            shown(Kind::Disconnect),
+            expect("client.disconnect", "T3006I", true)
+        );
     }
 
     #[test]

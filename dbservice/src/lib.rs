@@ -1,7 +1,7 @@
 //! The database service: an agent that serves databases to people, near the databases.
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
-//! (`tunnel`), lets in whom roles allow (`roles`), logs in to databases with credentials that AWS mints
+//! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
 //! (`credentials`), relays sessions (`engine`), and says what happened (`audit`).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
@@ -16,7 +16,9 @@ mod certificate;
 mod credentials;
 mod engine;
 mod health;
+mod locks;
 mod metrics;
+mod places;
 mod presence;
 mod retry;
 mod roles;
@@ -40,9 +42,13 @@ use crate::{
     audit::AuditQueue,
     certificate::ClientTls,
     credentials::AwsCredentials,
-    engine::postgres::{BOUNDARY_GRACE, CancelRegistry, Connector, DRAIN_GRACE, Engine},
+    engine::postgres::{
+        AgentNames, BOUNDARY_GRACE, CancelRegistry, Connector, DRAIN_GRACE, Engine,
+    },
     health::Health,
+    locks::Locks,
     metrics::ServiceMetrics,
+    places::Places,
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
@@ -118,10 +124,16 @@ impl DatabaseService {
         let (shutdown, auth) = (tasks.shutdown(), host.auth_channel());
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
-        let (roles, client_tls) = (Roles::default(), ClientTls::default());
+        let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
+            agent: AgentNames {
+                host_id: host.host_id().to_string(),
+                hostname: context.hostname.clone(),
+            },
             roles: roles.clone(),
+            locks: locks.clone(),
+            places: Places::default(),
             credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
             cancels: CancelRegistry::default(),
@@ -163,6 +175,10 @@ impl DatabaseService {
         tasks.spawn(
             "roles",
             roles::follow(auth.clone(), roles, shutdown.clone()),
+        );
+        tasks.spawn(
+            "locks",
+            locks::follow(auth.clone(), locks, Arc::clone(&clock), shutdown.clone()),
         );
         tasks.spawn(
             "database_certificate",

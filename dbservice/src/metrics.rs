@@ -14,6 +14,8 @@ use tidegate_service::metrics::Metrics;
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Cause {
+    /// The client's certificate expired while the session ran.
+    CertificateExpired,
     /// It was a request to cancel, and was handled.
     CancelRequest,
     /// The client closed its connection without a goodbye.
@@ -38,10 +40,20 @@ pub(crate) enum Cause {
     Drained,
     /// The client's TLS handshake or start-up failed.
     Handshake,
+    /// The client sent nothing for longer than its roles allow.
+    Idle,
+    /// A lock strikes.
+    Locked,
+    /// It is not known which locks there are, and a role asks that this ends sessions.
+    LocksUnknown,
+    /// It cannot be audited, and a role asks that this ends sessions.
+    NotAudited,
     /// The database's endpoint changed, or it is served no longer.
     NotServed,
     /// One side broke the protocol.
     Protocol,
+    /// The person has as many sessions as roles allow.
+    TooMany,
     /// A fault or a bound of ours.
     Internal,
 }
@@ -51,6 +63,7 @@ impl Cause {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::CancelRequest => "cancel_request",
+            Self::CertificateExpired => "certificate_expired",
             Self::ClientClosed => "client_closed",
             Self::ClientFailed => "client_failed",
             Self::ClientTerminated => "client_terminated",
@@ -62,10 +75,27 @@ impl Cause {
             Self::Denied => "denied",
             Self::Drained => "drained",
             Self::Handshake => "handshake",
+            Self::Idle => "idle_timeout",
+            Self::Locked => "locked",
+            Self::LocksUnknown => "locks_unknown",
+            Self::NotAudited => "not_audited",
             Self::NotServed => "not_served",
             Self::Protocol => "protocol",
+            Self::TooMany => "too_many_sessions",
             Self::Internal => "internal",
         }
+    }
+
+    /// Whether a session that runs is ended by a rule that its person is held to.
+    pub(crate) const fn is_by_rule(self) -> bool {
+        matches!(
+            self,
+            Self::CertificateExpired
+                | Self::Idle
+                | Self::Locked
+                | Self::LocksUnknown
+                | Self::NotAudited
+        )
     }
 }
 

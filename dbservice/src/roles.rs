@@ -1,9 +1,12 @@
 //! The cluster's roles as this agent knows them: read live from the auth service, kept while it is away.
+//!
+//! A role that changes counts for sessions that begin later. Sessions that run keep what they were given; locks
+//! ([`crate::locks`]) are what reaches them.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tidegate_core::{Policy, Role, RoleConditions, Selector};
+use tidegate_core::{Policy, Role};
 use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 use tidegate_service::{
     rpc::{self, MESSAGE_BYTES_MAX},
@@ -77,15 +80,7 @@ fn understood(role: v1::Role) -> Role {
     let name = role.name.clone();
     Role::try_from(role).unwrap_or_else(|invalid| {
         error!(role = name, error = %invalid, "a role cannot be understood; whoever holds it is refused everything");
-        Role {
-            name,
-            allow: RoleConditions::default(),
-            deny: RoleConditions {
-                db_labels: Selector::everything(),
-                ..RoleConditions::default()
-            },
-            ..Role::default()
-        }
+        Role::unreadable(&name)
     })
 }
 

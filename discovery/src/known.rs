@@ -81,7 +81,8 @@ impl Answers {
         transcript.comparable.then_some(heard)
     }
 
-    fn hear(&self, body: &[u8]) {
+    /// One more answer.
+    pub(crate) fn hear(&self, body: &[u8]) {
         let told = without_metadata(body);
         let mut transcript = self.locked();
         transcript

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{
+    fetch::Viewpoint,
     found::Databases,
     scan::{Observed, Scan},
 };
@@ -102,7 +103,7 @@ impl Publication {
                 further,
             } => (
                 v1::Completeness::Partial,
-                Some(cause.status(scope, further)),
+                Some(cause.status(scope, Viewpoint::Worker, further)),
                 seen,
             ),
         };

@@ -1,7 +1,8 @@
 //! Looks at AWS once, with given matchers: what a worker that has them would see.
 //!
 //! This is the worker's own path: the same expansion to scopes, the same fetchers, budgets and time limits. Only
-//! the lease and the publication are missing, so nothing changes anywhere.
+//! the lease and the publication are missing, so nothing changes anywhere. Failures are told as to a person who looks
+//! with their own credentials.
 //!
 //! Not here: what a scan would change in the inventory, and how databases are named (`tidegate-auth`).
 
@@ -20,7 +21,7 @@ use tidegate_service::clock::SystemClock;
 use crate::{
     budget::{Budget, Budgets},
     configs::Configs,
-    fetch::{AwsFetch, FetchError},
+    fetch::{AwsFetch, FetchError, Viewpoint},
     found::Databases,
     planner::LISTS_AT_ONCE_MAX,
     regions::{AwsRegions, Caller, ListRegions},
@@ -147,7 +148,7 @@ fn untold(failure: AwsFailure, caller: &Caller) -> v1::ScanFailure {
     } else {
         ""
     };
-    let mut failure = error.met_with(caller.as_ref(), 0);
+    let mut failure = error.met_with(caller.as_ref(), Viewpoint::Person, 0);
     failure.message.push_str(hint);
     failure
 }
@@ -190,7 +191,7 @@ async fn look(fetch: &AwsFetch, scope: ScanScope, budget: Arc<Budget>) -> Survey
             cause,
             further,
         } => {
-            let failure = cause.status(&scope, further);
+            let failure = cause.status(&scope, Viewpoint::Person, further);
             (seen, Some(failure))
         }
     };

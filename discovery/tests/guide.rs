@@ -1,6 +1,6 @@
 //! The operator's guide says what is so: its examples load, and it names every type and every permission.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use tidegate_core::DatabaseKind;
 use tidegate_service::settings::{self, resource::Resource};
@@ -53,15 +53,21 @@ fn the_guides_policy_holds_every_permission_of_its_table() {
         .find(|policy| policy.contains("RedshiftDiscovery"))
         .unwrap();
     let table = GUIDE.lines().filter(|line| line.starts_with('|'));
-    let actions: Vec<&str> = table
+    let actions: BTreeSet<&str> = table
         .flat_map(|line| line.split('`'))
         .filter(|word| {
-            ["redshift:", "redshift-serverless:", "rds:", "account:"]
-                .iter()
-                .any(|service| word.starts_with(service))
+            [
+                "account:",
+                "rds:",
+                "redshift-serverless:",
+                "redshift:",
+                "tag:",
+            ]
+            .iter()
+            .any(|service| word.starts_with(service))
         })
         .collect();
-    assert_eq!(actions.len(), 11, "{actions:?}");
+    assert_eq!(actions.len(), 12, "{actions:?}");
     for action in actions {
         assert!(policy.contains(&format!("\"{action}\"")), "{action}");
     }

@@ -5,6 +5,7 @@
 
 mod database;
 mod discovery;
+mod lock;
 mod role;
 mod server;
 
@@ -70,6 +71,20 @@ pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
 /// When it lies outside the years that can be represented.
 pub fn instant(at: &prost_types::Timestamp) -> Result<Timestamp, Invalid> {
     Timestamp::new(at.seconds, at.nanos).map_err(|_| Invalid::new("timestamp", "out of range"))
+}
+
+/// A span of time from the wire.
+///
+/// # Errors
+///
+/// When it is negative or out of range.
+pub fn span(
+    field: &str,
+    span: Option<prost_types::Duration>,
+) -> Result<Option<std::time::Duration>, Invalid> {
+    span.map(std::time::Duration::try_from)
+        .transpose()
+        .map_err(|_| Invalid::new(field, "is no span of time that can be waited for"))
 }
 
 fn parse<T: std::str::FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, Invalid> {

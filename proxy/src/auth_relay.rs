@@ -11,8 +11,8 @@ use tracing::{debug, warn};
 
 use crate::{net, relay::Relay, shared::Shared};
 
-/// How long one auth server may take to accept.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long one auth server may take to accept: short enough that a client still waits when the third is tried.
+const CONNECT_MAX: Duration = Duration::from_millis(1500);
 
 /// Serves one relayed connection to its end.
 pub(crate) async fn serve(shared: &Shared, client: TcpStream, hello: Bytes, addr: SocketAddr) {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use tidegate_core::HostId;
+use tidegate_core::{HostId, locks::LockFacts};
 use tidegate_identity::{HostHolder, Issued};
 use tidegate_proto::{Invalid, convert, v1};
 
@@ -88,6 +88,12 @@ impl Access {
             services: request.services,
             hostname: checked_hostname(request.hostname)?,
         };
+        let host_id = holder.host_id.to_string();
+        self.refuse_locked(LockFacts {
+            host_id: Some(&host_id),
+            hostname: Some(&holder.hostname),
+            ..LockFacts::default()
+        })?;
         let issued = self.host_certificate(&holder, &request.public_key, &request.names)?;
         Ok(v1::JoinResponse {
             host_id: holder.host_id.to_string(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_core::Traits;
+use tidegate_core::{Traits, locks::LockFacts};
 use tidegate_identity::{Route, USER_CERT_TTL_MAX, UserHolder};
 use tidegate_proto::{Invalid, convert, v1};
 
@@ -35,7 +35,11 @@ impl Access {
             .await;
         let failure = match &outcome {
             Ok(_) => None,
-            Err(AccessError::Unproven(_) | AccessError::LockedOut { .. }) => outcome.as_ref().err(),
+            Err(
+                AccessError::Unproven(_)
+                | AccessError::LockedOut { .. }
+                | AccessError::Denied { .. },
+            ) => outcome.as_ref().err(),
             // Nothing was tried.
             Err(_) => return outcome,
         };
@@ -81,11 +85,30 @@ impl Access {
             return Err(AccessError::Unproven(LOGIN_REFUSED));
         };
         self.lockout.succeeded(name);
+        let holder = holder(record);
+        // Only who proved to be somebody is told of that somebody's locks.
+        self.refuse_locked(LockFacts {
+            user: Some(&holder.name),
+            roles: &holder.roles,
+            ..LockFacts::default()
+        })?;
+        let longest = self.longest_login(&holder);
         let ttl = match ttl_seconds {
-            0 => USER_CERT_TTL_MAX,
-            seconds => Duration::from_secs(seconds.into()).min(USER_CERT_TTL_MAX),
+            0 => longest,
+            seconds => Duration::from_secs(seconds.into()).min(longest),
         };
-        self.certificate(public_key, &holder(record), ttl)
+        self.certificate(public_key, &holder, ttl)
+    }
+
+    /// How long a login lasts at most: the strictest of the person's roles.
+    fn longest_login(&self, holder: &UserHolder) -> Duration {
+        let policy = self.parts.inventory.roles().policy.clone();
+        let subject = holder.subject();
+        let options = policy.grants(&subject).options();
+        options
+            .max_session_ttl
+            .unwrap_or(USER_CERT_TTL_MAX)
+            .min(USER_CERT_TTL_MAX)
     }
 
     /// A certificate that opens one database, and lives no longer than the caller's own.
@@ -116,6 +139,12 @@ impl Access {
                 name: route.database,
             });
         }
+        self.refuse_locked(LockFacts {
+            user: Some(&holder.name),
+            roles: &holder.roles,
+            database: Some(&route.database),
+            ..LockFacts::default()
+        })?;
         let left = Duration::try_from(expires_at.duration_since(self.now())).unwrap_or_default();
         self.certificate(&request.public_key, &holder, left.min(USER_CERT_TTL_MAX))
     }

@@ -53,7 +53,7 @@ impl Access {
         })
     }
 
-    fn check_user(&self, user: &v1::User) -> Result<(), Invalid> {
+    pub(super) fn check_user(&self, user: &v1::User) -> Result<(), Invalid> {
         check_name("user.name", &user.name)?;
         if user.roles.is_empty() || user.roles.len() > ROLES_MAX {
             let problem = format!("must be 1 to {ROLES_MAX} roles");
@@ -126,14 +126,14 @@ impl Access {
         let mut users = Vec::new();
         for entry in self.read_all(keys::USERS).await? {
             let record: UserRecord = decode(&entry)?;
-            users.extend(shown(record, &entry));
+            users.extend(shown(record, entry.modified));
         }
         Ok(users)
     }
 
     /// Removes a person. Certificates that were given end being useful at once at this service, and everywhere when
     /// they expire.
-    pub(crate) async fn delete_user(&self, name: &str) -> Result<(), AccessError> {
+    pub(crate) async fn delete_user(&self, actor: &str, name: &str) -> Result<(), AccessError> {
         let key = keys::user(name);
         let Some((entry, record)) = self.user(name).await? else {
             return Err(AccessError::NotFound {
@@ -147,6 +147,10 @@ impl Access {
         }
         let committed = self.store().commit(txn).await;
         let revision = committed.map_err(|error| AccessError::commit("the user", error))?;
+        let mut gone = event::new(event::USER_DELETE);
+        actor.clone_into(&mut gone.user);
+        gone.fields.insert("name".to_owned(), name.to_owned());
+        self.parts.audit.record(gone);
         self.parts.inventory.reached(revision).await;
         Ok(())
     }
@@ -208,9 +212,7 @@ impl Access {
     }
 }
 
-fn shown(record: UserRecord, entry: &Entry) -> Option<v1::User> {
-    record.user.map(|user| v1::User {
-        revision: entry.modified,
-        ..user
-    })
+/// A person as listings show it.
+pub(super) fn shown(record: UserRecord, revision: u64) -> Option<v1::User> {
+    record.user.map(|user| v1::User { revision, ..user })
 }

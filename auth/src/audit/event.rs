@@ -5,6 +5,8 @@ use tidegate_proto::v1;
 /// Name, code, and whether it tells of a success.
 pub(crate) type Kind = (&'static str, &'static str, bool);
 
+/// A person or service called what it may not.
+pub(crate) const ACCESS_DENIED: Kind = ("access.denied", "TAC00W", false);
 /// A database was added.
 pub(crate) const DB_CREATE: Kind = ("db.create", "TDB03I", true);
 /// A database went.
@@ -29,14 +31,30 @@ pub(crate) const JOIN_FAILED: Kind = ("instance.join", "TJ002E", false);
 pub(crate) const JOIN_TOKEN_CREATE: Kind = ("join_token.create", "TJT00I", true);
 /// A person logged in.
 pub(crate) const LOGIN: Kind = ("user.login", "T1000I", true);
+/// A lock was made or replaced.
+pub(crate) const LOCK_CREATED: Kind = ("lock.created", "TLK00I", true);
+/// A lock was removed.
+pub(crate) const LOCK_DELETED: Kind = ("lock.deleted", "TLK01I", true);
 /// A login failed.
 pub(crate) const LOGIN_FAILED: Kind = ("user.login", "T1000W", false);
+/// A role was made.
+pub(crate) const ROLE_CREATED: Kind = ("role.created", "T9000I", true);
+/// A role went.
+pub(crate) const ROLE_DELETED: Kind = ("role.deleted", "T9001I", true);
+/// A role was replaced.
+pub(crate) const ROLE_UPDATED: Kind = ("role.updated", "T9002I", true);
 /// A scan failed in another way than the one before.
 pub(crate) const SCOPE_FAILED: Kind = ("discovery.scope.failed", "TDG00W", false);
 /// A scan succeeded after one that failed.
 pub(crate) const SCOPE_RECOVERED: Kind = ("discovery.scope.recovered", "TDG00I", true);
 /// A person was added.
 pub(crate) const USER_CREATE: Kind = ("user.create", "T1002I", true);
+/// A person was removed.
+pub(crate) const USER_DELETE: Kind = ("user.delete", "T1004I", true);
+/// A person's password was voided, and a token to set another was made.
+pub(crate) const USER_RESET: Kind = ("reset_password_token.create", "T6000I", true);
+/// A person got other roles or traits.
+pub(crate) const USER_UPDATE: Kind = ("user.update", "T1003I", true);
 
 /// An event with a uid of its own; the log adds the time.
 pub(crate) fn new((event, code, success): Kind) -> v1::AuditEvent {

@@ -3,11 +3,32 @@
 use std::{collections::HashSet, pin::Pin};
 
 use futures::{Stream, StreamExt as _};
+use tidegate_core::access::{Verb, kinds};
 use tidegate_proto::v1::{self, access_service_server::AccessService};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Api, guard::Caller, status::refuse};
+
+fn name_of(user: Option<&v1::User>) -> &str {
+    user.map_or("", |user| user.name.as_str())
+}
+
+impl Api {
+    /// A stream that says so when the service goes away.
+    fn until_shutdown<M: Send + 'static>(
+        &self,
+        messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
+    ) -> Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>> {
+        let ended = futures::stream::once(std::future::ready(Err(refuse(
+            Code::Unavailable,
+            "SHUTTING_DOWN",
+            "the auth service is shutting down",
+        ))));
+        let shutdown = self.shutdown.clone().cancelled_owned();
+        messages.take_until(shutdown).chain(ended).boxed()
+    }
+}
 
 #[tonic::async_trait]
 impl AccessService for Api {
@@ -15,27 +36,62 @@ impl AccessService for Api {
         &self,
         request: Request<v1::CreateUserRequest>,
     ) -> Result<Response<v1::CreateUserResponse>, Status> {
-        let actor = Caller::of(&request).actor();
+        let caller = Caller::of(&request);
+        caller.may(
+            kinds::USER,
+            name_of(request.get_ref().user.as_ref()),
+            &[Verb::Create],
+        )?;
         let created = self
             .access
-            .create_user(&actor, request.into_inner())
+            .create_user(&caller.actor(), request.into_inner())
             .await?;
         Ok(Response::new(created))
     }
 
     async fn list_users(
         &self,
-        _request: Request<v1::ListUsersRequest>,
+        request: Request<v1::ListUsersRequest>,
     ) -> Result<Response<v1::ListUsersResponse>, Status> {
-        let users = self.access.list_users().await?;
+        let caller = Caller::of(&request);
+        let mut users = self.access.list_users().await?;
+        users.retain(|user| caller.sees(kinds::USER, &user.name));
         Ok(Response::new(v1::ListUsersResponse { users }))
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<v1::UpdateUserRequest>,
+    ) -> Result<Response<v1::User>, Status> {
+        let caller = Caller::of(&request);
+        caller.may(
+            kinds::USER,
+            name_of(request.get_ref().user.as_ref()),
+            &[Verb::Update],
+        )?;
+        let user = request.into_inner().user;
+        let updated = self.access.update_user(&caller.actor(), user).await?;
+        Ok(Response::new(updated))
+    }
+
+    async fn reset_user(
+        &self,
+        request: Request<v1::ResetUserRequest>,
+    ) -> Result<Response<v1::ResetUserResponse>, Status> {
+        let caller = Caller::of(&request);
+        caller.may(kinds::USER, &request.get_ref().name, &[Verb::Update])?;
+        let reset = request.into_inner();
+        let reset = self.access.reset_user(&caller.actor(), reset).await?;
+        Ok(Response::new(reset))
     }
 
     async fn delete_user(
         &self,
         request: Request<v1::DeleteUserRequest>,
     ) -> Result<Response<v1::DeleteUserResponse>, Status> {
-        self.access.delete_user(&request.get_ref().name).await?;
+        let (caller, name) = (Caller::of(&request), &request.get_ref().name);
+        caller.may(kinds::USER, name, &[Verb::Delete])?;
+        self.access.delete_user(&caller.actor(), name).await?;
         Ok(Response::new(v1::DeleteUserResponse {}))
     }
 
@@ -69,9 +125,11 @@ impl AccessService for Api {
 
     async fn list_roles(
         &self,
-        _request: Request<v1::ListRolesRequest>,
+        request: Request<v1::ListRolesRequest>,
     ) -> Result<Response<v1::ListRolesResponse>, Status> {
-        let roles = self.access.list_roles();
+        let caller = Caller::of(&request);
+        let mut roles = self.access.list_roles();
+        roles.retain(|role| caller.sees(kinds::ROLE, &role.name));
         Ok(Response::new(v1::ListRolesResponse { roles }))
     }
 
@@ -79,7 +137,11 @@ impl AccessService for Api {
         &self,
         request: Request<v1::UpsertRoleRequest>,
     ) -> Result<Response<v1::Role>, Status> {
-        let role = self.access.upsert_role(request.into_inner().role).await?;
+        let caller = Caller::of(&request);
+        let role = request.into_inner().role;
+        let name = role.as_ref().map_or("", |role| role.name.as_str());
+        caller.may(kinds::ROLE, name, &[Verb::Create, Verb::Update])?;
+        let role = self.access.upsert_role(&caller.actor(), role).await?;
         Ok(Response::new(role))
     }
 
@@ -87,7 +149,9 @@ impl AccessService for Api {
         &self,
         request: Request<v1::DeleteRoleRequest>,
     ) -> Result<Response<v1::DeleteRoleResponse>, Status> {
-        self.access.delete_role(&request.get_ref().name).await?;
+        let (caller, name) = (Caller::of(&request), &request.get_ref().name);
+        caller.may(kinds::ROLE, name, &[Verb::Delete])?;
+        self.access.delete_role(&caller.actor(), name).await?;
         Ok(Response::new(v1::DeleteRoleResponse {}))
     }
 
@@ -104,15 +168,63 @@ impl AccessService for Api {
                 revision: roles.revision,
             })
         });
-        let ended = futures::stream::once(std::future::ready(Err(refuse(
-            Code::Unavailable,
-            "SHUTTING_DOWN",
-            "the auth service is shutting down",
-        ))));
-        let shutdown = self.shutdown.clone().cancelled_owned();
-        Ok(Response::new(
-            roles.take_until(shutdown).chain(ended).boxed(),
-        ))
+        Ok(Response::new(self.until_shutdown(roles)))
+    }
+
+    async fn upsert_lock(
+        &self,
+        request: Request<v1::UpsertLockRequest>,
+    ) -> Result<Response<v1::Lock>, Status> {
+        let caller = Caller::of(&request);
+        let lock = request.into_inner().lock;
+        let name = lock.as_ref().map_or("", |lock| lock.name.as_str());
+        caller.may(kinds::LOCK, name, &[Verb::Create, Verb::Update])?;
+        let lock = self.access.upsert_lock(&caller.actor(), lock).await?;
+        Ok(Response::new(lock))
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<v1::ListLocksRequest>,
+    ) -> Result<Response<v1::ListLocksResponse>, Status> {
+        let caller = Caller::of(&request);
+        let mut locks = self.access.locks().known().messages(self.clock.now());
+        locks.retain(|lock| caller.sees(kinds::LOCK, &lock.name));
+        Ok(Response::new(v1::ListLocksResponse { locks }))
+    }
+
+    async fn delete_lock(
+        &self,
+        request: Request<v1::DeleteLockRequest>,
+    ) -> Result<Response<v1::DeleteLockResponse>, Status> {
+        let (caller, name) = (Caller::of(&request), &request.get_ref().name);
+        caller.may(kinds::LOCK, name, &[Verb::Delete])?;
+        self.access.delete_lock(&caller.actor(), name).await?;
+        Ok(Response::new(v1::DeleteLockResponse {}))
+    }
+
+    async fn explain_access(
+        &self,
+        request: Request<v1::ExplainAccessRequest>,
+    ) -> Result<Response<v1::ExplainAccessResponse>, Status> {
+        let explained = self.access.explain(request.get_ref()).await?;
+        Ok(Response::new(explained))
+    }
+
+    type WatchLocksStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchLocksResponse, Status>> + Send>>;
+
+    async fn watch_locks(
+        &self,
+        _request: Request<v1::WatchLocksRequest>,
+    ) -> Result<Response<Self::WatchLocksStream>, Status> {
+        let clock = self.clock.clone();
+        let locks = WatchStream::new(self.access.locks().watch()).map(move |known| {
+            Ok(v1::WatchLocksResponse {
+                locks: known.messages(clock.now()),
+            })
+        });
+        Ok(Response::new(self.until_shutdown(locks)))
     }
 
     async fn get_cluster_status(

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _};
-use tidegate_core::Selector;
+use tidegate_core::{Selector, labels::is_label_key};
 use tidegate_proto::{
     Invalid,
     v1::{self, inventory_service_server::InventoryService},
@@ -12,7 +12,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{Api, guard::Caller, status::refuse};
 use crate::inventory::{
-    Filter, ListQuery, RowEvent, WatchEnd, WatchRows,
+    Conditions, Filter, ListQuery, ListRequest, ListRows, QueryError, RowEvent, WatchEnd,
+    WatchRows,
+    mask::{DatabaseMask, ServerMask},
     tables::{DatabaseRow, Row as _, ServerRow},
 };
 
@@ -29,6 +31,17 @@ fn selector(message: Option<v1::Selector>) -> Result<Option<Selector>, Invalid> 
 fn not_found(name: &str) -> Status {
     let name: String = name.chars().take(253).collect();
     refuse(Code::NotFound, "NOT_FOUND", format!("no database `{name}`"))
+}
+
+impl From<QueryError> for Status {
+    fn from(error: QueryError) -> Self {
+        let message = error.to_string();
+        match error {
+            QueryError::TooExpensive => {
+                refuse(Code::ResourceExhausted, "QUERY_TOO_EXPENSIVE", message)
+            }
+        }
+    }
 }
 
 impl Api {
@@ -108,17 +121,21 @@ impl InventoryService for Api {
     ) -> Result<Response<v1::ListDatabasesResponse>, Status> {
         let viewer = Caller::of(&request).viewer();
         let asked = request.into_inner();
-        let query = ListQuery::new(
-            "databases",
-            asked.page_size,
-            &asked.page_token,
-            selector(asked.selector)?,
-            asked.search,
-            None,
-        )?;
-        let page = self.inventory.list_databases(&query, &viewer);
+        let mask = DatabaseMask::new(asked.read_mask)?;
+        let request = ListRequest {
+            page_size: asked.page_size,
+            page_token: asked.page_token,
+            selector: selector(asked.selector)?,
+            search: asked.search,
+            database: String::new(),
+            filter: asked.filter,
+            order_by: asked.order_by,
+        };
+        let query = ListQuery::new(DatabaseRow::KIND, DatabaseRow::SCHEMA, request)?;
+        let page = self.inventory.list::<DatabaseRow>(&query, &viewer).await?;
+        let databases = page.rows.iter().map(|row| mask.apply(row.message()));
         Ok(Response::new(v1::ListDatabasesResponse {
-            databases: page.rows.iter().map(|row| row.message()).collect(),
+            databases: databases.collect(),
             next_page_token: page.next_page_token,
             revision: page.revision,
         }))
@@ -163,6 +180,44 @@ impl InventoryService for Api {
         Ok(Response::new(created.await?))
     }
 
+    async fn update_database(
+        &self,
+        request: Request<v1::UpdateDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        let actor = Caller::of(&request).actor();
+        let updated = self.databases.update(&actor, request.into_inner().database);
+        Ok(Response::new(updated.await?))
+    }
+
+    async fn count_databases(
+        &self,
+        request: Request<v1::CountDatabasesRequest>,
+    ) -> Result<Response<v1::CountDatabasesResponse>, Status> {
+        let viewer = Caller::of(&request).viewer();
+        let asked = request.into_inner();
+        if !is_label_key(&asked.label) {
+            return Err(Invalid::new("label", "is no label key").into());
+        }
+        let conditions = Conditions::new(
+            DatabaseRow::SCHEMA,
+            selector(asked.selector)?,
+            &asked.search,
+            &asked.filter,
+        )?;
+        let (counts, revision) = self
+            .inventory
+            .count_databases(&conditions, &asked.label, &viewer)
+            .await?;
+        let values = counts.values.into_iter();
+        Ok(Response::new(v1::CountDatabasesResponse {
+            counts: values
+                .map(|(value, count)| v1::LabelCount { value, count })
+                .collect(),
+            total: counts.total,
+            revision,
+        }))
+    }
+
     async fn delete_database(
         &self,
         request: Request<v1::DeleteDatabaseRequest>,
@@ -180,17 +235,21 @@ impl InventoryService for Api {
     ) -> Result<Response<v1::ListDatabaseServersResponse>, Status> {
         let viewer = Caller::of(&request).viewer();
         let asked = request.into_inner();
-        let query = ListQuery::new(
-            "servers",
-            asked.page_size,
-            &asked.page_token,
-            selector(asked.selector)?,
-            asked.search,
-            (!asked.database.is_empty()).then_some(asked.database),
-        )?;
-        let page = self.inventory.list_servers(&query, &viewer);
+        let mask = ServerMask::new(asked.read_mask)?;
+        let request = ListRequest {
+            page_size: asked.page_size,
+            page_token: asked.page_token,
+            selector: selector(asked.selector)?,
+            search: asked.search,
+            database: asked.database,
+            filter: asked.filter,
+            order_by: asked.order_by,
+        };
+        let query = ListQuery::new(ServerRow::KIND, ServerRow::SCHEMA, request)?;
+        let page = self.inventory.list::<ServerRow>(&query, &viewer).await?;
+        let servers = page.rows.iter().map(|row| mask.apply(row.message()));
         Ok(Response::new(v1::ListDatabaseServersResponse {
-            database_servers: page.rows.iter().map(|row| row.message()).collect(),
+            database_servers: servers.collect(),
             next_page_token: page.next_page_token,
             revision: page.revision,
         }))

@@ -62,6 +62,13 @@ impl From<AccessError> for Status {
             AccessError::Invalid(invalid) => invalid.into(),
             AccessError::LockedOut { .. } => refuse(Code::ResourceExhausted, "LOCKED_OUT", message),
             AccessError::NotFound { .. } => refuse(Code::NotFound, "NOT_FOUND", message),
+            AccessError::Role(problems) => {
+                let mut details = ErrorDetails::new();
+                for problem in problems {
+                    details.add_bad_request_violation(problem.field, problem.problem);
+                }
+                Self::with_error_details(Code::InvalidArgument, message, details)
+            }
             AccessError::Unavailable(unavailable) => store(&unavailable),
             AccessError::Unproven(_) => refuse(Code::Unauthenticated, "UNPROVEN", message),
         }

@@ -37,7 +37,12 @@ pub(crate) fn read(query: &str, token: &str) -> Result<Option<String>, Invalid> 
     decode(token)
         .filter(|(given, key)| *given == check(query, key))
         .map(|(_, key)| Some(key))
-        .ok_or_else(|| Invalid::new("page_token", "is not from the last answer to this query"))
+        .ok_or_else(foreign)
+}
+
+/// What is said of a token that was not made for the query.
+pub(crate) fn foreign() -> Invalid {
+    Invalid::new("page_token", "is not from the last answer to this query")
 }
 
 fn decode(token: &str) -> Option<(Vec<u8>, String)> {

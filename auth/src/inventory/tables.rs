@@ -9,188 +9,18 @@ use std::{
 };
 
 use prost::Message;
-use tidegate_core::{Labels, Policy, Role, labels::is_reserved};
+use tidegate_core::{Policy, Role};
 use tidegate_proto::v1;
 
+use super::index::LabelIndex;
+pub(crate) use super::rows::{
+    DatabaseRow, Row, RowChange, RowChanges, ServerRow, database_row, server_row,
+};
 use crate::{
     keys,
-    record::{self, DatabaseRecord, RecordError},
+    record::{self, RecordError},
     store::{Batch, Change, Entry},
 };
-
-/// A row that selectors and roles can look at.
-pub(crate) trait Row: Send + Sync + 'static {
-    /// What it is sent as.
-    type Message;
-
-    /// The labels of the database that it is about.
-    fn labels(&self) -> &Labels;
-    /// Revision of its last change.
-    fn revision(&self) -> u64;
-    /// Whether a word, in lower case, occurs in what people know it by.
-    fn mentions(&self, word: &str) -> bool;
-    /// The row as it is sent.
-    fn message(&self) -> Self::Message;
-}
-
-/// A database.
-#[derive(Debug, PartialEq)]
-pub(crate) struct DatabaseRow {
-    /// As it is sent, without labels and revision.
-    bare: v1::Database,
-    labels: Labels,
-    revision: u64,
-    /// Group of the owning scope.
-    pub(crate) group: String,
-    /// Place of the owning scope in its configuration.
-    pub(crate) order: u32,
-    /// The `discovery_config` that asks for the owning scope; empty is a configuration file.
-    pub(crate) config: String,
-}
-
-impl DatabaseRow {
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.bare.name
-    }
-
-    /// Its identity in the cloud; empty when it was not discovered.
-    pub(crate) fn identity(&self) -> &str {
-        &self.bare.identity
-    }
-
-    /// The scope that owns it; empty when it was not discovered.
-    pub(crate) fn scope_id(&self) -> &str {
-        &self.bare.scope_id
-    }
-}
-
-impl Row for DatabaseRow {
-    type Message = v1::Database;
-
-    fn labels(&self) -> &Labels {
-        &self.labels
-    }
-
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn mentions(&self, word: &str) -> bool {
-        holds(&self.bare.name, word)
-            || holds(&self.bare.description, word)
-            || labels_hold(&self.labels, word)
-    }
-
-    fn message(&self) -> v1::Database {
-        let mut message = self.bare.clone();
-        message.labels = self.labels.clone().into();
-        message.revision = self.revision;
-        message
-    }
-}
-
-/// One agent serving one database.
-#[derive(Debug, PartialEq)]
-pub(crate) struct ServerRow {
-    bare: v1::DatabaseServer,
-    labels: Labels,
-    revision: u64,
-}
-
-impl ServerRow {
-    /// The database's name.
-    pub(crate) fn database(&self) -> &str {
-        self.bare
-            .database
-            .as_ref()
-            .map_or("", |database| database.name.as_str())
-    }
-
-    /// The agent.
-    pub(crate) fn host_id(&self) -> &str {
-        &self.bare.host_id
-    }
-}
-
-impl Row for ServerRow {
-    type Message = v1::DatabaseServer;
-
-    fn labels(&self) -> &Labels {
-        &self.labels
-    }
-
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn mentions(&self, word: &str) -> bool {
-        holds(self.database(), word)
-            || holds(&self.bare.hostname, word)
-            || self
-                .bare
-                .database
-                .as_ref()
-                .is_some_and(|database| holds(&database.description, word))
-            || labels_hold(&self.labels, word)
-    }
-
-    fn message(&self) -> v1::DatabaseServer {
-        let mut message = self.bare.clone();
-        if let Some(database) = &mut message.database {
-            database.labels = self.labels.clone().into();
-        }
-        message.revision = self.revision;
-        message
-    }
-}
-
-/// Whether a word occurs in a label. Reserved keys are on every database, so finding them would find everything.
-fn labels_hold(labels: &Labels, word: &str) -> bool {
-    labels
-        .iter()
-        .any(|(key, value)| holds(value, word) || (!is_reserved(key) && holds(key, word)))
-}
-
-/// Whether a word in lower case occurs in a text, whatever the text's case.
-fn holds(text: &str, word: &str) -> bool {
-    if text.is_ascii() {
-        word.is_empty()
-            || text
-                .as_bytes()
-                .windows(word.len())
-                .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
-    } else {
-        text.to_lowercase().contains(word)
-    }
-}
-
-/// One row's change; at least one side is there.
-#[derive(Debug)]
-pub(crate) struct RowChange<R> {
-    /// What it was.
-    pub(crate) previous: Option<Arc<R>>,
-    /// What it is.
-    pub(crate) current: Option<Arc<R>>,
-}
-
-impl<R> Clone for RowChange<R> {
-    fn clone(&self) -> Self {
-        Self {
-            previous: self.previous.clone(),
-            current: self.current.clone(),
-        }
-    }
-}
-
-/// The changes of one transaction in one table; never none.
-#[derive(Debug)]
-pub(crate) struct RowChanges<R> {
-    /// The transaction's revision.
-    pub(crate) revision: u64,
-    /// In order.
-    pub(crate) changes: Vec<RowChange<R>>,
-}
 
 /// The roles of the cluster.
 #[derive(Clone, Debug)]
@@ -231,11 +61,16 @@ pub(crate) struct Tables {
     pub(crate) by_scope: HashMap<String, BTreeSet<String>>,
     /// Names of databases by identity.
     pub(crate) by_identity: HashMap<String, String>,
+    /// Databases by label.
+    pub(crate) database_labels: LabelIndex<DatabaseRow>,
+    /// Database servers by label.
+    pub(crate) server_labels: LabelIndex<ServerRow>,
     /// People.
     pub(crate) users: HashSet<String>,
     /// Matchers of groups, by name.
     pub(crate) configs: BTreeMap<String, v1::DiscoveryConfig>,
-    roles: BTreeMap<String, v1::Role>,
+    /// A role whose record cannot be read has no message, and counts all the same: it may have denied something.
+    roles: BTreeMap<String, Option<v1::Role>>,
     role_revision: u64,
 }
 
@@ -287,15 +122,9 @@ impl Tables {
             .map(|(name, role)| (name.clone(), role.clone().into()))
             .collect();
         for (name, message) in &self.roles {
-            match Role::try_from(message.clone()) {
-                Ok(role) => {
-                    roles.insert(name.clone(), role);
-                    messages.insert(name.clone(), message.clone());
-                }
-                Err(error) => {
-                    tracing::error!(role = name, error = %error, "left out a stored role that cannot be used");
-                }
-            }
+            let (role, message) = usable(name, message.as_ref());
+            roles.insert(name.clone(), role);
+            messages.insert(name.clone(), message);
         }
         Roles {
             messages: messages.into_values().collect(),
@@ -328,13 +157,15 @@ impl Tables {
             }
         } else if let Some(name) = keys::name_under(keys::ROLES, &change.key) {
             effects.roles = true;
-            match change.current.as_ref().and_then(|entry| {
-                read::<v1::Role>(entry).map(|role| v1::Role {
-                    revision: entry.modified,
-                    ..role
-                })
-            }) {
-                Some(role) => drop(self.roles.insert(name.to_owned(), role)),
+            match &change.current {
+                Some(entry) => {
+                    let role = read::<v1::Role>(entry).map(|role| v1::Role {
+                        name: name.to_owned(),
+                        revision: entry.modified,
+                        ..role
+                    });
+                    self.roles.insert(name.to_owned(), role);
+                }
                 None => drop(self.roles.remove(name)),
             }
         } else if let Some(name) = keys::name_under(keys::DISCOVERY_CONFIGS, &change.key) {
@@ -363,8 +194,10 @@ impl Tables {
     }
 
     fn change_database(&mut self, name: &str, entry: Option<&Entry>, effects: &mut Effects) {
-        let current = entry.and_then(database_row).map(Arc::new);
         let previous = self.databases.get(name).cloned();
+        let current = self
+            .database_labels
+            .replace(previous.as_deref(), entry.and_then(database_row));
         if let Some(previous) = &previous {
             if let Some(names) = self.by_scope.get_mut(previous.scope_id()) {
                 names.remove(name);
@@ -407,46 +240,39 @@ impl Tables {
         entry: Option<&Entry>,
         effects: &mut Effects,
     ) {
-        let current = entry.and_then(server_row).map(Arc::new);
-        let previous = match &current {
-            Some(row) => self.servers.insert(key, row.clone()),
-            None => self.servers.remove(&key),
-        };
+        let previous = self.servers.get(&key).cloned();
+        let current = self
+            .server_labels
+            .replace(previous.as_deref(), entry.and_then(server_row));
+        match &current {
+            Some(row) => drop(self.servers.insert(key, row.clone())),
+            None => drop(self.servers.remove(&key)),
+        }
         if previous.is_some() || current.is_some() {
             effects.servers.push(RowChange { previous, current });
         }
     }
 }
 
-/// A stored database as a row.
-pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
-    let record: DatabaseRecord = read(entry)?;
-    let mut bare = record.database?;
-    let labels = std::mem::take(&mut bare.labels).into();
-    Some(DatabaseRow {
-        bare,
-        labels,
-        revision: entry.modified,
-        group: record.group,
-        order: record.order,
-        config: record.config,
-    })
-}
-
-/// A stored database server as a row.
-pub(crate) fn server_row(entry: &Entry) -> Option<ServerRow> {
-    let mut bare: v1::DatabaseServer = read(entry)?;
-    let database = bare.database.as_mut()?;
-    let labels = std::mem::take(&mut database.labels).into();
-    Some(ServerRow {
-        bare,
-        labels,
-        revision: entry.modified,
-    })
+/// A role as it decides, and as it is sent. Agents judge what is sent by the same rule.
+fn usable(name: &str, stored: Option<&v1::Role>) -> (Role, v1::Role) {
+    let Some(message) = stored else {
+        let role = Role::unreadable(name);
+        return (role.clone(), role.into());
+    };
+    let role = Role::try_from(message.clone()).unwrap_or_else(|error| {
+        tracing::error!(
+            role = name,
+            error = %error,
+            "a stored role cannot be used: it denies everything to who has it"
+        );
+        Role::unreadable(name)
+    });
+    (role, message.clone())
 }
 
 /// A record, or a line in the log: one damaged record must not take the others away.
-fn read<R: Message + Default>(entry: &Entry) -> Option<R> {
+pub(super) fn read<R: Message + Default>(entry: &Entry) -> Option<R> {
     match record::decode(entry) {
         Ok(record) => Some(record),
         Err(error) => {
@@ -462,15 +288,9 @@ fn report(error: &RecordError) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tidegate_core::{Labels, Subject};
 
-    #[test]
-    fn words_are_found_whatever_their_case() {
-        assert!(holds("Orders-PROD", "prod"));
-        assert!(holds("Bestände", "bestände"));
-        assert!(!holds("orders", "prod"));
-        assert!(!holds("a", "longer than the text"));
-    }
+    use super::*;
 
     #[test]
     fn built_in_roles_are_always_there() {
@@ -483,6 +303,58 @@ mod tests {
         assert_eq!(
             names,
             ["access", "auditor", "editor", "requester", "reviewer"]
+        );
+    }
+
+    fn stored(name: &str, value: bytes::Bytes) -> Entry {
+        Entry {
+            key: keys::role(name),
+            value,
+            created: 1,
+            modified: 1,
+            lease: None,
+        }
+    }
+
+    #[test]
+    fn a_stored_role_that_cannot_be_used_denies_everything_to_who_has_it() {
+        let selector = |value: &str| v1::Selector {
+            labels: [(
+                "env".to_owned(),
+                v1::LabelValues {
+                    values: vec![value.to_owned()],
+                },
+            )]
+            .into(),
+        };
+        let damaged = v1::Role {
+            name: "damaged".to_owned(),
+            deny: Some(v1::RoleConditions {
+                db_labels: Some(selector("^($")),
+                ..v1::RoleConditions::default()
+            }),
+            ..v1::Role::default()
+        };
+        let mut tables = Tables::default();
+        tables.load(stored("damaged", record::encode(&damaged)));
+        tables.load(stored("garbled", bytes::Bytes::from_static(b"\xffgarbled")));
+        let roles = tables.roles();
+        let sees = |names: &[&str]| {
+            let subject = Subject {
+                user: "alice".to_owned(),
+                roles: names.iter().map(|name| (*name).to_owned()).collect(),
+                traits: [].into(),
+            };
+            roles.policy.may_see(&subject, &Labels::new())
+        };
+        assert!(sees(&["access"]));
+        assert!(!sees(&["access", "damaged"]));
+        assert!(!sees(&["access", "garbled"]));
+        let sent = |name: &str| roles.messages.iter().find(|role| role.name == name);
+        assert!(Role::try_from(sent("damaged").unwrap().clone()).is_err());
+        assert_eq!(
+            Role::try_from(sent("garbled").unwrap().clone()),
+            Ok(Role::unreadable("garbled"))
         );
     }
 }

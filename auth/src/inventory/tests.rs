@@ -3,7 +3,7 @@ use std::pin::Pin;
 use futures::Stream;
 use tidegate_core::{Selector, Subject};
 
-use super::{tables::Row as _, *};
+use super::{list::ListRows as _, tables::Row as _, *};
 use crate::{
     keys,
     record::{DatabaseRecord, encode},
@@ -12,6 +12,8 @@ use crate::{
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
+
+mod by_index;
 
 struct House {
     _directory: tempfile::TempDir,
@@ -72,18 +74,31 @@ impl House {
         Ok(Events(Box::pin(stream)))
     }
 
-    fn names(
+    async fn names(
         &self,
         page_size: i32,
         token: &str,
         search: &[&str],
         viewer: &Viewer,
     ) -> (Vec<String>, String) {
-        let search = search.iter().map(|word| (*word).to_owned()).collect();
-        let query = ListQuery::new("db", page_size, token, None, search, None).unwrap();
-        let page = self.inventory.list_databases(&query, viewer);
+        let request = ListRequest {
+            page_size,
+            page_token: token.to_owned(),
+            search: search.iter().map(|word| (*word).to_owned()).collect(),
+            ..ListRequest::default()
+        };
+        self.list(request, viewer).await.unwrap()
+    }
+
+    async fn list(
+        &self,
+        request: ListRequest,
+        viewer: &Viewer,
+    ) -> Result<(Vec<String>, String), QueryError> {
+        let query = ListQuery::new("db", DatabaseRow::SCHEMA, request).unwrap();
+        let page = self.inventory.list::<DatabaseRow>(&query, viewer).await?;
         let names = page.rows.iter().map(|row| row.name().to_owned()).collect();
-        (names, page.next_page_token)
+        Ok((names, page.next_page_token))
     }
 }
 
@@ -103,10 +118,17 @@ impl Events {
 }
 
 fn record(name: &str, env: &str) -> bytes::Bytes {
+    labelled(name, &[("env", env)])
+}
+
+fn labelled(name: &str, labels: &[(&str, &str)]) -> bytes::Bytes {
+    let labels = labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     encode(&DatabaseRecord {
         database: Some(v1::Database {
             name: name.to_owned(),
-            labels: [("env".to_owned(), env.to_owned())].into(),
+            labels: labels.collect(),
             ..v1::Database::default()
         }),
         ..DatabaseRecord::default()
@@ -119,14 +141,14 @@ async fn a_page_goes_on_where_the_last_ended_whatever_came_between() {
     for name in ["a", "b", "d", "e"] {
         house.put(name, "prod").await;
     }
-    let (first, token) = house.names(2, "", &[], &Viewer::All);
+    let (first, token) = house.names(2, "", &[], &Viewer::All).await;
     assert_eq!(first, ["a", "b"]);
     house.put("aa", "prod").await;
     house.put("c", "prod").await;
     house.delete("b").await;
-    let (second, token) = house.names(2, &token, &[], &Viewer::All);
+    let (second, token) = house.names(2, &token, &[], &Viewer::All).await;
     assert_eq!(second, ["c", "d"]);
-    let (third, token) = house.names(2, &token, &[], &Viewer::All);
+    let (third, token) = house.names(2, &token, &[], &Viewer::All).await;
     assert_eq!((third, token), (vec!["e".to_owned()], String::new()));
 }
 
@@ -136,7 +158,10 @@ async fn search_words_must_all_occur_in_name_or_labels() {
     house.put("Orders", "prod").await;
     house.put("orders-old", "dev").await;
     assert_eq!(
-        house.names(0, "", &["ORDERS", "prod"], &Viewer::All).0,
+        house
+            .names(0, "", &["ORDERS", "prod"], &Viewer::All)
+            .await
+            .0,
         ["Orders"]
     );
 }
@@ -164,12 +189,15 @@ async fn a_person_sees_what_a_role_allows_and_no_more() {
             traits: [].into(),
         })
     };
-    assert_eq!(house.names(0, "", &[], &viewer(&["devs"])).0, ["b"]);
+    assert_eq!(house.names(0, "", &[], &viewer(&["devs"])).await.0, ["b"]);
     assert_eq!(
-        house.names(0, "", &[], &viewer(&[])).0,
+        house.names(0, "", &[], &viewer(&[])).await.0,
         Vec::<String>::new()
     );
-    assert_eq!(house.names(0, "", &[], &viewer(&["access"])).0, ["a", "b"]);
+    assert_eq!(
+        house.names(0, "", &[], &viewer(&["access"])).await.0,
+        ["a", "b"]
+    );
 }
 
 #[tokio::test]
@@ -197,6 +225,51 @@ async fn a_watch_lists_then_tells_changes_of_what_it_selected() {
         events.next().await,
         "8 -b",
         "what never matched is not mentioned"
+    );
+}
+
+#[tokio::test]
+async fn a_bookmark_follows_changes_that_a_watch_was_not_told_of() {
+    let house = House::new().await;
+    let mut events = house.watch("prod", 0).await.unwrap();
+    assert_eq!(events.next().await, "0 synced");
+    house.put("a", "dev").await;
+    let seen = house.put("b", "dev").await;
+    tokio::time::pause();
+    let bookmark = events.0.next().await.unwrap().unwrap();
+    assert!(
+        matches!(bookmark, RowEvent::Bookmark(revision) if revision == seen),
+        "{bookmark:?}"
+    );
+    let quiet = tokio::time::timeout(10 * watch::BOOKMARK_INTERVAL, events.0.next());
+    assert!(quiet.await.is_err(), "what was told once is not told again");
+    tokio::time::resume();
+    house.put("c", "prod").await;
+    assert_eq!(events.next().await, "3 +c");
+}
+
+#[tokio::test]
+async fn a_watch_may_have_several_selectors() {
+    let house = House::new().await;
+    for (name, env) in [("a", "prod"), ("b", "dev"), ("c", "test")] {
+        house.put(name, env).await;
+    }
+    let selector = |env| Selector::new([("env", [env])]).unwrap();
+    let filter = Filter {
+        selectors: vec![selector("prod"), selector("te*")],
+        viewer: Viewer::All,
+    };
+    let stream = house
+        .inventory
+        .watch::<DatabaseRow>(filter, 0, house.shutdown.clone());
+    let mut events = Events(Box::pin(stream.await.unwrap()));
+    assert_eq!(
+        [
+            events.next().await,
+            events.next().await,
+            events.next().await
+        ],
+        ["0 +a", "0 +c", "3 synced"]
     );
 }
 
@@ -300,4 +373,148 @@ async fn what_is_loaded_is_what_was_written() {
     assert_eq!(look.databases, other.databases);
     assert_eq!(look.revision, other.revision);
     assert!(look.databases["a"].mentions("prod"));
+}
+
+#[tokio::test]
+async fn an_ordered_page_goes_on_after_the_last_row_whatever_came_between() {
+    let house = House::new().await;
+    for (name, env) in [("a", "prod"), ("b", "dev"), ("c", "prod"), ("d", "test")] {
+        house.put(name, env).await;
+    }
+    house
+        .commit(Txn::new().put(keys::database("e"), labelled("e", &[])))
+        .await;
+    let page = |token: String| {
+        let request = ListRequest {
+            page_size: 2,
+            page_token: token,
+            order_by: "labels.env desc".to_owned(),
+            ..ListRequest::default()
+        };
+        house.list(request, &Viewer::All)
+    };
+    let (first, token) = page(String::new()).await.unwrap();
+    assert_eq!(first, ["d", "a"]);
+    // One comes before the place, one after it, and the row that was shown last changes its own place.
+    house.put("f", "test").await;
+    house.put("bb", "prod").await;
+    house.put("a", "zzz").await;
+    let (second, token) = page(token).await.unwrap();
+    assert_eq!(second, ["bb", "c"]);
+    let (third, token) = page(token).await.unwrap();
+    assert_eq!(
+        (third, token),
+        (vec!["b".to_owned(), "e".to_owned()], String::new())
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_bound_to_the_whole_query() {
+    let house = House::new().await;
+    for name in ["a", "b", "c"] {
+        house.put(name, "prod").await;
+    }
+    let asked = ListRequest {
+        page_size: 1,
+        ..ListRequest::default()
+    };
+    let (_, token) = house.list(asked.clone(), &Viewer::All).await.unwrap();
+    let others = [
+        ListRequest {
+            filter: "name != \"x\"".to_owned(),
+            ..ListRequest::default()
+        },
+        ListRequest {
+            order_by: "region".to_owned(),
+            ..ListRequest::default()
+        },
+        ListRequest {
+            search: vec!["a".to_owned()],
+            ..ListRequest::default()
+        },
+        ListRequest {
+            database: "a".to_owned(),
+            ..ListRequest::default()
+        },
+        ListRequest {
+            selector: Some(Selector::everything()),
+            ..ListRequest::default()
+        },
+    ];
+    for other in others {
+        let other = ListRequest {
+            page_token: token.clone(),
+            ..other
+        };
+        let refused = ListQuery::new("db", DatabaseRow::SCHEMA, other).unwrap_err();
+        assert_eq!(refused.field, "page_token");
+    }
+    let larger = ListRequest {
+        page_size: 9,
+        page_token: token,
+        ..asked
+    };
+    assert_eq!(
+        house.list(larger, &Viewer::All).await.unwrap().0,
+        ["b", "c"]
+    );
+}
+
+#[tokio::test]
+async fn counts_are_the_same_from_the_index_and_from_the_rows() {
+    let house = House::new().await;
+    for (name, labels) in [
+        ("a", &[("env", "prod"), ("team", "bi")][..]),
+        ("b", &[("env", "prod")]),
+        ("c", &[("env", "dev"), ("team", "bi")]),
+        ("d", &[("team", "")]),
+    ] {
+        house
+            .commit(Txn::new().put(keys::database(name), labelled(name, labels)))
+            .await;
+    }
+    let person = Viewer::Person(Subject {
+        user: "alice".to_owned(),
+        roles: vec!["access".to_owned()],
+        traits: [].into(),
+    });
+    let bi = Selector::new([("team", ["bi", "none"])]).unwrap();
+    for (selector, label, expected) in [
+        (None, "env", "prod=2 =1 dev=1 /4"),
+        (None, "team", "=2 bi=2 /4"),
+        (None, "none", "=4 /4"),
+        (Some(bi), "env", "dev=1 prod=1 /2"),
+        (Some(Selector::default()), "env", "/0"),
+    ] {
+        let conditions = Conditions::new(DatabaseRow::SCHEMA, selector, &[], "").unwrap();
+        for viewer in [&Viewer::All, &person] {
+            let counted = house.inventory.count_databases(&conditions, label, viewer);
+            let (counts, _) = counted.await.unwrap();
+            let values = counts
+                .values
+                .iter()
+                .map(|(value, count)| format!("{value}={count} "));
+            let shown = values.collect::<String>() + &format!("/{}", counts.total);
+            assert_eq!(shown, expected, "{label} {viewer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_looks_at_too_much_is_refused() {
+    let house = House::new().await;
+    // One label is longer than one evaluation may search.
+    let long = "x".repeat(4_000_000);
+    house
+        .commit(Txn::new().put(keys::database("a"), labelled("a", &[("env", &long)])))
+        .await;
+    let request = ListRequest {
+        filter: "search(\"zzz\")".to_owned(),
+        ..ListRequest::default()
+    };
+    let refused = house.list(request, &Viewer::All).await;
+    assert!(
+        matches!(refused, Err(QueryError::TooExpensive)),
+        "{refused:?}"
+    );
 }

@@ -1,6 +1,6 @@
 //! Who looks, and what they may see.
 
-use tidegate_core::{Labels, Policy, Subject};
+use tidegate_core::{Labels, Policy, Subject, access::Grants};
 
 /// Whoever lists or watches.
 #[derive(Clone, Debug)]
@@ -12,11 +12,35 @@ pub(crate) enum Viewer {
 }
 
 impl Viewer {
-    /// Whether a database with these labels may be shown.
+    /// What may be shown under these roles, ready to be asked about many databases.
+    pub(crate) fn view<'v>(&'v self, policy: &'v Policy) -> View<'v> {
+        match self {
+            Self::All => View::All,
+            Self::Person(subject) => View::Granted(policy.grants(subject)),
+        }
+    }
+
+    /// Whether one database with these labels may be shown.
     pub(crate) fn sees(&self, policy: &Policy, labels: &Labels) -> bool {
+        self.view(policy).sees(labels)
+    }
+}
+
+/// What a viewer may see under the roles of one moment.
+#[derive(Debug)]
+pub(crate) enum View<'v> {
+    /// Everything.
+    All,
+    /// What these roles allow.
+    Granted(Grants<'v>),
+}
+
+impl View<'_> {
+    /// Whether a database with these labels may be shown.
+    pub(crate) fn sees(&self, labels: &Labels) -> bool {
         match self {
             Self::All => true,
-            Self::Person(subject) => policy.may_see(subject, labels),
+            Self::Granted(grants) => grants.may_see(labels),
         }
     }
 }

@@ -19,8 +19,9 @@ use tokio::{sync::broadcast, time::Interval};
 use super::{
     Inventory, State, Viewer,
     tables::{
-        DatabaseRow, Row, RowChange, RowChanges, ServerRow, Tables, database_row, server_row,
+        DatabaseRow, Roles, Row, RowChange, RowChanges, ServerRow, Tables, database_row, server_row,
     },
+    view::View,
 };
 use crate::{
     keys,
@@ -28,7 +29,9 @@ use crate::{
 };
 
 /// Between two bookmarks.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
+/// Rows of the listing that are looked at in one go.
+const LISTED_AT_ONCE: usize = 1024;
 /// How long a resuming watcher may be ahead of this instance's tables.
 const AHEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -128,7 +131,8 @@ type Changes<R> = broadcast::Receiver<Arc<RowChanges<R>>>;
 struct Watcher<R> {
     inventory: Arc<Inventory>,
     filter: Filter,
-    roles_revision: u64,
+    /// The roles that decide what is sent; the watch ends when they change.
+    roles: Arc<Roles>,
     changes: Changes<R>,
     /// What is left of the listing; `None` when it is done or was not asked for.
     listing: Option<std::vec::IntoIter<Arc<R>>>,
@@ -154,7 +158,7 @@ impl Inventory {
         shutdown: ShutdownToken,
     ) -> Result<impl futures::Stream<Item = Result<RowEvent<R>, WatchEnd>> + Send + use<R>, WatchEnd>
     {
-        let roles_revision = self.roles().revision;
+        let roles = self.roles();
         let mut bookmarks = tokio::time::interval(BOOKMARK_INTERVAL);
         bookmarks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         bookmarks.reset();
@@ -162,7 +166,7 @@ impl Inventory {
         let mut watcher = Watcher {
             inventory: self.clone(),
             filter,
-            roles_revision,
+            roles,
             changes,
             listing: rows.map(Vec::into_iter),
             ready: VecDeque::new(),
@@ -195,7 +199,7 @@ impl Inventory {
 impl<R: WatchRows> Watcher<R> {
     /// Reads what changed between `after` and this watcher's place from the store.
     async fn resume(&mut self, after: u64) -> Result<(), WatchEnd> {
-        if matches!(self.filter.viewer, Viewer::Person(_)) && after < self.roles_revision {
+        if matches!(self.filter.viewer, Viewer::Person(_)) && after < self.roles.revision {
             return Err(WatchEnd::RolesChanged);
         }
         if after > self.seen {
@@ -245,15 +249,20 @@ impl<R: WatchRows> Watcher<R> {
     async fn next(&mut self) -> Result<RowEvent<R>, WatchEnd> {
         loop {
             if matches!(self.filter.viewer, Viewer::Person(_))
-                && self.inventory.roles().revision != self.roles_revision
+                && self.inventory.roles().revision != self.roles.revision
             {
                 return Err(WatchEnd::RolesChanged);
             }
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
-            if let Some(event) = self.list() {
-                return Ok(event);
+            if self.listing.is_some() {
+                match self.list() {
+                    Some(event) => return Ok(event),
+                    // A narrow watch of a large table: others get their turn.
+                    None => tokio::task::yield_now().await,
+                }
+                continue;
             }
             if let Some(event) = self.wait().await? {
                 return Ok(event);
@@ -264,13 +273,19 @@ impl<R: WatchRows> Watcher<R> {
     /// The next row of the listing that matches; `synced` after the last.
     fn list(&mut self) -> Option<RowEvent<R>> {
         let mut listing = self.listing.take()?;
-        match listing.find(|row| self.matches(row)) {
-            Some(row) => {
-                self.listing = Some(listing);
-                Some(RowEvent::Upserted(0, row))
-            }
-            None => Some(RowEvent::Synced(self.seen)),
+        let view = self.filter.viewer.view(&self.roles.policy);
+        let mut looked_at = listing.by_ref().take(LISTED_AT_ONCE);
+        let found = looked_at
+            .by_ref()
+            .filter(|row| self.filter.meets(row.as_ref(), &view));
+        self.ready
+            .extend(found.map(|row| RowEvent::Upserted(0, row)));
+        if listing.len() == 0 {
+            self.ready.push_back(RowEvent::Synced(self.seen));
+        } else {
+            self.listing = Some(listing);
         }
+        self.ready.pop_front()
     }
 
     async fn wait(&mut self) -> Result<Option<RowEvent<R>>, WatchEnd> {
@@ -293,10 +308,11 @@ impl<R: WatchRows> Watcher<R> {
         }
     }
 
-    /// The tables' revision, when nothing of it is still in the ring.
+    /// The tables' revision, when nothing of it is still in the ring and the watcher was not told of it: it may have
+    /// looked at many changes that did not concern it.
     fn bookmark(&mut self) -> Option<RowEvent<R>> {
         let revision = self.inventory.revision();
-        if !self.changes.is_empty() || revision <= self.seen {
+        if !self.changes.is_empty() || revision <= self.resumable {
             return None;
         }
         self.seen = revision;
@@ -307,11 +323,13 @@ impl<R: WatchRows> Watcher<R> {
     /// Queues what one transaction means to this watcher.
     fn judge(&mut self, revision: u64, changes: impl Iterator<Item = RowChange<R>>) {
         let before = self.resumable;
+        let view = self.filter.viewer.view(&self.roles.policy);
+        let meets = |row: &Arc<R>| self.filter.meets(row.as_ref(), &view);
         let events: Vec<_> = changes
             .filter_map(|change| match change.current {
-                Some(row) if self.matches(&row) => Some((true, row)),
+                Some(row) if meets(&row) => Some((true, row)),
                 _ => {
-                    let was = change.previous.filter(|row| self.matches(row))?;
+                    let was = change.previous.filter(|row| meets(row))?;
                     Some((false, was))
                 }
             })
@@ -327,15 +345,13 @@ impl<R: WatchRows> Watcher<R> {
             });
         }
     }
+}
 
-    fn matches(&self, row: &R) -> bool {
+impl Filter {
+    fn meets<R: Row>(&self, row: &R, view: &View<'_>) -> bool {
         let labels = row.labels();
-        let selectors = &self.filter.selectors;
-        (selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels)))
-            && match &self.filter.viewer {
-                Viewer::All => true,
-                viewer @ Viewer::Person(_) => viewer.sees(&self.inventory.roles().policy, labels),
-            }
+        let selected = |selector: &Selector| selector.matches(labels);
+        (self.selectors.is_empty() || self.selectors.iter().any(selected)) && view.sees(labels)
     }
 }
 

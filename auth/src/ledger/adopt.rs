@@ -13,7 +13,7 @@ use super::{
     Ledger,
     plan::{HandOver, Owner, Plan, Registered, under_owner},
     scopes::named,
-    step::{registered, steps},
+    step::{Fence, registered, steps},
     workers::Live,
 };
 use crate::{
@@ -140,7 +140,12 @@ impl Ledger {
             config: None,
         };
         let taken = self
-            .take(&steps(&nobody, &mut plan), "", &Txn::new(), &mut total)
+            .take(
+                &steps(&nobody, &mut plan),
+                "",
+                Fence::new(Txn::new()),
+                &mut total,
+            )
             .await;
         *adopted += total.updated;
         let revision = match taken {

@@ -5,6 +5,8 @@
 //! restarts over the real store, adoption, and configurations that change.
 
 mod flaky;
+mod instances;
+mod parts;
 mod world;
 
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use tokio::runtime::Builder;
 
 use crate::audit::AuditLog;
 use flaky::Failure;
-use world::{DATABASES, Fault, Pace, SCOPES, WORKERS, World};
+use parts::{DATABASES, Fault, Pace, SCOPES, START, WORKERS};
+use world::World;
 
 /// Cases that are tried unless the environment says otherwise.
 const CASES: u32 = 64;
@@ -143,7 +146,7 @@ struct Tester {
 impl Tester {
     fn new() -> Self {
         let directory = world::folder();
-        let clock = Arc::new(ManualClock::new(world::START));
+        let clock = Arc::new(ManualClock::new(START));
         let audit = AuditLog::open(directory.path(), clock).unwrap();
         Self {
             _directory: directory,

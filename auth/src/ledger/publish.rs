@@ -1,17 +1,18 @@
 //! Carries out what a scan changes.
 //!
 //! Invariant: every write is guarded by the holder's epoch, so a worker that lost its scope changes nothing, however
-//! late its stream arrives; and by the revision of each database that planning saw. A guard that fails means that
-//! somebody was first: the plan is made again from what is there now.
+//! late its stream arrives; by the scope's record, so that no other scan of the same epoch comes between, whichever
+//! instance took it; and by the revision of each database that planning saw. A guard that fails means that somebody was
+//! first: the plan is made again from what is there now.
 
 use std::collections::{BTreeSet, HashMap};
 
 use tidegate_proto::{Invalid, v1};
 
 use super::{
-    Header, Ledger,
+    Header, Ledger, ScanMark,
     plan::{self, Owner, Plan, Seen, Shadowed},
-    step::{View, steps},
+    step::{Fence, FencedRecord, View, steps},
 };
 use crate::{
     keys,
@@ -83,8 +84,8 @@ impl Ledger {
     ) -> Result<Begun, PublishError> {
         let scope_id = &header.message.id;
         self.check_holder(host_id, header).await?;
-        self.begins(header);
-        let record = self.scope_record(scope_id).await?;
+        let (record, _) = self.scope_record(scope_id).await?;
+        self.begins(header, mark_of(&record));
         let owned = self
             .inventory
             .tables()
@@ -119,8 +120,8 @@ impl Ledger {
         let mut conflicts = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let before = self.scope_record(&header.message.id).await?;
-            self.check_latest(header)?;
-            let (mut plan, owned) = self.plan(header, seen, &before).await?;
+            self.check_latest(header, &before.0)?;
+            let (mut plan, owned) = self.plan(header, seen, &before.0).await?;
             let carried_out = self
                 .carry_out(
                     header,
@@ -136,7 +137,7 @@ impl Ledger {
                     total.held = count(plan.held.as_ref().map_or(0, |held| held.count));
                     total.shadowed = count(plan.shadowed.len());
                     self.remember(header);
-                    self.report(header, &before, &plan, &total, &conflicts)
+                    self.report(header, &before.0, &plan, &total, &conflicts)
                         .await;
                     return Ok(total);
                 }
@@ -155,11 +156,16 @@ impl Ledger {
 
     /// Of scans of one epoch the one that began last counts: a worker that died and came back keeps its epoch, and what
     /// it sent before may still wait to be looked at.
-    fn check_latest(&self, header: &Header) -> Result<(), PublishError> {
+    ///
+    /// Two scans that came to different instances know of each other by the scope's record: whichever writes first is
+    /// the only one, and the next scan sees what is there by then.
+    fn check_latest(&self, header: &Header, record: &ScopeRecord) -> Result<(), PublishError> {
         let scope = &header.message.id;
+        let mark = (header.epoch, header.started_at);
+        let written = mark_of(record);
         let memory = self.memory();
         match memory.begun.get(scope) {
-            Some(latest) if *latest != (header.epoch, header.started_at) => {
+            Some(latest) if latest.mark != mark || (written != mark && written != latest.after) => {
                 let scope = scope.clone();
                 Err(PublishError::Superseded { scope })
             }
@@ -178,6 +184,10 @@ impl Ledger {
         let heirs = match seen {
             Seen::Complete(sightings) => {
                 let is_gone = |identity: &str| !sightings.contains_key(identity);
+                if !self.gone(scope_id, is_gone).is_empty() {
+                    // Other instances may know of scopes that see them.
+                    self.scope_records().await?;
+                }
                 self.heirs(scope_id, &header.scope.group, is_gone).await?
             }
             Seen::Partial(_) => HashMap::new(),
@@ -219,14 +229,16 @@ impl Ledger {
         })
     }
 
-    async fn scope_record(&self, scope: &str) -> Result<ScopeRecord, PublishError> {
-        match self.store.get(keys::scope(scope)).await? {
-            None => Ok(ScopeRecord::default()),
-            Some(entry) => decode(&entry).map_err(|source| PublishError::Record {
-                scope: scope.to_owned(),
-                source,
-            }),
-        }
+    /// What is remembered of a scope, and the revision that wrote it; 0 when nothing is.
+    async fn scope_record(&self, scope: &str) -> Result<(ScopeRecord, u64), PublishError> {
+        let Some(entry) = self.store.get(keys::scope(scope)).await? else {
+            return Ok((ScopeRecord::default(), 0));
+        };
+        let record = decode(&entry).map_err(|source| PublishError::Record {
+            scope: scope.to_owned(),
+            source,
+        })?;
+        Ok((record, entry.modified))
     }
 
     /// Writes a plan, whose changes it takes out, and in the end what is remembered of the scope.
@@ -235,31 +247,37 @@ impl Ledger {
         header: &Header,
         plan: &mut Plan,
         owned: usize,
-        before: &ScopeRecord,
+        (before, before_revision): &(ScopeRecord, u64),
         total: &mut v1::PublishResult,
         conflicts: &mut Vec<Shadowed>,
     ) -> Result<(), CommitError> {
         let scope_id = &header.message.id;
         let owner = Owner::of(&header.scope);
-        let fence = Txn::new().at(keys::scope_holder(scope_id), header.epoch);
+        let holder = Txn::new().at(keys::scope_holder(scope_id), header.epoch);
+        self.memory().shadows.read(before, *before_revision);
         let after = remembered(header, plan, owned, before);
         let steps = steps(&owner, plan);
         // Until all is written nothing is settled: a scan that ends half-way must not leave the digest of an older one.
         let unsettled = ScopeRecord {
+            scope: Some(header.message.clone()),
             settled_digest: Vec::new(),
+            scan_epoch: header.epoch,
+            scan_started_at: header.started_at,
             ..before.clone()
+        };
+        let mut fenced = FencedRecord {
+            scope_id: scope_id.clone(),
+            revision: *before_revision,
+            record: unsettled.clone(),
         };
         let mut revision = if steps.is_empty() {
             // A scan that changes no database is remembered: it too must be the holder's.
-            self.store.commit(fence.clone()).await?
+            self.store.commit(fenced.guard(holder.clone())).await?
         } else {
-            let fence = if before.settled_digest.is_empty() {
-                fence.clone()
-            } else {
-                let key = keys::scope(scope_id);
-                fence.clone().put(key, encode(&unsettled))
-            };
-            self.take(&steps, scope_id, &fence, total).await?
+            let fence = Fence::with_record(holder.clone(), fenced.clone());
+            let written = self.take(&steps, scope_id, fence, total).await?;
+            fenced.revision = written;
+            written
         };
         let before = if steps.is_empty() { before } else { &unsettled };
         let shadowed_databases = {
@@ -270,12 +288,19 @@ impl Ledger {
         };
         let record = ScopeRecord {
             shadowed_databases,
-            period_seconds: u32::try_from(self.period_of(scope_id).as_secs()).unwrap_or(u32::MAX),
+            // An instance that takes its first scan of a scope knows no time between two.
+            period_seconds: match self.period_of(scope_id).as_secs() {
+                0 => before.period_seconds,
+                known => u32::try_from(known).unwrap_or(u32::MAX),
+            },
             ..after
         };
         if record_differs(before, &record) {
-            let txn = fence.put(keys::scope(scope_id), encode(&record));
+            let txn = fenced.guard(holder);
+            let txn = txn.put(keys::scope(scope_id), encode(&record));
             revision = self.store.commit(txn).await?;
+            let shadows = &mut self.memory().shadows;
+            shadows.wrote(scope_id, fenced.revision, revision);
         }
         self.inventory.reached(revision).await;
         Ok(())
@@ -323,17 +348,26 @@ fn remembered(header: &Header, plan: &Plan, owned: usize, before: &ScopeRecord) 
             before.last_success
         },
         aws_calls: header.aws_calls,
+        scan_epoch: header.epoch,
+        scan_started_at: header.started_at,
         ..ScopeRecord::default()
     }
 }
 
-/// Whether more than times and counts of calls changed, which are not worth a write.
+/// The scan that wrote a scope's record last.
+const fn mark_of(record: &ScopeRecord) -> ScanMark {
+    (record.scan_epoch, record.scan_started_at)
+}
+
+/// Whether more than the scan, its times and its count of calls changed, which are not worth a write.
 fn record_differs(before: &ScopeRecord, after: &ScopeRecord) -> bool {
     let timeless = |record: &ScopeRecord| ScopeRecord {
         last_attempt: None,
         last_success: None,
         aws_calls: 0,
         period_seconds: 0,
+        scan_epoch: 0,
+        scan_started_at: None,
         ..record.clone()
     };
     timeless(before) != timeless(after)

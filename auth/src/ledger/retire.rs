@@ -20,7 +20,7 @@ use tidegate_service::{tasks::ShutdownToken, telemetry::chain};
 use super::{
     Ledger,
     plan::{self, Owner, Plan},
-    step::{View, steps},
+    step::{Fence, View, steps},
     workers::Live,
 };
 use crate::{
@@ -126,7 +126,10 @@ impl Ledger {
         let fence = Txn::new().absent(keys::scope_holder(scope_id));
         let steps = steps(&nobody(scope_id, group), &mut plan);
         let mut total = v1::PublishResult::default();
-        match self.take(&steps, scope_id, &fence, &mut total).await {
+        match self
+            .take(&steps, scope_id, Fence::new(fence), &mut total)
+            .await
+        {
             Ok(revision) => {
                 self.inventory.reached(revision).await;
                 tracing::info!(
@@ -231,7 +234,8 @@ impl Ledger {
             &nobody(scope_id, group),
             &mut self.plan_end(scope_id, &heirs),
         );
-        self.take(&steps, scope_id, fence, total).await?;
+        self.take(&steps, scope_id, Fence::new(fence.clone()), total)
+            .await?;
         let end = fence
             .clone()
             .delete(keys::scope(scope_id))

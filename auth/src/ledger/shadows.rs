@@ -1,7 +1,7 @@
 //! What each scope saw and another owns, in memory: who may go on with a database when its owner lets go.
 //!
-//! The first ones of each scope are stored with it and read again at the start; the rest is known again after the
-//! scope's next scan, which is always sent in full while the scope is shadowed.
+//! The first ones of each scope are stored with it, and read again at the start and when another instance wrote them;
+//! the rest is known again after the scope's next scan, which is always sent in full while the scope is shadowed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -26,27 +26,41 @@ struct Shadow {
 pub(super) struct Shadows {
     by_scope: HashMap<String, Shadow>,
     by_identity: HashMap<String, BTreeSet<String>>,
+    /// The revision of each scope's record that this is as new as.
+    revisions: HashMap<String, u64>,
 }
 
 impl Shadows {
-    /// As it was stored.
-    pub(super) fn load(records: &[ScopeRecord]) -> Self {
-        let mut shadows = Self::default();
-        for record in records {
-            let scope = record.scope.clone().map(ScanScope::try_from);
-            if let Some(Ok(scope)) = scope {
-                let seen: Vec<Shadowed> = record
-                    .shadowed_databases
-                    .iter()
-                    .map(|shadowed| Shadowed {
-                        identity: shadowed.identity.clone(),
-                        owned_by: shadowed.owned_by.clone(),
-                    })
-                    .collect();
-                shadows.set(Owner::of(&scope), &seen, true);
-            }
+    /// Takes in what is stored of a scope, when it is newer than what is known.
+    pub(super) fn read(&mut self, record: &ScopeRecord, revision: u64) {
+        let Some(scope) = &record.scope else { return };
+        let known = self.revisions.get(&scope.id);
+        if known.is_some_and(|known| *known >= revision) {
+            return;
         }
-        shadows
+        let Ok(scope) = ScanScope::try_from(scope.clone()) else {
+            return;
+        };
+        let seen: Vec<Shadowed> = record
+            .shadowed_databases
+            .iter()
+            .map(|shadowed| Shadowed {
+                identity: shadowed.identity.clone(),
+                owned_by: shadowed.owned_by.clone(),
+            })
+            .collect();
+        let is_whole = usize::try_from(record.shadowed).is_ok_and(|all| all <= seen.len());
+        let owner = Owner::of(&scope);
+        self.revisions.insert(owner.scope_id.clone(), revision);
+        self.set(owner, &seen, is_whole);
+    }
+
+    /// This instance has written a scope's record, over the one of revision `before`: what was known stays as new.
+    pub(super) fn wrote(&mut self, scope_id: &str, before: u64, revision: u64) {
+        let known = self.revisions.entry(scope_id.to_owned()).or_default();
+        if *known >= before {
+            *known = revision.max(*known);
+        }
     }
 
     /// Takes in what a scan saw, and gives what is new. A scan that did not see everything takes nothing away.
@@ -87,6 +101,7 @@ impl Shadows {
 
     /// A scope is no more.
     pub(super) fn forget(&mut self, scope_id: &str) {
+        self.revisions.remove(scope_id);
         if let Some(shadow) = self.by_scope.remove(scope_id) {
             for identity in shadow.owners.keys() {
                 self.unlink(identity, scope_id);

@@ -96,17 +96,23 @@ impl Ledger {
         Ok(known.into_values().collect())
     }
 
-    /// The stored records of all scopes that can be read.
+    /// The stored records of all scopes that can be read. What other instances wrote of shadows is taken in.
     pub(super) async fn scope_records(&self) -> Result<Vec<ScopeRecord>, StoreUnavailable> {
         let entries = self.read_all(keys::SCOPES).await?;
         let read = entries.iter().filter_map(|entry| {
-            decode::<ScopeRecord>(entry)
+            let record = decode::<ScopeRecord>(entry)
                 .inspect_err(|error| {
                     tracing::error!(error = %error, "left out a stored scope that cannot be read");
                 })
-                .ok()
+                .ok()?;
+            Some((record, entry.modified))
         });
-        Ok(read.collect())
+        let read: Vec<(ScopeRecord, u64)> = read.collect();
+        let shadows = &mut self.memory().shadows;
+        for (record, revision) in &read {
+            shadows.read(record, *revision);
+        }
+        Ok(read.into_iter().map(|(record, _)| record).collect())
     }
 }
 

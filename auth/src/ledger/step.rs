@@ -17,10 +17,10 @@ use crate::{
     inventory::tables::{DatabaseRow, Row as _, Tables},
     keys,
     record::{DatabaseRecord, OwnerRecord, ScopeRecord, decode, encode},
-    store::{CommitError, RangeQuery, StoreUnavailable, Txn},
+    store::{CommitError, RangeQuery, StoreUnavailable, Txn, chunks::Chunks},
 };
 
-/// Databases changed in one transaction; each takes two keys.
+/// Most databases changed in one transaction; each takes two keys.
 const CHANGES_PER_TXN_MAX: usize = 400;
 
 /// The tables as planning looks at them, and who goes on with what.
@@ -71,6 +71,60 @@ pub(super) fn registered(row: &DatabaseRow) -> Option<Registered> {
         Err(error) => {
             tracing::error!(database = row.name(), error = %error, "left out a stored database that cannot be used");
             None
+        }
+    }
+}
+
+/// What each transaction of a plan is behind.
+pub(super) struct Fence {
+    guards: Txn,
+    record: Option<FencedRecord>,
+}
+
+/// The scope's record: written with each transaction, and by nobody else between them.
+#[derive(Clone)]
+pub(super) struct FencedRecord {
+    pub(super) scope_id: String,
+    /// The revision that it was read at; 0 when there was none.
+    pub(super) revision: u64,
+    pub(super) record: ScopeRecord,
+}
+
+impl Fence {
+    /// Guards alone.
+    pub(super) const fn new(guards: Txn) -> Self {
+        Self {
+            guards,
+            record: None,
+        }
+    }
+
+    /// Guards, and the record of the scope that is planned for.
+    pub(super) const fn with_record(guards: Txn, record: FencedRecord) -> Self {
+        Self {
+            guards,
+            record: Some(record),
+        }
+    }
+
+    fn txn(&self) -> Txn {
+        let txn = self.guards.clone();
+        match &self.record {
+            None => txn,
+            Some(fenced) => fenced
+                .guard(txn)
+                .put(keys::scope(&fenced.scope_id), encode(&fenced.record)),
+        }
+    }
+}
+
+impl FencedRecord {
+    /// Only while the record is as it was read, or as it was last written here.
+    pub(super) fn guard(&self, txn: Txn) -> Txn {
+        let key = keys::scope(&self.scope_id);
+        match self.revision {
+            0 => txn.absent(key),
+            revision => txn.at(key, revision),
         }
     }
 }
@@ -210,7 +264,7 @@ impl Ledger {
         &self,
         steps: &[Step],
         scope_id: &str,
-        fence: &Txn,
+        mut fence: Fence,
         total: &mut v1::PublishResult,
     ) -> Result<u64, CommitError> {
         let heirs: BTreeSet<&str> = steps
@@ -224,11 +278,21 @@ impl Ledger {
             self.unsettle(heir).await?;
         }
         let mut revision = 0;
-        for chunk in steps.chunks(CHANGES_PER_TXN_MAX) {
-            let txn = chunk
-                .iter()
-                .fold(fence.clone(), |txn, step| step.add_to(txn));
-            revision = self.store.commit(txn).await?;
+        let mut chunks = Chunks::new(steps, CHANGES_PER_TXN_MAX);
+        while let Some(chunk) = chunks.next() {
+            let txn = chunk.iter().fold(fence.txn(), |txn, step| step.add_to(txn));
+            revision = match self.store.commit(txn).await {
+                Ok(written) => written,
+                Err(error) => {
+                    chunks.give_back(chunk, error)?;
+                    continue;
+                }
+            };
+            if let Some(fenced) = &mut fence.record {
+                let shadows = &mut self.memory().shadows;
+                shadows.wrote(&fenced.scope_id, fenced.revision, revision);
+                fenced.revision = revision;
+            }
             for step in chunk {
                 step.count_in(total);
             }
@@ -263,7 +327,10 @@ impl Ledger {
         let txn = Txn::new()
             .at(key.clone(), entry.modified)
             .put(key, encode(&record));
-        self.store.commit(txn).await.map(drop)
+        let revision = self.store.commit(txn).await?;
+        let shadows = &mut self.memory().shadows;
+        shadows.wrote(scope_id, entry.modified, revision);
+        Ok(())
     }
 
     fn note_owners(&self, steps: &[Step], scope_id: &str) {
@@ -299,15 +366,7 @@ impl Ledger {
         if self.memory().shadows.is_empty() {
             return Ok(HashMap::new());
         }
-        let gone: Vec<String> = {
-            let look = self.inventory.tables();
-            let names = look.by_scope.get(scope_id).into_iter().flatten();
-            names
-                .filter_map(|name| look.databases.get(name))
-                .map(|row| row.identity().to_owned())
-                .filter(|identity| is_gone(identity))
-                .collect()
-        };
+        let gone = self.gone(scope_id, is_gone);
         if gone.is_empty() {
             return Ok(HashMap::new());
         }
@@ -320,6 +379,17 @@ impl Ledger {
             Some((identity, heir))
         });
         Ok(heirs.collect())
+    }
+
+    /// The identities of a scope's databases that `is_gone` says it lets go of.
+    pub(super) fn gone(&self, scope_id: &str, is_gone: impl Fn(&str) -> bool) -> Vec<String> {
+        let look = self.inventory.tables();
+        let names = look.by_scope.get(scope_id).into_iter().flatten();
+        names
+            .filter_map(|name| look.databases.get(name))
+            .map(|row| row.identity().to_owned())
+            .filter(|identity| is_gone(identity))
+            .collect()
     }
 
     /// Waits until the inventory shows everything that is written now.

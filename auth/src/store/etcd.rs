@@ -57,7 +57,7 @@ struct Inner {
     names: Namespace,
     keeper: Keeper,
     compactor: Arc<Compactor>,
-    /// The highest revision that somebody was given without a change that would tell it to watches.
+    /// The highest revision that somebody was told, without a change of ours that would tell it to watches.
     wanted: cell::Sender<u64>,
 }
 
@@ -134,7 +134,11 @@ impl Inner {
                 ..RangeRequest::default()
             };
             match self.read(request).await {
-                Ok(found) => return Ok(self.page(found)),
+                Ok(found) => {
+                    let page = self.page(found);
+                    self.told(page.revision);
+                    return Ok(page);
+                }
                 Err(error) if error.failure == Failure::AnswerTooLong && limit > 1 => limit /= 2,
                 Err(error) => return Err(error.unavailable("read")),
             }
@@ -148,6 +152,15 @@ impl Inner {
             revision: found.header.map_or(0, |header| unsigned(header.revision)),
             more: found.more,
         }
+    }
+
+    /// Makes watches reach a revision that somebody was told: who reads waits for its own view to show that much.
+    fn told(&self, revision: u64) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_higher = revision > *wanted;
+            *wanted = revision.max(*wanted);
+            is_higher
+        });
     }
 
     /// Checks that history after a revision is there, and gives the store's own revision.

@@ -12,16 +12,9 @@
 //!
 //! Not here: what the keys and values mean ([`crate::keys`], [`crate::record`]).
 
+pub(crate) mod chunks;
 #[cfg(test)]
 pub(crate) mod conformance;
-#[cfg_attr(
-    not(test),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "no settings name it yet: tests alone open it"
-    )
-)]
 pub(crate) mod etcd;
 pub(crate) mod sqlite;
 
@@ -166,7 +159,6 @@ impl Txn {
     }
 
     /// Bytes of all keys and values in it.
-    #[cfg_attr(not(test), allow(dead_code, reason = "of use to the etcd store"))]
     pub(crate) fn bytes(&self) -> usize {
         let guards = self.guards.iter().map(|guard| guard.key().len());
         let ops = self.ops.iter().map(|op| match op {
@@ -236,7 +228,8 @@ pub(crate) enum Watched {
     /// A transaction's changes.
     Batch(Batch),
     /// Everything up to this revision has been given; what follows is new. Comes once when history has been given in
-    /// full, and again when a commit that changed nothing told a revision that no change of ours has.
+    /// full, and again when a range, or a commit that changed nothing, told a revision that no change of ours has:
+    /// whoever is told a revision can wait for a watch to reach it.
     CaughtUp(u64),
 }
 

@@ -22,7 +22,7 @@ use tidegate_service::{
     clock::ManualClock,
     metrics::Metrics,
     rpc::{self, Endpoints},
-    settings::{AuthSettings, StaticToken},
+    settings::{AuthSettings, StaticToken, StorageSettings},
     tasks::Tasks,
 };
 use tonic::{Code, Status, transport::Channel};
@@ -117,7 +117,10 @@ impl House {
         let settings = AuthSettings {
             cluster_name: "tidegate.test".parse().unwrap(),
             listen_addr: "127.0.0.1:0".parse().unwrap(),
-            storage_dir: directory.path().join("backend"),
+            storage: StorageSettings::Sqlite {
+                dir: directory.path().join("backend"),
+            },
+            audit_dir: directory.path().join("backend"),
             static_tokens: vec![StaticToken {
                 types: vec!["proxy".to_owned()],
                 secret: SecretString::from(STATIC_TOKEN),

@@ -3,7 +3,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use tidegate_auth::{AuthService, Node};
 use tidegate_proto::v1;
 use tidegate_service::{
-    admin::Readiness, clock::SystemClock, metrics::Metrics, settings::AuthSettings, tasks::Tasks,
+    admin::Readiness,
+    clock::SystemClock,
+    metrics::Metrics,
+    settings::{AuthSettings, StorageSettings},
+    tasks::Tasks,
 };
 use tonic::Code;
 use tonic_reflection::pb::v1::{
@@ -151,7 +155,10 @@ async fn the_state_of_another_cluster_is_refused() {
     let settings = AuthSettings {
         cluster_name: "other.test".parse().unwrap(),
         listen_addr: "127.0.0.1:0".parse().unwrap(),
-        storage_dir: directory.join("backend"),
+        storage: StorageSettings::Sqlite {
+            dir: directory.join("backend"),
+        },
+        audit_dir: directory.join("backend"),
         static_tokens: Vec::new(),
     };
     let start = |settings: AuthSettings| {

@@ -3,13 +3,17 @@
 //! A database that is written in an agent's configuration lives with that agent's presence alone. To people it is a
 //! database like any other, so listings hold those too.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
-use tidegate_core::{Origin, Selector, labels::ORIGIN};
+use tidegate_core::{
+    Database, Origin, Predicate, Selector,
+    labels::ORIGIN,
+    predicate::{Fields as _, Schema},
+};
 use tidegate_proto::v1::{self, inventory_service_client::InventoryServiceClient};
 use tonic::{Code, transport::Channel};
 
-use crate::{Failure, resolve, rpc};
+use crate::{Failure, resolve, rpc, table::visible};
 
 /// Asked for at once: with many long labels each, this many still fit into a message.
 const PAGE_SIZE: i32 = 250;
@@ -23,13 +27,17 @@ pub struct Query {
     pub selector: Option<Selector>,
     /// Words that must all occur.
     pub search: Vec<String>,
+    /// A predicate; empty is all.
+    pub filter: String,
+    /// Fields to order by, as the service takes them (`labels.env, name desc`); empty is by name.
+    pub order_by: String,
 }
 
 impl Query {
     fn search(word: &str) -> Self {
         Self {
-            selector: None,
             search: vec![word.to_owned()],
+            ..Self::default()
         }
     }
 
@@ -46,12 +54,12 @@ impl Query {
             .or_insert_with(|| vec![Origin::Config.as_str().to_owned()]);
         Self {
             selector: Selector::new(terms).ok(),
-            search: self.search.clone(),
+            ..self.clone()
         }
     }
 }
 
-/// All databases that fit, in name order: registered ones, and those of agents' configurations.
+/// All databases that fit, in the order that the query asks for: registered ones, and those of agents' configurations.
 ///
 /// # Errors
 ///
@@ -60,6 +68,7 @@ pub async fn databases(
     client: &mut InventoryServiceClient<Channel>,
     query: &Query,
 ) -> Result<Vec<v1::Database>, Failure> {
+    check(&Schema::DATABASE, query)?;
     let configured = servers(client, &query.configured_only(), "").await?;
     let mut found: BTreeMap<String, v1::Database> = configured
         .into_iter()
@@ -69,7 +78,67 @@ pub async fn databases(
     for database in registered(client, query).await? {
         found.insert(database.name.clone(), database);
     }
-    Ok(found.into_values().collect())
+    Ok(ordered(found.into_values().collect(), &query.order_by))
+}
+
+/// A predicate that does not parse is told with its place before anything is asked.
+fn check(schema: &'static Schema, query: &Query) -> Result<(), Failure> {
+    if query.filter.trim().is_empty() {
+        return Ok(());
+    }
+    let parsed = Predicate::parse_for(schema, &query.filter);
+    parsed.map(drop).map_err(|error| {
+        let shown = error.with_caret(&query.filter);
+        let lines = shown.lines().map(|line| format!("\n  {}", visible(line)));
+        Failure::usage(format!(
+            "the query does not parse:{}",
+            lines.collect::<String>()
+        ))
+    })
+}
+
+/// Two listings in one order. The service has refused what it does not know, so that nothing is refused here.
+fn ordered(databases: Vec<v1::Database>, order_by: &str) -> Vec<v1::Database> {
+    let fields: Vec<(&str, bool)> = order_by
+        .split(',')
+        .filter_map(|part| {
+            let mut words = part.split_whitespace();
+            Some((words.next()?, words.next() == Some("desc")))
+        })
+        .collect();
+    let mut keyed: Vec<(Vec<String>, v1::Database)> = databases
+        .into_iter()
+        .map(|database| {
+            let known = Database::try_from(database.clone()).ok();
+            let value = |(field, _): &(&str, bool)| known.as_ref().map(|known| value(known, field));
+            let values = fields.iter().filter_map(value).collect();
+            (values, database)
+        })
+        .collect();
+    keyed.sort_by(|(a, left), (b, right)| {
+        let by = fields.iter().zip(a.iter().zip(b));
+        let by = by.map(|((_, descending), (a, b))| match a.cmp(b) {
+            ordering if *descending => ordering.reverse(),
+            ordering => ordering,
+        });
+        by.fold(Ordering::Equal, Ordering::then)
+            .then_with(|| left.name.cmp(&right.name))
+    });
+    keyed.into_iter().map(|(_, database)| database).collect()
+}
+
+fn value(database: &Database, field: &str) -> String {
+    if let Some(key) = field.strip_prefix("labels.") {
+        return database.labels.get(key).unwrap_or_default().to_owned();
+    }
+    let field = if field == "status" {
+        "unavailable"
+    } else {
+        field
+    };
+    let path = Schema::DATABASE.field(field).map(|field| field.path);
+    let text = path.and_then(|path| database.text(path));
+    text.unwrap_or_default().into_owned()
 }
 
 async fn registered(
@@ -84,6 +153,9 @@ async fn registered(
             page_token,
             selector: query.selector.clone().map(Into::into),
             search: query.search.clone(),
+            filter: query.filter.clone(),
+            order_by: query.order_by.clone(),
+            ..v1::ListDatabasesRequest::default()
         };
         let page = rpc::call("list databases", client.list_databases(request)).await?;
         found.extend(page.databases);
@@ -95,7 +167,7 @@ async fn registered(
     Err(endless("databases"))
 }
 
-/// All database servers that fit, in order of host, then database. `database` is a name, or empty for all.
+/// All database servers that fit, in the order that the query asks for, else by host, then database. `database` is a name, or empty for all.
 ///
 /// # Errors
 ///
@@ -105,6 +177,7 @@ pub async fn servers(
     query: &Query,
     database: &str,
 ) -> Result<Vec<v1::DatabaseServer>, Failure> {
+    check(&Schema::DATABASE_SERVER, query)?;
     let mut found = Vec::new();
     let mut page_token = String::new();
     for _ in 0..PAGES_MAX {
@@ -113,7 +186,10 @@ pub async fn servers(
             page_token,
             selector: query.selector.clone().map(Into::into),
             search: query.search.clone(),
+            filter: query.filter.clone(),
+            order_by: query.order_by.clone(),
             database: database.to_owned(),
+            ..v1::ListDatabaseServersRequest::default()
         };
         let page = rpc::call(
             "list database servers",
@@ -123,7 +199,9 @@ pub async fn servers(
         found.extend(page.database_servers);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            found.sort_by(|a, b| server_order(a).cmp(&server_order(b)));
+            if query.order_by.is_empty() {
+                found.sort_by(|a, b| server_order(a).cmp(&server_order(b)));
+            }
             return Ok(found);
         }
     }
@@ -186,6 +264,8 @@ mod tests {
         let query = Query {
             selector: Some(Selector::new([("env", ["prod"])]).unwrap()),
             search: vec!["x".to_owned()],
+            filter: "name == \"a\"".to_owned(),
+            ..Query::default()
         };
         let configured = query.configured_only();
         assert_eq!(
@@ -193,5 +273,50 @@ mod tests {
             Some(Selector::new([("env", ["prod"]), (ORIGIN, ["config"])]).unwrap())
         );
         assert_eq!(configured.search, ["x"]);
+        assert_eq!(configured.filter, query.filter);
+    }
+
+    #[test]
+    fn databases_of_both_listings_come_in_the_order_that_was_asked_for() {
+        let database = |name: &str, env: &str| v1::Database {
+            name: name.to_owned(),
+            labels: [("env".to_owned(), env.to_owned())].into(),
+            origin: v1::Origin::Dynamic.into(),
+            protocol: "postgres".to_owned(),
+            uri: "h:5432".to_owned(),
+            ..v1::Database::default()
+        };
+        let all = || {
+            vec![
+                database("a", "dev"),
+                database("b", "prod"),
+                database("c", "dev"),
+            ]
+        };
+        let names = |order_by: &str| {
+            let ordered = ordered(all(), order_by);
+            ordered
+                .into_iter()
+                .map(|database| database.name)
+                .collect::<String>()
+        };
+        assert_eq!(names(""), "abc");
+        assert_eq!(names("name desc"), "cba");
+        assert_eq!(names("labels.env desc"), "bac");
+        assert_eq!(names("labels.env, name desc"), "cab");
+        assert_eq!(names("status, labels.env"), "acb");
+    }
+
+    #[test]
+    fn a_query_that_does_not_parse_is_shown_with_its_fault() {
+        let query = Query {
+            filter: "nmae == \"x\"".to_owned(),
+            ..Query::default()
+        };
+        let failure = check(&Schema::DATABASE, &query).unwrap_err();
+        assert!(
+            failure.message().contains("\n  nmae == \"x\"\n  ^ "),
+            "{failure}"
+        );
     }
 }

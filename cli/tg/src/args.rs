@@ -173,6 +173,8 @@ Examples:
   tg db ls
   tg db ls env=prod,region=us-east-1
   tg db ls --search=orders,reporting -v
+  tg db ls --query='labels[\"env\"] == \"prod\" && hasPrefix(name, \"dw-\")'
+  tg db ls --sort='labels.env desc, name'
   tg db ls --format=json | jq -r '.[].metadata.name'")]
 pub(crate) struct LsArgs {
     /// Only databases with these labels: `key=value,other=value`.
@@ -181,6 +183,12 @@ pub(crate) struct LsArgs {
     /// Only databases whose name, description or labels hold all these words.
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     pub(crate) search: Vec<String>,
+    /// Only databases for which this predicate holds.
+    #[arg(long, value_name = "PREDICATE")]
+    pub(crate) query: Option<String>,
+    /// In this order: fields with commas between, `desc` after one for the other way [default: name].
+    #[arg(long, value_name = "FIELDS")]
+    pub(crate) sort: Option<String>,
     /// Protocol, type, address, state and all labels too.
     #[arg(short, long)]
     pub(crate) verbose: bool,

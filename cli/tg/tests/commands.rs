@@ -234,6 +234,28 @@ orders       Redshift cluster  env=prod
 }
 
 #[tokio::test]
+async fn databases_are_listed_by_a_predicate_and_in_an_order() {
+    let machine = Machine::logged_in().await;
+    let query = "--query=labels[\"env\"] == \"prod\" && hasPrefix(name, \"or\")";
+    let text = machine.prints(&["db", "ls", query]).await;
+    assert!(
+        text.contains("orders") && !text.contains("my-redshift"),
+        "{text}"
+    );
+    let text = machine
+        .prints(&["db", "ls", "--sort=labels.env desc"])
+        .await;
+    assert!(text.find("orders") < text.find("my-redshift"), "{text}");
+
+    let (code, errors) = machine.fails(&["db", "ls", "--query=nmae == \"x\""]).await;
+    assert_eq!(code, 2);
+    assert!(
+        errors.starts_with("ERROR: the query does not parse:\n  nmae == \"x\"\n  ^ "),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
 async fn a_database_in_agents_configurations_is_listed_once_and_can_be_used() {
     let machine = Machine::logged_in().await;
     machine.with_psql();

@@ -76,10 +76,13 @@ pub(crate) struct Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Who may use which database, and why.
+    #[command(subcommand)]
+    Access(AccessCommand),
     /// What happened in the cluster.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Create databases, roles and discovery configurations from a file.
+    /// Create databases, roles, locks and discovery configurations from a file.
     Create(CreateArgs),
     /// Databases and who serves them.
     #[command(subcommand)]
@@ -89,6 +92,8 @@ pub(crate) enum Command {
     Discovery(DiscoveryCommand),
     /// Print resources in full.
     Get(GetArgs),
+    /// Shut a person, a role, an agent or a database out, whatever roles allow. Running sessions end.
+    Lock(LockArgs),
     /// Remove a resource.
     Rm(RmArgs),
     /// The cluster's name, version and CA pin.
@@ -111,6 +116,43 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct FormatArgs {
     /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessCommand {
+    /// Say whether a person may use a database, and what each clause of each of the person's roles says to it.
+    #[command(
+        after_help = "Examples:\n  tgctl access explain --user=alice --db=orders --db-user=reader --db-name=dev\n  tgctl access explain --user=alice --db=orders --db-user=reader --db-name=dev --check > /dev/null || echo denied\n  tgctl access explain --user=alice --db=orders --db-user=reader --db-name=dev --format=json | jq .reason.outcome\n\nIt decides with the roles and traits that the person would get by logging in now.\n\nJSON and YAML: {allowed, lock, reason}; `lock` is the lock that strikes, if one does; `reason` has `question`, \
+                      `outcome` and `roles`.\n\nExit codes: 0; with --check 3 when it is denied; 1 for errors."
+    )]
+    Explain(ExplainAccessArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainAccessArgs {
+    /// The person.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// The database, by its exact name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) db: String,
+    /// The database user.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) db_user: String,
+    /// The logical database; for protocols that have one a connection.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) db_name: String,
+    /// Exit with 3 when it is denied.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// How the result is written.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }
@@ -152,7 +194,7 @@ pub(crate) struct AuditLsArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, discovery_config, role."
+    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, discovery_config, lock, role."
 )]
 pub(crate) struct CreateArgs {
     /// Replace resources that exist already.
@@ -167,7 +209,7 @@ pub(crate) struct CreateArgs {
 pub(crate) enum DbCommand {
     /// List which agent serves which database.
     #[command(
-        after_help = "Examples:\n  tgctl db ls\n  tgctl db ls env=prod,region=us-east-1\n  tgctl db ls --search=orders -v\n  tgctl db ls --format=json | jq -r '.[].metadata.name'\n\nDatabases that no agent serves are not in this list: see `tgctl get db`."
+        after_help = "Examples:\n  tgctl db ls\n  tgctl db ls env=prod,region=us-east-1\n  tgctl db ls --search=orders -v\n  tgctl db ls --query='labels[\"env\"] == \"prod\" && hasPrefix(name, \"dw-\")' --sort=name\n  tgctl db ls --format=json | jq -r '.[].metadata.name'\n\nDatabases that no agent serves are not in this list: see `tgctl get db`."
     )]
     Ls(DbLsArgs),
 }
@@ -180,6 +222,22 @@ pub(crate) struct DbLsArgs {
     /// Only databases whose name, description or labels hold all these words.
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     pub(crate) search: Vec<String>,
+    /// Only databases for which this predicate holds.
+    #[arg(
+        long,
+        value_name = "PREDICATE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) query: String,
+    /// Fields to order by: `labels.env, name desc` [default: by host].
+    #[arg(
+        long,
+        value_name = "FIELDS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) sort: String,
     /// All labels, the health and the role that each agent assumes.
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -291,7 +349,7 @@ pub(crate) struct DiscoveryStatusArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n  tgctl get discovery_config/team\n\nKinds: db, db_server, discovery_config, role, user, token. A database may be named by a prefix that only it has."
+    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n  tgctl get lock\n  tgctl get discovery_config/team\n\nKinds: db, db_server, discovery_config, lock, role, user, token. A database may be named by a prefix that only it has."
 )]
 pub(crate) struct GetArgs {
     /// What to print.
@@ -304,7 +362,46 @@ pub(crate) struct GetArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm token/0a1b2c3d\n  tgctl rm discovery_config/team     # its databases go with it\n\nNames must be exact. Kinds: db, discovery_config, role, user, token."
+    after_help = "Examples:\n  tgctl lock --user=alice --message='laptop stolen, see SEC-123' --ttl=12h\n  tgctl lock --role=contractor --expires=2026-12-24T00:00:00Z\n  tgctl lock --agent=7b1f0c52-3f39-4d4e-8a52-8f3a8d7f6f10 --name=broken-host\n  tgctl lock --user=alice --db=orders        # this person on this database\n  tgctl get lock\n  tgctl rm lock/broken-host\n\nWhat is named has to fit together: each of --user, --role, --agent and --db narrows the lock."
+)]
+pub(crate) struct LockArgs {
+    /// A person: no login, no call and no session.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Everybody who has this role.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Option<String>,
+    /// An agent or other service, by host id or host name.
+    #[arg(long, value_name = "HOST", alias = "server-id")]
+    pub(crate) agent: Option<String>,
+    /// A database, by its exact name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) db: Option<String>,
+    /// What those who are shut out may read.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) message: String,
+    /// How long [default: until it is removed].
+    #[arg(long, value_parser = when::parse_span, conflicts_with = "expires")]
+    pub(crate) ttl: Option<Duration>,
+    /// Until when: `2026-12-24T00:00:00Z`.
+    #[arg(long, value_name = "INSTANT")]
+    pub(crate) expires: Option<jiff::Timestamp>,
+    /// What the lock is called [default: a new id]. One of that name is replaced.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm lock/stolen-laptop\n  tgctl rm token/0a1b2c3d\n  tgctl rm discovery_config/team     # its databases go with it\n\nNames must be exact. Kinds: db, discovery_config, lock, role, user, token."
 )]
 pub(crate) struct RmArgs {
     /// What to remove.
@@ -361,9 +458,50 @@ pub(crate) enum UsersCommand {
     /// List users.
     #[command(after_help = "Examples:\n  tgctl users ls\n  tgctl users ls --format=json")]
     Ls(FormatArgs),
+    /// Void a person's password, and make a one-time token to set another with. Certificates work until they end: see
+    /// `tgctl lock`.
+    #[command(
+        after_help = "Examples:\n  tgctl users reset alice\n  tgctl users reset alice --ttl=24h --format=json | jq -r .command"
+    )]
+    Reset(UsersResetArgs),
     /// Remove users. Certificates that they hold work until they end.
     #[command(after_help = "Examples:\n  tgctl users rm alice\n  tgctl users rm alice,bob")]
     Rm(UsersRmArgs),
+    /// Give a person other roles, database users or logical databases. It counts from the next login on.
+    #[command(
+        after_help = "Examples:\n  tgctl users update alice --set-roles=access,auditor\n  tgctl users update alice --set-db-users=reader,writer --set-db-names='*'\n  tgctl users update alice --set-db-names=        # none any more"
+    )]
+    Update(UsersUpdateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersResetArgs {
+    /// The person's name.
+    pub(crate) name: String,
+    /// How long the sign-up token can be used [default: 1h].
+    #[arg(long, value_parser = when::parse_span)]
+    pub(crate) ttl: Option<Duration>,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersUpdateArgs {
+    /// The person's name.
+    pub(crate) name: String,
+    /// Roles, in the place of those that the person has.
+    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+    pub(crate) set_roles: Option<Vec<String>>,
+    /// Database users, in the place of those that the person may be; `*` is any.
+    #[arg(long, value_name = "DB_USERS", value_delimiter = ',')]
+    pub(crate) set_db_users: Option<Vec<String>>,
+    /// Logical databases, in the place of those that the person may open; `*` is any.
+    #[arg(long, value_name = "DB_NAMES", value_delimiter = ',')]
+    pub(crate) set_db_names: Option<Vec<String>>,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -430,6 +568,11 @@ mod tests {
             r"tgctl status",
             r"tgctl create -f db.yaml",
             r"tgctl -c /etc/teleport.yaml db ls",
+            r"tgctl lock --user=alice --message=x --ttl=10h",
+            r"tgctl lock --role=contractor --expires=2026-12-24T00:00:00Z",
+            r"tgctl lock --server-id=363256df",
+            r"tgctl users update alice --set-roles=access --set-db-users=*",
+            r"tgctl users reset alice",
         ] {
             let parsed = Tgctl::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

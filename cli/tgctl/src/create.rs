@@ -1,7 +1,9 @@
-//! `tgctl create`: databases, discovery configurations and roles from a file.
+//! `tgctl create`: databases, discovery configurations, locks and roles from a file.
 //!
 //! A file is read and checked whole before anything is sent: one wrong document and nothing is created.
 
+mod lock;
+mod place;
 mod role;
 
 use std::{
@@ -14,7 +16,7 @@ use tidegate_console::{Failure, client::Client, output, rpc};
 use tidegate_core::{Database, Role};
 use tidegate_proto::v1::{
     self, CreateDatabaseRequest, DeleteDatabaseRequest, ListRolesRequest,
-    UpsertDiscoveryConfigRequest, UpsertRoleRequest,
+    UpsertDiscoveryConfigRequest, UpsertLockRequest, UpsertRoleRequest,
 };
 use tidegate_service::settings::{
     Warning,
@@ -22,7 +24,7 @@ use tidegate_service::settings::{
 };
 use tonic::Code;
 
-use crate::{args::CreateArgs, resources};
+use crate::{args::CreateArgs, locks, resources};
 
 /// Largest file of resources.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -32,6 +34,7 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(crate) enum Wanted {
     Database(Box<Database>),
     DiscoveryConfig(Box<DiscoveryConfig>),
+    Lock(Box<v1::Lock>),
     Role(Box<Role>),
 }
 
@@ -88,10 +91,17 @@ pub(crate) fn read_text(file: &Path) -> Result<String, Failure> {
 pub(crate) fn parse(text: &str, file: &Path) -> Result<(Vec<Wanted>, Vec<Warning>), Failure> {
     let (mut wanted, mut warnings) = (Vec::new(), Vec::new());
     for document in documents(text) {
-        if role::is_role(&document) {
-            let roles = role::parse(&document)
-                .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+        if role::is_of_kind(&document, "role") {
+            let (roles, told) =
+                role::parse(&document).map_err(|problems| place::failure(file, &problems))?;
+            warnings.extend(told);
             wanted.extend(roles.into_iter().map(|role| Wanted::Role(Box::new(role))));
+            continue;
+        }
+        if role::is_of_kind(&document, "lock") {
+            let locks =
+                lock::parse(&document).map_err(|problems| place::failure(file, &problems))?;
+            wanted.extend(locks.into_iter().map(|lock| Wanted::Lock(Box::new(lock))));
             continue;
         }
         let read = resource::read_resources(&document)
@@ -148,7 +158,8 @@ pub(crate) async fn create(
             Wanted::DiscoveryConfig(config) => {
                 create_discovery_config(client, *config, replace).await?;
             }
-            Wanted::Role(role) => create_role(client, *role, replace).await?,
+            Wanted::Lock(lock) => create_lock(client, *lock, replace).await?,
+            Wanted::Role(role) => Box::pin(create_role(client, *role, replace)).await?,
         }
     }
     Ok(())
@@ -210,6 +221,21 @@ async fn create_discovery_config(
     output::print(&format!(
         "Discovery configuration \"{name}\" has been created.\n"
     ))
+}
+
+async fn create_lock(client: &Client, lock: v1::Lock, replace: bool) -> Result<(), Failure> {
+    let name = lock.name.clone();
+    if !replace {
+        let listed = locks::list(client).await?;
+        if listed.iter().any(|lock| lock.metadata.name == name) {
+            let failure = Failure::new(format!("there is a lock `{name}` already"));
+            return Err(exists_hint(failure, Code::AlreadyExists));
+        }
+    }
+    let request = UpsertLockRequest { lock: Some(lock) };
+    let doing = format!("create lock `{name}`");
+    rpc::call(&doing, client.access().upsert_lock(request)).await?;
+    output::print(&format!("Lock \"{name}\" has been created.\n"))
 }
 
 async fn create_role(client: &Client, role: Role, replace: bool) -> Result<(), Failure> {

@@ -14,6 +14,8 @@ pub(crate) async fn ls(client: &Client, args: DbLsArgs) -> Result<(), Failure> {
     let query = Query {
         selector: args.labels.as_deref().map(labels::filter).transpose()?,
         search: args.search,
+        filter: args.query,
+        order_by: args.sort,
     };
     let servers = inventory::servers(&mut client.inventory(), &query, "").await?;
     let servers: Vec<resource::DatabaseServer> =

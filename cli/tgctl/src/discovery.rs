@@ -187,7 +187,7 @@ async fn of_arn(client: &Client, wanted: &str) -> Result<Vec<v1::Database>, Fail
     };
     let query = Query {
         selector: Selector::new([(REGION, [region]), (ACCOUNT_ID, [account])]).ok(),
-        search: Vec::new(),
+        ..Query::default()
     };
     let mut found = inventory::databases(&mut client.inventory(), &query).await?;
     found.retain(|database| {

@@ -3,12 +3,16 @@
 //! On an auth host it talks over the service's local socket; elsewhere as the person who ran `tg login`. Results are on
 //! standard output, as a table or as JSON or YAML; everything else is on standard error.
 
+mod access;
 mod args;
 mod audit;
 mod connect;
 mod create;
 mod databases;
 mod discovery;
+#[cfg(test)]
+mod guides;
+mod locks;
 mod resources;
 mod status;
 mod tokens;
@@ -20,7 +24,8 @@ use clap::Parser;
 use tidegate_console::{Failure, output, program};
 
 use args::{
-    AuditCommand, Command, DbCommand, DiscoveryCommand, Tgctl, TokensCommand, UsersCommand,
+    AccessCommand, AuditCommand, Command, DbCommand, DiscoveryCommand, Tgctl, TokensCommand,
+    UsersCommand,
 };
 
 fn main() -> ExitCode {
@@ -38,6 +43,7 @@ async fn run(args: Tgctl) -> Result<(), Failure> {
     };
     let client = connect::client(&args.connection)?;
     match args.command {
+        Command::Access(AccessCommand::Explain(explain)) => access::explain(&client, explain).await,
         Command::Audit(AuditCommand::Ls(ls)) => audit::ls(&client, ls).await,
         Command::Create(create) => create::create(&client, resources, create.force).await,
         Command::Db(DbCommand::Ls(ls)) => databases::ls(&client, ls).await,
@@ -49,6 +55,7 @@ async fn run(args: Tgctl) -> Result<(), Failure> {
             DiscoveryCommand::Status(status) => discovery::status(&client, status).await,
         },
         Command::Get(get) => resources::get(&client, get.resource, get.format).await,
+        Command::Lock(lock) => locks::lock(&client, lock).await,
         Command::Rm(rm) => resources::rm(&client, rm.resource).await,
         Command::Status(status) => status::status(&client, status.format).await,
         Command::Tokens(TokensCommand::Add(add)) => tokens::add(&client, add).await,
@@ -56,7 +63,9 @@ async fn run(args: Tgctl) -> Result<(), Failure> {
         Command::Tokens(TokensCommand::Rm(rm)) => tokens::rm(&client, &rm.token).await,
         Command::Users(UsersCommand::Add(add)) => users::add(&client, add).await,
         Command::Users(UsersCommand::Ls(ls)) => users::ls(&client, ls.format).await,
+        Command::Users(UsersCommand::Reset(reset)) => users::reset(&client, reset).await,
         Command::Users(UsersCommand::Rm(rm)) => users::rm(&client, &rm.users).await,
+        Command::Users(UsersCommand::Update(update)) => users::update(&client, update).await,
         Command::Version => Ok(()),
     }
 }

@@ -11,11 +11,11 @@ use tidegate_console::{
     table::visible,
 };
 use tidegate_proto::v1::{
-    self, DeleteDatabaseRequest, DeleteDiscoveryConfigRequest, DeleteRoleRequest,
-    ListDiscoveryConfigsRequest, ListRolesRequest,
+    self, DeleteDatabaseRequest, DeleteDiscoveryConfigRequest, DeleteLockRequest,
+    DeleteRoleRequest, ListDiscoveryConfigsRequest, ListRolesRequest,
 };
 
-use crate::{databases, discovery, tokens, users};
+use crate::{databases, discovery, locks, tokens, users};
 
 /// Kinds of resources, by the names that people type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(crate) enum Kind {
     Database,
     DatabaseServer,
     DiscoveryConfig,
+    Lock,
     Role,
     Token,
     User,
@@ -47,12 +48,13 @@ impl FromStr for Reference {
             "db" | "dbs" | "database" | "databases" => Kind::Database,
             "db_server" | "db_servers" => Kind::DatabaseServer,
             "discovery_config" | "discovery_configs" => Kind::DiscoveryConfig,
+            "lock" | "locks" => Kind::Lock,
             "role" | "roles" => Kind::Role,
             "token" | "tokens" => Kind::Token,
             "user" | "users" => Kind::User,
             _ => {
                 return Err(format!(
-                    "there is no kind of resource `{kind}`; kinds are db, db_server, discovery_config, role, user and token"
+                    "there is no kind of resource `{kind}`; kinds are db, db_server, discovery_config, lock, role, user and token"
                 ));
             }
         };
@@ -87,6 +89,10 @@ pub(crate) async fn get(
         Kind::DiscoveryConfig => {
             let found = named("discovery_config", discovery_configs(client).await?, name)?;
             out.list(&found, || discovery_config_table(&found))
+        }
+        Kind::Lock => {
+            let found = named("lock", locks::list(client).await?, name)?;
+            out.list(&found, || locks::table(&found))
         }
         Kind::Role => {
             let found = named("role", list_roles(client).await?, name)?;
@@ -262,6 +268,13 @@ pub(crate) async fn rm(client: &Client, reference: Reference) -> Result<(), Fail
             let _: v1::DeleteDiscoveryConfigResponse =
                 rpc::call(&doing, client.discovery().delete_discovery_config(request)).await?;
             "Discovery configuration"
+        }
+        Kind::Lock => {
+            let request = DeleteLockRequest { name: name.clone() };
+            let doing = format!("remove lock `{name}`");
+            let _: v1::DeleteLockResponse =
+                rpc::call(&doing, client.access().delete_lock(request)).await?;
+            "Lock"
         }
         Kind::Role => {
             let request = DeleteRoleRequest { name: name.clone() };

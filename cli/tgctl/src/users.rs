@@ -12,11 +12,11 @@ use tidegate_proto::{
     convert,
     v1::{
         self, CreateUserRequest, DeleteUserRequest, GetClusterStatusRequest, ListProxiesRequest,
-        ListUsersRequest,
+        ListUsersRequest, ResetUserRequest, UpdateUserRequest,
     },
 };
 
-use crate::args::UsersAddArgs;
+use crate::args::{UsersAddArgs, UsersResetArgs, UsersUpdateArgs};
 
 /// Stands for the proxy in the command to redeem a token, when none is up.
 const PROXY_UNKNOWN: &str = "PROXY_HOST:3080";
@@ -54,23 +54,100 @@ pub(crate) async fn add(client: &Client, args: UsersAddArgs) -> Result<(), Failu
             .as_ref()
             .and_then(|at| convert::instant(at).ok()),
     };
-    Output::new(args.format).value(&added, || text(&added))
+    Output::new(args.format).value(&added, || {
+        let name = visible(&added.user.metadata.name);
+        text(
+            &format!("User \"{name}\" has been created and has no password yet."),
+            &added,
+        )
+    })
 }
 
-fn text(added: &Added) -> String {
+pub(crate) async fn reset(client: &Client, args: UsersResetArgs) -> Result<(), Failure> {
+    let request = ResetUserRequest {
+        name: args.name.clone(),
+        ttl: args.ttl.map(duration),
+    };
+    let doing = format!("reset user `{}`", args.name);
+    let reset = rpc::call(&doing, client.access().reset_user(request)).await?;
+    let user = reset.user.unwrap_or_default();
+    let added = Added {
+        command: login_command(client, &user.name, &reset.signup_token).await,
+        user: resource::User::from(&user),
+        signup_token: reset.signup_token,
+        expires: reset
+            .expires_at
+            .as_ref()
+            .and_then(|at| convert::instant(at).ok()),
+    };
+    Output::new(args.format).value(&added, || {
+        let name = visible(&added.user.metadata.name);
+        text(&format!("The password of user \"{name}\" is void."), &added)
+    })
+}
+
+pub(crate) async fn update(client: &Client, args: UsersUpdateArgs) -> Result<(), Failure> {
+    if args.set_roles.is_none() && args.set_db_users.is_none() && args.set_db_names.is_none() {
+        return Err(Failure::usage("what is to be changed?")
+            .hint("name at least one of --set-roles, --set-db-users and --set-db-names"));
+    }
+    let listed = rpc::call(
+        "list users",
+        client.access().list_users(ListUsersRequest {}),
+    )
+    .await?;
+    let known = listed.users.into_iter().find(|user| user.name == args.name);
+    let Some(mut user) = known else {
+        return Err(Failure::new(format!("there is no user `{}`", args.name))
+            .hint("`tgctl users ls` lists them"));
+    };
+    if let Some(roles) = args.set_roles {
+        user.roles = roles;
+    }
+    for (key, values) in [
+        (TRAIT_DB_USERS, args.set_db_users),
+        (TRAIT_DB_NAMES, args.set_db_names),
+    ] {
+        if let Some(values) = values {
+            set_trait(&mut user, key, values);
+        }
+    }
+    let doing = format!("update user `{}`", args.name);
+    let request = UpdateUserRequest { user: Some(user) };
+    let updated = rpc::call(&doing, client.access().update_user(request)).await?;
+    let updated = resource::User::from(&updated);
+    Output::new(args.format).value(&updated, || {
+        format!(
+            "User \"{}\" has been updated. It counts from the next login on.\n",
+            visible(&updated.metadata.name)
+        )
+    })
+}
+
+/// Gives a user other values of a trait; none takes it away.
+fn set_trait(user: &mut v1::User, key: &str, mut values: Vec<String>) {
+    values.retain(|value| !value.is_empty());
+    if values.is_empty() {
+        user.traits.remove(key);
+    } else {
+        user.traits
+            .insert(key.to_owned(), v1::LabelValues { values });
+    }
+}
+
+/// What happened, and how to sign up.
+fn text(happened: &str, added: &Added) -> String {
     let until = added
         .expires
         .map(|at| format!(" and works until {}", when::utc(at)))
         .unwrap_or_default();
     format!(
-        "User \"{}\" has been created and has no password yet.\n\
+        "{happened}\n\
          \n\
          Sign-up token: {}\n\
          It can be used once{until}. To set a password and log in, the person runs:\n\
          \n    {}\n",
-        visible(&added.user.metadata.name),
-        added.signup_token,
-        added.command,
+        added.signup_token, added.command,
     )
 }
 

@@ -434,3 +434,115 @@ async fn the_version_needs_no_cluster() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_lock_is_made_shown_and_removed() {
+    let cluster = Cluster::new();
+    let made = cluster
+        .prints(&[
+            "lock",
+            "--user=alice",
+            "--message=laptop stolen",
+            "--name=l1",
+        ])
+        .await;
+    assert_eq!(
+        made,
+        "Created a lock with name \"l1\": user=alice is shut out until it is removed.\n"
+    );
+    let ended = ["lock", "--server-id=h1", "--expires=2026-12-24T00:00:00Z"];
+    let ended = cluster.prints(&ended).await;
+    assert!(
+        ended.contains("agent=h1 is shut out until 2026-12-24 00:00:00 UTC"),
+        "{ended}"
+    );
+    let table = cluster.prints(&["get", "lock", "--format=text"]).await;
+    assert!(
+        table.contains("l1      user=alice  laptop stolen  never"),
+        "{table}"
+    );
+    let printed = cluster.prints(&["get", "lock/l1"]).await;
+    let file = cluster.dir.path().join("lock.yaml");
+    fs::write(&file, &printed).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        cluster.prints(&["create", "-f", file]).await,
+        "Lock \"l1\" has been created.\n"
+    );
+    assert_eq!(cluster.prints(&["get", "lock/l1"]).await, printed);
+    let (_, errors) = cluster.fails(&["create", file]).await;
+    assert!(errors.contains("there is a lock `l1` already"), "{errors}");
+    assert_eq!(
+        cluster.prints(&["rm", "lock/l1"]).await,
+        "Lock \"l1\" has been removed.\n"
+    );
+    let (code, _) = cluster.fails(&["lock", "--message=x"]).await;
+    assert_eq!(code, 2);
+}
+
+#[tokio::test]
+async fn an_explanation_can_be_checked() {
+    let cluster = Cluster::new();
+    let explain = [
+        "access",
+        "explain",
+        "--user=alice",
+        "--db=orders",
+        "--db-user=reader",
+        "--db-name=dev",
+        "--check",
+    ];
+    assert_eq!(cluster.prints(&explain).await, "`alice` using `orders`\n");
+    cluster.prints(&["lock", "--user=alice", "--name=l1"]).await;
+    let denied = cluster.run(&explain).await;
+    assert_eq!(denied.status.code(), Some(3));
+    assert_eq!(String::from_utf8(denied.stderr).unwrap(), "");
+    let json = [&explain[..6], &["--format=json"]].concat();
+    let json: serde_json::Value = serde_json::from_str(&cluster.prints(&json).await).unwrap();
+    assert_eq!(json["allowed"], false);
+    assert_eq!(json["lock"]["metadata"]["name"], "l1");
+    assert_eq!(json["reason"]["db_user"], "reader");
+}
+
+#[tokio::test]
+async fn a_user_gets_other_roles_and_traits_and_a_new_password() {
+    let cluster = Cluster::new();
+    cluster
+        .prints(&[
+            "users",
+            "add",
+            "--roles=access",
+            "--db-users=reader",
+            "--db-names=*",
+            "alice",
+        ])
+        .await;
+    let update = ["users", "update", "alice", "--set-roles=access,auditor"];
+    let update = [&update[..], &["--set-db-names="]].concat();
+    let updated = cluster.prints(&update).await;
+    assert!(
+        updated.contains("counts from the next login on"),
+        "{updated}"
+    );
+    {
+        let state = cluster.fake.state();
+        let alice = &state.users["alice"];
+        assert_eq!(alice.roles, ["access", "auditor"]);
+        assert_eq!(alice.traits.keys().collect::<Vec<_>>(), ["db_users"]);
+    }
+    let reset = cluster.prints(&["users", "reset", "alice"]).await;
+    assert!(
+        reset.starts_with("The password of user \"alice\" is void."),
+        "{reset}"
+    );
+    assert!(
+        reset.contains("--token=fedcba9876543210fedcba9876543210"),
+        "{reset}"
+    );
+    let (code, _) = cluster.fails(&["users", "update", "alice"]).await;
+    assert_eq!(code, 2);
+    let (_, errors) = cluster
+        .fails(&["users", "update", "bob", "--set-roles=access"])
+        .await;
+    assert!(errors.contains("there is no user `bob`"), "{errors}");
+}

@@ -1,19 +1,18 @@
 //! The discovery worker that runs beside an agent whose section has `aws` matchers of its own.
 //!
 //! It is an ordinary worker: what it finds goes into the inventory, and the agent picks it up from there by
-//! selectors made from the same matchers. All workers of this sort share one group, so that agents with the same
-//! matchers share the work, and agents with others own other scopes in it.
+//! selectors made from the same matchers. All workers of this sort share one group, which configuration refuses to
+//! others, so that agents with the same matchers share the work, and agents with others own other scopes in it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tidegate_core::{
-    AwsMatcher, EndpointFilter, InvalidSelector, Regions, ResourceMatcher, Selector,
+    AwsMatcher, DB_SERVICE_GROUP, EndpointFilter, InvalidSelector, Regions, ResourceMatcher,
+    Selector,
     labels::{ACCOUNT_ID, DISCOVERY_TYPE, ENDPOINT_TYPE, REGION},
 };
 use tidegate_service::settings::{DatabaseSettings, DiscoverySettings};
 
-/// The group of these workers.
-const GROUP: &str = "db_service";
 const POLL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Settings of the worker, and the entries that make the agent serve what it finds; `None` without matchers.
@@ -33,7 +32,7 @@ pub(crate) fn discovery(
         .map(entry)
         .collect::<Result<_, _>>()?;
     let worker = DiscoverySettings {
-        group: GROUP.to_owned(),
+        group: DB_SERVICE_GROUP.to_owned(),
         poll_interval: POLL_INTERVAL,
         matchers: settings.matchers.clone(),
     };
@@ -88,7 +87,10 @@ mod tests {
         );
         let settings = settings::parse(&text, Path::new("t.yaml")).unwrap();
         let (worker, entries) = discovery(&settings.database.unwrap()).unwrap().unwrap();
-        assert_eq!(worker.matchers.len(), 1);
+        assert_eq!(
+            (worker.matchers.len(), &*worker.group),
+            (1, DB_SERVICE_GROUP)
+        );
         entries
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use tidegate_core::Role;
+use tidegate_core::{Lock, Role};
 use tidegate_identity::HOST_CERT_TTL;
 use tidegate_proto::{
     convert,
@@ -21,8 +21,8 @@ use tidegate_proto::{
         trust_service_server::{TrustService, TrustServiceServer},
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{UnboundedReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming, async_trait, service::Routes};
 
 use crate::world::Cas;
@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) announced: mpsc::UnboundedReceiver<AnnounceRequest>,
     /// Audit events.
     pub(crate) events: mpsc::UnboundedReceiver<AuditEvent>,
+    /// Each watch of the locks.
+    pub(crate) lock_watches: mpsc::UnboundedReceiver<()>,
 }
 
 #[derive(Clone)]
@@ -48,6 +50,8 @@ pub(crate) struct Plane {
     watches: mpsc::UnboundedSender<(WatchDatabasesRequest, Watch)>,
     announced: mpsc::UnboundedSender<AnnounceRequest>,
     events: mpsc::UnboundedSender<AuditEvent>,
+    lock_watches: mpsc::UnboundedSender<()>,
+    locks: watch::Sender<Result<Vec<Lock>, ()>>,
 }
 
 impl Plane {
@@ -55,19 +59,28 @@ impl Plane {
         let (watches, seen_watches) = mpsc::unbounded_channel();
         let (announced, seen_announced) = mpsc::unbounded_channel();
         let (events, seen_events) = mpsc::unbounded_channel();
+        let (lock_watches, seen_lock_watches) = mpsc::unbounded_channel();
         let plane = Self {
             cas,
             proxies: Arc::new(Mutex::new(proxies)),
             watches,
             announced,
             events,
+            lock_watches,
+            locks: watch::Sender::new(Ok(Vec::new())),
         };
         let seen = Seen {
             watches: seen_watches,
             announced: seen_announced,
             events: seen_events,
+            lock_watches: seen_lock_watches,
         };
         (plane, seen)
+    }
+
+    /// From here on these locks are in force; `Err` ends every watch.
+    pub(crate) fn tell_locks(&self, locks: Result<Vec<Lock>, ()>) {
+        self.locks.send_modify(|told| *told = locks);
     }
 
     pub(crate) fn routes(&self) -> Routes {
@@ -132,6 +145,20 @@ impl InventoryService for Plane {
         &self,
         _: Request<v1::CreateDatabaseRequest>,
     ) -> Result<Response<v1::Database>, Status> {
+        no()
+    }
+
+    async fn update_database(
+        &self,
+        _: Request<v1::UpdateDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        no()
+    }
+
+    async fn count_databases(
+        &self,
+        _: Request<v1::CountDatabasesRequest>,
+    ) -> Result<Response<v1::CountDatabasesResponse>, Status> {
         no()
     }
 
@@ -269,6 +296,20 @@ impl AccessService for Plane {
         no()
     }
 
+    async fn update_user(
+        &self,
+        _: Request<v1::UpdateUserRequest>,
+    ) -> Result<Response<v1::User>, Status> {
+        no()
+    }
+
+    async fn reset_user(
+        &self,
+        _: Request<v1::ResetUserRequest>,
+    ) -> Result<Response<v1::ResetUserResponse>, Status> {
+        no()
+    }
+
     async fn delete_user(
         &self,
         _: Request<v1::DeleteUserRequest>,
@@ -316,6 +357,49 @@ impl AccessService for Plane {
         _: Request<v1::DeleteRoleRequest>,
     ) -> Result<Response<v1::DeleteRoleResponse>, Status> {
         no()
+    }
+
+    async fn upsert_lock(
+        &self,
+        _: Request<v1::UpsertLockRequest>,
+    ) -> Result<Response<v1::Lock>, Status> {
+        no()
+    }
+
+    async fn list_locks(
+        &self,
+        _: Request<v1::ListLocksRequest>,
+    ) -> Result<Response<v1::ListLocksResponse>, Status> {
+        no()
+    }
+
+    async fn delete_lock(
+        &self,
+        _: Request<v1::DeleteLockRequest>,
+    ) -> Result<Response<v1::DeleteLockResponse>, Status> {
+        no()
+    }
+
+    async fn explain_access(
+        &self,
+        _: Request<v1::ExplainAccessRequest>,
+    ) -> Result<Response<v1::ExplainAccessResponse>, Status> {
+        no()
+    }
+
+    type WatchLocksStream = Answers<v1::WatchLocksResponse>;
+
+    async fn watch_locks(
+        &self,
+        _: Request<v1::WatchLocksRequest>,
+    ) -> Result<Response<Self::WatchLocksStream>, Status> {
+        let _ = self.lock_watches.send(());
+        let answers = WatchStream::new(self.locks.subscribe()).map(|locks| {
+            let locks = locks.map_err(|()| Status::unavailable("going away"))?;
+            let locks = locks.into_iter().map(Into::into).collect();
+            Ok(v1::WatchLocksResponse { locks })
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn get_cluster_status(

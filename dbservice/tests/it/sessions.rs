@@ -43,7 +43,7 @@ async fn refused(line: &mut Line) -> String {
 }
 
 /// An agent that has its certificate, and a line to it.
-async fn ready() -> (World, Line) {
+pub(crate) async fn ready() -> (World, Line) {
     let mut world = World::start().await;
     let line = world.line().await;
     patiently(async {
@@ -100,7 +100,7 @@ async fn client_end(world: &World, stream: TcpStream) -> client::TlsStream<TcpSt
         .unwrap()
 }
 
-async fn message<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> (u8, Vec<u8>) {
+pub(crate) async fn message<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> (u8, Vec<u8>) {
     patiently(async {
         let tag = stream.read_u8().await.unwrap();
         let len = stream.read_u32().await.unwrap() as usize;
@@ -111,18 +111,21 @@ async fn message<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> (u8, Vec<u8
     .await
 }
 
-#[tokio::test]
-async fn a_session_over_a_dialled_back_connection_reaches_the_database_and_the_audit() {
-    let (mut world, line) = ready().await;
-    dial(&line, "own");
+/// Alice's session with `own` that was just begun: her end, and the database's.
+pub(crate) async fn open(
+    world: &mut World,
+    line: &Line,
+) -> (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>) {
+    dial(line, "own");
     let listener = world.database.take().unwrap();
     let cas = Arc::clone(&world.cas);
     let (mut database, dialled) =
         patiently(async { tokio::join!(database_end(&cas, &listener), world.dialled.recv()) })
             .await;
     let (token, stream) = dialled.unwrap();
+    world.database = Some(listener);
     assert_eq!(token, TOKEN);
-    let mut client = client_end(&world, stream).await;
+    let mut client = client_end(world, stream).await;
     let startup = StartupMessage::new(ProtocolVersion::V3_0)
         .with_param("user", "app")
         .with_param("database", "dev");
@@ -133,7 +136,13 @@ async fn a_session_over_a_dialled_back_connection_reaches_the_database_and_the_a
     database.write_all(&welcome).await.unwrap();
     assert_eq!(message(&mut client).await.0, b'R');
     assert_eq!(message(&mut client).await.0, b'Z');
+    (client, database)
+}
 
+#[tokio::test]
+async fn a_session_over_a_dialled_back_connection_reaches_the_database_and_the_audit() {
+    let (mut world, line) = ready().await;
+    let (mut client, mut database) = open(&mut world, &line).await;
     client
         .write_all(&frontend::query("select 1"))
         .await

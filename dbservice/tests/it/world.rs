@@ -174,6 +174,7 @@ impl TunnelService for Proxy {
 
 pub(crate) struct World {
     pub(crate) cas: Arc<Cas>,
+    pub(crate) plane: Plane,
     pub(crate) seen: Seen,
     pub(crate) lines: mpsc::UnboundedReceiver<Line>,
     /// Connections that were dialled back, with their tokens.
@@ -237,6 +238,7 @@ impl World {
         .unwrap();
         Self {
             cas,
+            plane,
             seen,
             lines,
             dialled,

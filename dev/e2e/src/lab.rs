@@ -1,6 +1,8 @@
 //! The whole system on loopback: simulated AWS, auth, proxy, discovery, agents, and people who use it.
 
+mod etcd;
 mod measured;
+mod part;
 mod people;
 mod programs;
 mod view;
@@ -18,6 +20,8 @@ use tempfile::TempDir;
 use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
+use etcd::Etcd;
+pub use part::Part;
 pub use people::{Person, words};
 use programs::{Names, nss_wrapper};
 pub use programs::{postgres_program, program};
@@ -27,74 +31,6 @@ pub const CLUSTER: &str = "tidegate.example.com";
 /// Loopback networks that are tried for a free one.
 const NETWORK_TRIES_MAX: u32 = 200;
 
-/// A part of the system that runs as a process of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// The control plane.
-    Auth,
-    /// The proxy.
-    Proxy,
-    /// The discovery worker.
-    Discovery,
-    /// Another worker of the same group. Started on demand.
-    DiscoveryB,
-    /// A third one. Started on demand.
-    DiscoveryC,
-    /// An agent with its own role overrides.
-    AgentA,
-    /// Another agent with others.
-    AgentB,
-}
-
-impl Part {
-    /// All parts, in the order in which they start.
-    pub const ALL: [Self; 5] = [
-        Self::Auth,
-        Self::Proxy,
-        Self::Discovery,
-        Self::AgentA,
-        Self::AgentB,
-    ];
-
-    /// The example configuration that it runs.
-    const fn example(self) -> &'static str {
-        match self {
-            Self::Auth => "auth.yaml",
-            Self::Proxy => "proxy.yaml",
-            Self::Discovery | Self::DiscoveryB | Self::DiscoveryC => "discovery.yaml",
-            Self::AgentA => "agent-a.yaml",
-            Self::AgentB => "agent-b.yaml",
-        }
-    }
-
-    /// Its name, also that of its node.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Proxy => "proxy",
-            Self::Discovery => "discovery",
-            Self::DiscoveryB => "discovery-b",
-            Self::DiscoveryC => "discovery-c",
-            Self::AgentA => "agent-a",
-            Self::AgentB => "agent-b",
-        }
-    }
-
-    /// The access key that it calls AWS with, if it does.
-    #[must_use]
-    pub const fn access_key(self) -> Option<(&'static str, &'static str)> {
-        match self {
-            Self::Auth | Self::Proxy => None,
-            Self::Discovery | Self::DiscoveryB | Self::DiscoveryC => {
-                Some(("AKIADISCOVERY0000001", "simulated-secret-of-discovery"))
-            }
-            Self::AgentA => Some(("AKIAAGENTA0000000001", "simulated-secret-of-agent-a")),
-            Self::AgentB => Some(("AKIAAGENTB0000000001", "simulated-secret-of-agent-b")),
-        }
-    }
-}
-
 /// A running system.
 #[derive(Debug)]
 pub struct Lab {
@@ -103,6 +39,8 @@ pub struct Lab {
     names: Names,
     network: [u8; 2],
     ca_pin: String,
+    /// Where the control plane keeps its state, unless each instance keeps its own.
+    etcd: Option<Etcd>,
     /// What a test changes in a part's configuration on top of what the laboratory does.
     changes: BTreeMap<Part, Value>,
     dir: TempDir,
@@ -123,6 +61,29 @@ impl Lab {
     ///
     /// When a part does not start; the error holds its log.
     pub async fn start_in(world: World, parts: &[Part]) -> Result<Self> {
+        let mut lab = Self::prepare(world).await?;
+        for part in parts {
+            lab.start_part(*part).await?;
+        }
+        Ok(lab)
+    }
+
+    /// As [`Self::start_in`], with an etcd server that the control plane keeps its state in. Every other part knows all
+    /// three instances of the control plane, each beginning with another one.
+    ///
+    /// # Errors
+    ///
+    /// When a part does not start; the error holds its log.
+    pub async fn start_over_etcd(world: World, parts: &[Part]) -> Result<Self> {
+        let mut lab = Self::prepare(world).await?;
+        lab.etcd = Some(Etcd::start(lab.network, lab.dir.path())?);
+        for part in parts {
+            lab.start_part(*part).await?;
+        }
+        Ok(lab)
+    }
+
+    async fn prepare(world: World) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
         let mut config = SimConfig::new(world, dir.path().join("aws"));
@@ -132,19 +93,16 @@ impl Lab {
             .await
             .context("the simulated AWS did not start")?;
         let network = free_network()?;
-        let mut lab = Self {
+        Ok(Self {
             processes: BTreeMap::new(),
             sim,
             names: Names::of_this_machine(),
             network,
             ca_pin: String::new(),
+            etcd: None,
             changes: BTreeMap::new(),
             dir,
-        };
-        for part in parts {
-            lab.start_part(*part).await?;
-        }
-        Ok(lab)
+        })
     }
 
     /// Changes a part's configuration from its next start on; what was changed before is forgotten.
@@ -197,22 +155,31 @@ impl Lab {
             self.dir.path(),
         )?;
         self.processes.insert(part, process);
-        if part == Part::Auth {
-            self.settle_auth().await?;
+        if part.is_auth() {
+            self.settle_auth(part).await?;
         }
         Ok(())
     }
 
     /// Waits for the control plane, and prepares what the others need to join.
-    async fn settle_auth(&mut self) -> Result<()> {
+    async fn settle_auth(&mut self, part: Part) -> Result<()> {
         let status = wait::until("the auth service", || async {
-            AccessServiceClient::new(self.admin())
+            AccessServiceClient::new(self.admin_of(part))
                 .get_cluster_status(v1::GetClusterStatusRequest {})
                 .await
         })
         .await
-        .with_context(|| self.log(Part::Auth))?
+        .with_context(|| self.log(part))?
         .into_inner();
+        if part != Part::Auth {
+            ensure!(
+                status.ca_pins.contains(&self.ca_pin),
+                "{} has other CAs: {:?}",
+                part.name(),
+                status.ca_pins
+            );
+            return Ok(());
+        }
         self.ca_pin = status
             .ca_pins
             .first()
@@ -255,6 +222,12 @@ impl Lab {
         }
     }
 
+    /// The instance of the control plane that administrators use: the first that runs.
+    pub(crate) fn auth(&self) -> Part {
+        let runs = |part: &Part| self.processes.contains_key(part);
+        Part::AUTHS.into_iter().find(runs).unwrap_or(Part::Auth)
+    }
+
     /// Stops everything, agents first.
     ///
     /// # Errors
@@ -264,6 +237,9 @@ impl Lab {
         let mut outcome = Ok(());
         while let Some((_, process)) = self.processes.pop_last() {
             outcome = outcome.and(process.stop().await);
+        }
+        if let Some(etcd) = self.etcd.take() {
+            outcome = outcome.and(etcd.end().await);
         }
         self.sim.stop().await;
         outcome
@@ -308,7 +284,18 @@ impl Lab {
     /// The auth service's address.
     #[must_use]
     pub fn auth_addr(&self) -> String {
-        format!("{}:3025", self.address(Part::Auth))
+        self.auth_addr_of(Part::Auth)
+    }
+
+    fn auth_addr_of(&self, part: Part) -> String {
+        format!("{}:3025", self.address(part))
+    }
+
+    /// The addresses of all instances of the control plane, beginning with another one for each part.
+    fn auth_addrs(&self, part: Part) -> Vec<String> {
+        let mut addresses = Part::AUTHS.map(|auth| self.auth_addr_of(auth));
+        addresses.rotate_left(part as usize % Part::AUTHS.len());
+        addresses.to_vec()
     }
 
     /// Where a part serves `/healthz`, `/readyz` and `/metrics`.
@@ -342,7 +329,12 @@ impl Lab {
             }
         });
         match part {
-            Part::Auth => patch["auth_service"] = json!({ "listen_addr": self.auth_addr() }),
+            Part::Auth | Part::AuthB | Part::AuthC => {
+                patch["auth_service"] = json!({ "listen_addr": self.auth_addr_of(part) });
+                if let Some(etcd) = &self.etcd {
+                    patch["tidegate"]["storage"] = etcd.storage();
+                }
+            }
             Part::Proxy => {
                 patch["proxy_service"] = json!({ "listen_addr": self.proxy_addr(), "public_addr": self.proxy_addr(), "https_keypairs": null });
             }
@@ -351,7 +343,7 @@ impl Lab {
             }
             Part::AgentA | Part::AgentB => {}
         }
-        if part != Part::Auth {
+        if !part.is_auth() {
             let process = &mut patch["tidegate"];
             process["ca_pin"] = json!(self.ca_pin);
             process["auth_token"] = json!(self.token_file());
@@ -362,6 +354,10 @@ impl Lab {
                     process["auth_server"] = Value::Null;
                     process["proxy_server"] = json!(self.proxy_addr());
                 }
+            }
+            if self.etcd.is_some() {
+                process["auth_server"] = Value::Null;
+                process["auth_servers"] = json!(self.auth_addrs(part));
             }
         }
         patch
@@ -426,7 +422,7 @@ fn free_network() -> Result<[u8; 2]> {
                 .iter()
                 .all(|port| TcpListener::bind((address, *port)).is_ok())
         });
-        if is_free {
+        if is_free && Etcd::is_free(network) {
             return Ok(network);
         }
     }

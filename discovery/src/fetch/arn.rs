@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn an_arn_of_any_partition_tells_its_account() {
-        for partition in ["aws", "aws-cn", "aws-us-gov", "aws-iso-b"] {
+        for partition in ["aws", "aws-cn", "aws-us-gov", "aws-eusc", "aws-iso-b"] {
             let text = format!("arn:{partition}:rds:us-east-1:111122223333:db:orders");
             let arn = read(&text, "rds").unwrap();
             assert_eq!((arn.partition, arn.resource), (partition, "db:orders"));

@@ -19,7 +19,7 @@ use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use tidegate_aws::{AwsErrorClass, classify};
 use tokio::time::{Instant, sleep_until};
 
-use super::FetchError;
+use super::{FetchError, pages::Pages};
 use crate::budget::{Budget, service};
 
 /// Time that is left to the last call of a scan.
@@ -78,6 +78,30 @@ impl Calls {
                 .answered(service(action), throttled, Instant::now());
         }
         Ok(answer?)
+    }
+
+    /// Calls `action` for page after page until the list ends: `ask` asks for the page at a marker, `take` takes a page
+    /// in and gives the marker after it.
+    pub(crate) async fn list<T, E, F>(
+        &self,
+        action: &'static str,
+        mut ask: impl FnMut(Option<String>) -> F,
+        mut take: impl FnMut(T) -> Option<String>,
+    ) -> Result<(), FetchError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E>>>,
+    {
+        let mut pages = Pages::new(action);
+        let mut marker = None;
+        // Ends: `pages` gives a bounded number of markers.
+        loop {
+            let page = self.call(action, ask(marker)).await?;
+            marker = pages.after(take(page))?;
+            if marker.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Waits for the token of one call, and counts it.

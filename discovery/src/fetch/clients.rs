@@ -11,7 +11,7 @@ use tidegate_aws::{AwsFactory, RoleChain, SessionTag};
 use tidegate_core::Region;
 
 /// Clients kept of each service; beyond it all are forgotten and made again as they are needed, which costs no call.
-const CLIENTS_MAX: usize = 1_024;
+const CLIENTS_MAX: usize = 256;
 
 /// Clients by service.
 #[derive(Debug, Default)]

@@ -1,11 +1,15 @@
 //! Why a scope could not be read in full.
 
+mod viewpoint;
+
 use std::time::Duration;
 
 use tidegate_aws::{AwsErrorClass, AwsFailure};
 use tidegate_core::{AssumeRole, ScanScope};
 use tidegate_proto::v1;
 
+pub(crate) use self::viewpoint::Viewpoint;
+use self::viewpoint::shortened;
 use super::pages::PAGES_MAX;
 use crate::budget::CALLS_PER_SECOND;
 
@@ -49,9 +53,9 @@ pub(crate) enum FetchError {
         excludable: &'static [&'static str],
     },
 
-    /// The worker's own budget of calls left no call in time.
+    /// The budget of calls of the account and region left no call in time.
     #[error(
-        "the scan ended after {calls} calls, with no call of {action} left to it: a worker makes at most \
+        "the scan ended after {calls} calls, with no call of {action} left to it: scans make at most \
          {CALLS_PER_SECOND} calls a second to one service in one account and region, and fewer after AWS throttled it"
     )]
     OverBudget {
@@ -222,20 +226,25 @@ impl FetchError {
         }
     }
 
-    /// One line for the operator: what failed with `role` (`None`: the own identity) and, where that is known, who
-    /// can end it and how.
-    pub(crate) fn explain(&self, role: Option<&AssumeRole>) -> String {
+    /// One line for whom it concerns: what failed with `role` (`None`: the own identity) and, where that is known,
+    /// who can end it and how.
+    pub(crate) fn explain(&self, role: Option<&AssumeRole>, viewpoint: Viewpoint) -> String {
+        // Workers delete; a person who looks deletes nothing anyway.
+        let nothing_deleted = match viewpoint {
+            Viewpoint::Person => "",
+            Viewpoint::Worker => ", and nothing is deleted,",
+        };
         let text = match self {
-            Self::Aws(failure) if self.is_denial() && failure.hop.is_none() => {
-                let (action, caller) = (self.action(), caller(role));
-                format!("{failure}; an AWS administrator has to allow {action} for {caller}")
+            Self::Aws(failure) => {
+                let remedy = viewpoint.remedy(failure, self.action(), role);
+                format!("{}; {remedy}", shortened(failure))
             }
             Self::NotAllowedInPart {
                 failure,
                 part,
                 excludable,
             } => {
-                let (action, caller) = (self.action(), caller(role));
+                let (action, caller) = (self.action(), viewpoint.caller(role));
                 let or = match excludable {
                     [] => String::new(),
                     types => format!(
@@ -244,24 +253,14 @@ impl FetchError {
                     ),
                 };
                 format!(
-                    "{failure}; {part} cannot be read, and nothing is deleted, until an AWS administrator allows \
-                     {action} for {caller}{or}"
+                    "{failure}; {part} cannot be read{nothing_deleted} until an AWS administrator allows {action} for \
+                     {caller}{or}"
                 )
-            }
-            Self::Aws(failure) if !failure.class.is_transient() => {
-                format!("{failure}; {}", failure.hint())
             }
             Self::RepeatedMarker { .. } => {
                 format!(
-                    "{self}; the list cannot be read to its end, and nothing is deleted, until AWS gives it one"
+                    "{self}; the list cannot be read to its end{nothing_deleted} until AWS gives it one"
                 )
-            }
-            Self::Aws(failure) => {
-                let slower = match failure.class {
-                    AwsErrorClass::Throttled => ", and calls less often there",
-                    _ => "",
-                };
-                format!("{failure}; this worker tries again by itself{slower}")
             }
             other => other.to_string(),
         };
@@ -269,13 +268,23 @@ impl FetchError {
     }
 
     /// For the scope's status; `further` more failures were met in the same scan.
-    pub(crate) fn status(&self, scope: &ScanScope, further: usize) -> v1::ScanFailure {
-        self.met_with(scope.assume_role.as_ref(), further)
+    pub(crate) fn status(
+        &self,
+        scope: &ScanScope,
+        viewpoint: Viewpoint,
+        further: usize,
+    ) -> v1::ScanFailure {
+        self.met_with(scope.assume_role.as_ref(), viewpoint, further)
     }
 
     /// The same for a call that was made with `role`, of no scope in particular.
-    pub(crate) fn met_with(&self, role: Option<&AssumeRole>, further: usize) -> v1::ScanFailure {
-        let mut message = self.explain(role);
+    pub(crate) fn met_with(
+        &self,
+        role: Option<&AssumeRole>,
+        viewpoint: Viewpoint,
+        further: usize,
+    ) -> v1::ScanFailure {
+        let mut message = self.explain(role, viewpoint);
         if further > 0 {
             message.push_str(&format!("; and {further} more"));
         }
@@ -294,93 +303,5 @@ impl FetchError {
     }
 }
 
-fn caller(role: Option<&AssumeRole>) -> String {
-    role.map_or_else(
-        || "the worker's own AWS identity".to_owned(),
-        |role| role.role_arn.to_string(),
-    )
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn role(arn: &str) -> AssumeRole {
-        AssumeRole {
-            role_arn: arn.parse().unwrap(),
-            external_id: None,
-        }
-    }
-
-    fn denied(message: &str) -> FetchError {
-        AwsFailure::new(
-            AwsErrorClass::AccessDenied,
-            "redshift:DescribeClusters",
-            message,
-        )
-        .into()
-    }
-
-    #[test]
-    fn a_denial_names_the_missing_action_and_the_role() {
-        let role = role("arn:aws:iam::123456789012:role/finder");
-        let status = denied("no\nway").met_with(Some(&role), 2);
-        assert_eq!(status.class, "access_denied");
-        assert_eq!(status.action, "redshift:DescribeClusters");
-        assert!(
-            status.message.contains(
-                "allow redshift:DescribeClusters for arn:aws:iam::123456789012:role/finder"
-            )
-        );
-        assert!(status.message.ends_with("and 2 more"), "{}", status.message);
-        assert!(!status.message.contains('\n'));
-        assert!(
-            denied("")
-                .explain(None)
-                .contains("worker's own AWS identity")
-        );
-    }
-
-    #[test]
-    fn one_cause_has_one_key_however_aws_words_it() {
-        assert_eq!(denied("request 1").key(), denied("request 2").key());
-        let other = FetchError::TooManyPages { action: "a" };
-        assert_ne!(denied("").key(), other.key());
-    }
-
-    #[test]
-    fn what_is_withheld_in_part_is_no_denial_of_the_scan_and_says_both_ways_out() {
-        let failure = AwsFailure::new(
-            AwsErrorClass::AccessDenied,
-            "redshift:DescribeEndpointAccess",
-            "no",
-        );
-        let error = FetchError::from(failure).in_part("VPC endpoints", &["vpc-endpoint"]);
-        assert!(!error.is_denial() && !error.broke_off());
-        let text = error.explain(None);
-        assert!(text.contains("allows redshift:DescribeEndpointAccess for the worker's"));
-        assert!(text.contains("excludes endpoints of type `vpc-endpoint`"));
-
-        let tags = denied("").in_part("tags", &[]).explain(None);
-        assert!(tags.contains("tags cannot be read") && !tags.contains("excludes"));
-        let throttled = AwsFailure::new(AwsErrorClass::Throttled, "a", "");
-        let error = FetchError::from(throttled).in_part("tags", &[]);
-        assert!(matches!(error, FetchError::Aws(_)));
-    }
-
-    #[test]
-    fn what_one_call_was_refused_another_may_still_get() {
-        assert!(!denied("").concerns_every_call());
-        for class in [
-            AwsErrorClass::Throttled,
-            AwsErrorClass::RegionDisabled,
-            AwsErrorClass::Timeout,
-        ] {
-            let error = FetchError::from(AwsFailure::new(class, "a", ""));
-            assert!(error.concerns_every_call(), "{class}");
-        }
-        let mut hop = AwsFailure::new(AwsErrorClass::AccessDenied, "sts:AssumeRole", "");
-        hop.hop = Some("arn:aws:iam::123456789012:role/finder".parse().unwrap());
-        assert!(FetchError::from(hop).concerns_every_call());
-    }
-}
+mod tests;

@@ -38,7 +38,7 @@ use tidegate_aws::{AwsFactory, RoleChain, SessionTag};
 use tidegate_core::{DatabaseKind, ScanScope};
 use tidegate_service::telemetry::SaidOnce;
 
-pub(crate) use error::FetchError;
+pub(crate) use error::{FetchError, Viewpoint};
 
 use self::{
     calls::Calls, clients::Clients, refusals::Refusals, status::StrangeStatuses, tags::TagCache,

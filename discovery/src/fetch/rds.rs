@@ -24,7 +24,7 @@ use aws_sdk_rds::{
 use tidegate_core::{Protocol, ScanScope};
 
 use self::engines::Engines;
-use super::{FetchError, Memory, Reading, draft::some, pages::Pages};
+use super::{FetchError, Memory, Reading, draft::some};
 
 /// The first permission that scanning needs.
 pub(super) const DESCRIBE_INSTANCES: &str = "rds:DescribeDBInstances";
@@ -102,25 +102,21 @@ async fn instances_of(
     reading: &mut Reading,
     listed: &mut Vec<DbInstance>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(DESCRIBE_INSTANCES);
-    let mut marker = None;
-    // Ends: `pages` gives a bounded number of markers.
-    loop {
-        let request = client
+    let ask = |marker| {
+        client
             .describe_db_instances()
             .filters(engine_filter(engines))
             .max_records(PAGE_RECORDS)
-            .set_marker(marker);
-        let page = reading
-            .calls
-            .call(DESCRIBE_INSTANCES, request.send())
-            .await?;
-        listed.extend(page.db_instances.unwrap_or_default());
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            return Ok(());
-        }
-    }
+            .set_marker(marker)
+            .send()
+    };
+    reading
+        .calls
+        .list(DESCRIBE_INSTANCES, ask, |page| {
+            listed.extend(page.db_instances.unwrap_or_default());
+            page.marker
+        })
+        .await
 }
 
 async fn list_clusters(
@@ -142,24 +138,21 @@ async fn clusters_of(
     reading: &mut Reading,
     listed: &mut Vec<DbCluster>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(DESCRIBE_CLUSTERS);
-    let mut marker = None;
-    loop {
-        let request = client
+    let ask = |marker| {
+        client
             .describe_db_clusters()
             .filters(engine_filter(engines))
             .max_records(PAGE_RECORDS)
-            .set_marker(marker);
-        let page = reading
-            .calls
-            .call(DESCRIBE_CLUSTERS, request.send())
-            .await?;
-        listed.extend(page.db_clusters.unwrap_or_default());
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            return Ok(());
-        }
-    }
+            .set_marker(marker)
+            .send()
+    };
+    reading
+        .calls
+        .list(DESCRIBE_CLUSTERS, ask, |page| {
+            listed.extend(page.db_clusters.unwrap_or_default());
+            page.marker
+        })
+        .await
 }
 
 fn engine_filter(engines: &[&str]) -> Filter {

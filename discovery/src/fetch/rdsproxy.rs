@@ -21,7 +21,6 @@ use super::{
     arn::{self, Arn},
     calls::Calls,
     draft::{Draft, Unread, named, some},
-    pages::Pages,
     status::{Availability, CREATING, Status},
     tags::Tags,
 };
@@ -100,21 +99,20 @@ async fn list_proxies(
     reading: &mut Reading,
     listed: &mut Vec<DbProxy>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(DESCRIBE_PROXIES);
-    let mut marker = None;
-    // Ends: `pages` gives a bounded number of markers.
-    loop {
-        let request = client
+    let ask = |marker| {
+        client
             .describe_db_proxies()
             .max_records(PAGE_RECORDS)
-            .set_marker(marker);
-        let page = reading.calls.call(DESCRIBE_PROXIES, request.send()).await?;
-        listed.extend(page.db_proxies.unwrap_or_default());
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            return Ok(());
-        }
-    }
+            .set_marker(marker)
+            .send()
+    };
+    reading
+        .calls
+        .list(DESCRIBE_PROXIES, ask, |page| {
+            listed.extend(page.db_proxies.unwrap_or_default());
+            page.marker
+        })
+        .await
 }
 
 async fn list_endpoints(
@@ -122,23 +120,20 @@ async fn list_endpoints(
     reading: &mut Reading,
     listed: &mut Vec<DbProxyEndpoint>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(DESCRIBE_ENDPOINTS);
-    let mut marker = None;
-    loop {
-        let request = client
+    let ask = |marker| {
+        client
             .describe_db_proxy_endpoints()
             .max_records(PAGE_RECORDS)
-            .set_marker(marker);
-        let page = reading
-            .calls
-            .call(DESCRIBE_ENDPOINTS, request.send())
-            .await?;
-        listed.extend(page.db_proxy_endpoints.unwrap_or_default());
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            return Ok(());
-        }
-    }
+            .set_marker(marker)
+            .send()
+    };
+    reading
+        .calls
+        .list(DESCRIBE_ENDPOINTS, ask, |page| {
+            listed.extend(page.db_proxy_endpoints.unwrap_or_default());
+            page.marker
+        })
+        .await
 }
 
 fn tags_of(

@@ -27,7 +27,6 @@ use tidegate_core::{AccountId, AwsMetadata, Protocol, ScanScope, labels};
 use super::{
     FetchError, Memory, Reading, arn,
     draft::{Draft, Unread, named, some, yes_or_no},
-    pages::Pages,
     status::{Availability, CREATING, Status, of_vpc_endpoint},
 };
 use crate::found::Found;
@@ -162,26 +161,23 @@ async fn list_clusters(
     reading: &mut Reading,
     listed: &mut Vec<Cluster>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(DESCRIBE_CLUSTERS);
-    let mut marker = None;
-    // Ends: `pages` gives a bounded number of markers.
-    loop {
-        let request = client
+    let answers = &reading.comparison.answers;
+    let ask = |marker| {
+        client
             .describe_clusters()
             .max_records(PAGE_RECORDS)
             .set_marker(marker)
             .customize()
-            .interceptor(reading.comparison.answers.clone());
-        let page = reading
-            .calls
-            .call(DESCRIBE_CLUSTERS, request.send())
-            .await?;
-        listed.extend(page.clusters.unwrap_or_default());
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            return Ok(());
-        }
-    }
+            .interceptor(answers.clone())
+            .send()
+    };
+    reading
+        .calls
+        .list(DESCRIBE_CLUSTERS, ask, |page| {
+            listed.extend(page.clusters.unwrap_or_default());
+            page.marker
+        })
+        .await
 }
 
 async fn list_endpoints(
@@ -189,25 +185,23 @@ async fn list_endpoints(
     reading: &mut Reading,
     listed: &mut Vec<EndpointAccess>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(DESCRIBE_ENDPOINT_ACCESS);
-    let mut marker = None;
-    loop {
-        let request = client
+    let answers = &reading.comparison.answers;
+    let ask = |marker| {
+        client
             .describe_endpoint_access()
             .max_records(PAGE_RECORDS)
             .set_marker(marker)
             .customize()
-            .interceptor(reading.comparison.answers.clone());
-        let page = reading
-            .calls
-            .call(DESCRIBE_ENDPOINT_ACCESS, request.send())
-            .await?;
-        listed.extend(page.endpoint_access_list.unwrap_or_default());
-        marker = pages.after(page.marker)?;
-        if marker.is_none() {
-            return Ok(());
-        }
-    }
+            .interceptor(answers.clone())
+            .send()
+    };
+    reading
+        .calls
+        .list(DESCRIBE_ENDPOINT_ACCESS, ask, |page| {
+            listed.extend(page.endpoint_access_list.unwrap_or_default());
+            page.marker
+        })
+        .await
 }
 
 /// The database that a cluster is; `None` when the scope does not ask for it, or it is not there yet.

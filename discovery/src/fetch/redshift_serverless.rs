@@ -24,7 +24,6 @@ use super::{
     arn::{self, Arn},
     calls::Calls,
     draft::{Draft, Unread, named, some, yes_or_no},
-    pages::Pages,
     status::{Availability, CREATING, Status, of_vpc_endpoint},
     tagging::{self, WORKGROUPS},
     tags::{KnownTags, Tags},
@@ -115,21 +114,20 @@ async fn list_workgroups(
     reading: &mut Reading,
     listed: &mut Vec<Workgroup>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(LIST_WORKGROUPS);
-    let mut token = None;
-    // Ends: `pages` gives a bounded number of tokens.
-    loop {
-        let request = client
+    let ask = |token| {
+        client
             .list_workgroups()
             .max_results(PAGE_RECORDS)
-            .set_next_token(token);
-        let page = reading.calls.call(LIST_WORKGROUPS, request.send()).await?;
-        listed.extend(page.workgroups);
-        token = pages.after(page.next_token)?;
-        if token.is_none() {
-            return Ok(());
-        }
-    }
+            .set_next_token(token)
+            .send()
+    };
+    reading
+        .calls
+        .list(LIST_WORKGROUPS, ask, |page| {
+            listed.extend(page.workgroups);
+            page.next_token
+        })
+        .await
 }
 
 async fn list_endpoints(
@@ -137,23 +135,20 @@ async fn list_endpoints(
     reading: &mut Reading,
     listed: &mut Vec<EndpointAccess>,
 ) -> Result<(), FetchError> {
-    let mut pages = Pages::new(LIST_ENDPOINT_ACCESS);
-    let mut token = None;
-    loop {
-        let request = client
+    let ask = |token| {
+        client
             .list_endpoint_access()
             .max_results(PAGE_RECORDS)
-            .set_next_token(token);
-        let page = reading
-            .calls
-            .call(LIST_ENDPOINT_ACCESS, request.send())
-            .await?;
-        listed.extend(page.endpoints);
-        token = pages.after(page.next_token)?;
-        if token.is_none() {
-            return Ok(());
-        }
-    }
+            .set_next_token(token)
+            .send()
+    };
+    reading
+        .calls
+        .list(LIST_ENDPOINT_ACCESS, ask, |page| {
+            listed.extend(page.endpoints);
+            page.next_token
+        })
+        .await
 }
 
 fn tags_of(

@@ -16,8 +16,9 @@ use crate::budget::{Budget, service};
 /// Partition, how its regions begin, and where its accounts are managed; `aws` is what is not listed.
 ///
 /// Source: the endpoint rules of the SDK (`implicitGlobalRegion`).
-const HOMES: [(&str, &str, &str); 6] = [
+const HOMES: [(&str, &str, &str); 7] = [
     ("aws-cn", "cn-", "cn-northwest-1"),
+    ("aws-eusc", "eusc-", "eusc-de-east-1"),
     ("aws-iso", "us-iso-", "us-iso-east-1"),
     ("aws-iso-b", "us-isob-", "us-isob-east-1"),
     ("aws-iso-e", "eu-isoe-", "eu-isoe-west-1"),

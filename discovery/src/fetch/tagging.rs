@@ -15,9 +15,7 @@ use tidegate_aws::{AwsErrorClass, AwsFailure};
 use tidegate_core::ScanScope;
 use tracing::{info, warn};
 
-use super::{
-    FetchError, Memory, Reading, draft::some, pages::Pages, refusals::REMEMBERED_FOR, tags::Tags,
-};
+use super::{FetchError, Memory, Reading, draft::some, refusals::REMEMBERED_FOR, tags::Tags};
 
 /// The permission that it needs.
 pub(super) const GET_RESOURCES: &str = "tag:GetResources";
@@ -58,23 +56,23 @@ async fn read(
     reading: &Reading,
 ) -> Result<HashMap<String, Tags>, FetchError> {
     let mut listed = HashMap::new();
-    let mut pages = Pages::new(GET_RESOURCES);
-    let mut token = None;
-    // Ends: `pages` gives a bounded number of tokens.
-    loop {
-        let request = client
+    let ask = |token| {
+        client
             .get_resources()
             .resource_type_filters(resource_type)
             .resources_per_page(PAGE_RECORDS)
-            .set_pagination_token(token);
-        let page = reading.calls.call(GET_RESOURCES, request.send()).await?;
-        let resources = page.resource_tag_mapping_list.unwrap_or_default();
-        listed.extend(resources.iter().filter_map(tags_of));
-        token = pages.after(page.pagination_token)?;
-        if token.is_none() {
-            return Ok(listed);
-        }
-    }
+            .set_pagination_token(token)
+            .send()
+    };
+    reading
+        .calls
+        .list(GET_RESOURCES, ask, |page| {
+            let resources = page.resource_tag_mapping_list.unwrap_or_default();
+            listed.extend(resources.iter().filter_map(tags_of));
+            page.pagination_token
+        })
+        .await?;
+    Ok(listed)
 }
 
 fn tags_of(resource: &ResourceTagMapping) -> Option<(String, Tags)> {

@@ -87,6 +87,7 @@ async fn an_account_that_does_not_tell_its_regions_is_named_and_hides_no_other_m
     let message = &unexpanded.failure.message;
     assert!(message.contains("allow account:ListRegions"), "{message}");
     assert!(message.contains("name its regions"), "{message}");
+    assert!(message.contains("for your own AWS identity"), "{message}");
 }
 
 #[tokio::test]
@@ -107,6 +108,8 @@ async fn a_scope_that_cannot_be_read_says_why_and_the_others_are_read() {
         .map(|one| one.failure.as_ref().map(|failure| failure.class.as_str()))
         .collect();
     assert_eq!(failures, [Some("access_denied"), None]);
+    let message = &survey.scopes[0].failure.as_ref().unwrap().message;
+    assert!(message.contains("for your own AWS identity"), "{message}");
 }
 
 #[tokio::test]

@@ -147,12 +147,17 @@ impl Job {
             let over = tonic::Status::failed_precondition("it ended during the scan");
             Err(over.into())
         };
-        shared.meters.published(match &published {
-            Ok(result) if result.unchanged => PublishOutcome::Unchanged,
-            Ok(_) => PublishOutcome::Applied,
-            Err(PublishError::LeaseLost(_)) => PublishOutcome::LeaseLost,
-            Err(_) => PublishOutcome::Failed,
-        });
+        let outcome = match &published {
+            Ok(result) if result.unchanged => Some(PublishOutcome::Unchanged),
+            Ok(_) => Some(PublishOutcome::Applied),
+            Err(PublishError::LeaseLost(_)) => Some(PublishOutcome::LeaseLost),
+            // The scan that follows at once is counted.
+            Err(PublishError::ItemsWanted) => None,
+            Err(_) => Some(PublishOutcome::Failed),
+        };
+        if let Some(outcome) = outcome {
+            shared.meters.published(outcome);
+        }
         if matches!(published, Err(PublishError::LeaseLost(_))) {
             shared.leases.lost(id, self.epoch);
         }

@@ -7,7 +7,10 @@ use tidegate_proto::v1;
 use tidegate_service::telemetry::SaidOnce;
 use tracing::{debug, error, info, warn};
 
-use crate::{fetch::FetchError, publish::PublishError};
+use crate::{
+    fetch::{FetchError, Viewpoint},
+    publish::PublishError,
+};
 
 /// Why a scan was not complete, for the log.
 pub(super) struct Cause {
@@ -25,7 +28,7 @@ impl Cause {
             denied: error.is_denial(),
             broke_off: error.broke_off(),
             action: error.action().to_owned(),
-            text: error.explain(scope.assume_role.as_ref()),
+            text: error.explain(scope.assume_role.as_ref(), Viewpoint::Worker),
         }
     }
 

@@ -42,6 +42,46 @@ async fn a_scan_is_published_at_once_and_a_quiet_poll_sends_no_items() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn items_that_are_wanted_of_a_scan_that_found_the_same_are_read_and_sent_at_once() {
+    let aws = FakeAws::with(&[("us-east-1", &["b", "a"])]);
+    let mut lab = Lab::start(&aws, &["us-east-1"], holds(&[("us-east-1", 3)]));
+    let with_items = published("us-east-1", 3, true, Some(&["a", "b"]));
+    assert_eq!(lab.published().await.1, with_items);
+
+    // As one whose store was restored from an older copy.
+    lab.fake.state.lock().unwrap().digests.clear();
+    let (at, event) = lab.published().await;
+    assert_eq!(event, with_items);
+    assert!(at <= POLL.mul_f64(1.11), "{at:?}");
+    assert_eq!(*aws.same.lock().unwrap(), [false, true, false]);
+
+    let (_, event) = lab.published().await;
+    assert_eq!(event, published("us-east-1", 3, true, None));
+    assert_eq!(*aws.same.lock().unwrap(), [false, true, false, true]);
+    let metrics = lab.metrics.encode();
+    assert!(!metrics.contains("outcome=\"failed\""), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_of_which_something_was_held_back_or_shadowed_is_not_taken_for_settled() {
+    for (held_back, shadowed) in [(1, 0), (0, 1)] {
+        let aws = FakeAws::with(&[("us-east-1", &["a"])]);
+        let mut state = holds(&[("us-east-1", 3)]);
+        (state.held_back, state.shadowed) = (held_back, shadowed);
+        let mut lab = Lab::start(&aws, &["us-east-1"], state);
+        lab.published().await;
+        lab.published().await;
+        {
+            let mut state = lab.fake.state.lock().unwrap();
+            (state.held_back, state.shadowed) = (0, 0);
+        }
+        lab.published().await;
+        lab.published().await;
+        assert_eq!(*aws.same.lock().unwrap(), [false, false, false, true]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scope_that_another_worker_holds_is_not_scanned() {
     let aws = FakeAws::with(&[("us-east-1", &["a"]), ("us-west-2", &["b"])]);
     let regions = ["us-east-1", "us-west-2"];

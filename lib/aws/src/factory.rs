@@ -34,8 +34,12 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One call with all its attempts, the roles that have to be assumed for it included.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Configurations that are kept; beyond it the one used longest ago is made anew when needed.
-pub const CONFIGS_MAX: usize = 4096;
+/// Role chains whose credentials are kept; beyond it those used longest ago are assumed anew when needed.
+pub const CHAINS_MAX: usize = 4096;
+
+/// Clients that are kept; beyond it the one used longest ago is made anew when needed, which costs no call. One takes some
+/// hundred KiB, so a worker with thousands of accounts and regions must not keep them all.
+pub const CLIENTS_MAX: usize = 256;
 
 /// How long and how often a call is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +127,8 @@ impl AwsFactoryBuilder {
                 base,
                 own: Arc::new(OwnIdentity { cache, source }),
                 sts,
-                roles: Mutex::new(Bounded::new(CONFIGS_MAX)),
-                ready: Mutex::new(Bounded::new(CONFIGS_MAX)),
+                roles: Mutex::new(Bounded::new(CHAINS_MAX)),
+                ready: Mutex::new(Bounded::new(CLIENTS_MAX)),
             }),
         }
     }

@@ -123,7 +123,8 @@ fn is_region(text: &str) -> bool {
     let [first, middle @ .., last] = parts.as_slice() else {
         return false;
     };
-    first.len() == 2
+    // Two letters are a country or a continent; `eusc` is the European Sovereign Cloud.
+    (first.len() == 2 || *first == "eusc")
         && (1..=3).contains(&middle.len())
         && first.bytes().all(|b| b.is_ascii_lowercase())
         && middle
@@ -232,11 +233,20 @@ mod tests {
             "cn-north-1",
             "us-isob-east-1",
             "il-central-1",
+            "eusc-de-east-1",
             "xx-new-99",
         ] {
             assert!(good.parse::<Region>().is_ok(), "{good}");
         }
-        for bad in ["us-east", "useast1", "*", "us_east_1", "", "us-east-1a"] {
+        for bad in [
+            "us-east",
+            "useast1",
+            "*",
+            "us_east_1",
+            "",
+            "us-east-1a",
+            "usea-west-1",
+        ] {
             assert!(bad.parse::<Region>().is_err(), "{bad}");
         }
     }

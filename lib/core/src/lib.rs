@@ -35,7 +35,7 @@ pub use ids::{
 };
 pub use labels::Labels;
 pub use locks::{Lock, LockTarget};
-pub use matcher::{AwsMatcher, DatabaseKind, EndpointFilter, Regions};
+pub use matcher::{AwsMatcher, DB_SERVICE_GROUP, DatabaseKind, EndpointFilter, Regions};
 pub use overrides::{EffectiveRole, ResourceMatcher};
 pub use predicate::{Predicate, PredicateError};
 pub use requests::AccessRequest;

@@ -9,6 +9,11 @@ use crate::{
     selector::Selector,
 };
 
+/// The discovery group of the workers that run beside agents with matchers of their own (`db_service.aws`).
+///
+/// Nobody else may have it: workers of one process and one group take each other's scopes away.
+pub const DB_SERVICE_GROUP: &str = "db_service";
+
 /// A kind of database in AWS, by the name that configuration uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

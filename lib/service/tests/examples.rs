@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tidegate_core::{AssumeRole, DatabaseKind, Labels, Regions};
-use tidegate_service::settings::{self, Settings};
+use tidegate_service::settings::{self, Settings, StorageSettings};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples")
@@ -43,7 +43,7 @@ fn every_example_lacks_nothing_but_the_files_of_its_host() {
         }
         loaded += 1;
     }
-    assert!(loaded >= 6);
+    assert!(loaded >= 7);
 }
 
 #[test]
@@ -58,11 +58,24 @@ fn each_example_runs_the_services_that_its_name_says() {
         ]
     };
     assert_eq!(services("auth.yaml"), [true, false, false, false]);
+    assert_eq!(services("auth-etcd.yaml"), [true, false, false, false]);
     assert_eq!(services("proxy.yaml"), [false, true, false, false]);
     assert_eq!(services("discovery.yaml"), [false, false, true, false]);
     assert_eq!(services("agent-a.yaml"), [false, false, false, true]);
     assert_eq!(services("agent-b.yaml"), [false, false, false, true]);
     assert_eq!(services("all-in-one.yaml"), [true; 4]);
+}
+
+#[test]
+fn the_control_plane_of_several_instances_shares_etcd_over_tls() {
+    let auth = load("auth-etcd.yaml").auth.unwrap();
+    let StorageSettings::Etcd(etcd) = auth.storage else {
+        panic!("{:?}", auth.storage);
+    };
+    assert_eq!(etcd.peers.len(), 3);
+    assert!(etcd.peers.iter().all(|peer| peer.starts_with("https://")));
+    assert!(etcd.ca_file.is_some() && etcd.identity.is_some());
+    assert!(auth.audit_dir.starts_with("/var/lib/tidegate/auth"));
 }
 
 #[test]

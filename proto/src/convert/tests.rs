@@ -1,6 +1,6 @@
 use tidegate_core::{
-    AwsMetadata, Database, DatabaseServer, EndpointFilter, Origin, RoleSource, ScanScope,
-    TargetHealth, TlsMode, TlsSettings,
+    AwsMetadata, Database, DatabaseServer, EndpointFilter, Lock, LockTarget, Origin, Role,
+    RoleSource, ScanScope, TargetHealth, TlsMode, TlsSettings,
 };
 
 use super::*;
@@ -90,4 +90,65 @@ fn a_scope_whose_id_lies_is_refused() {
     assert_eq!(ScanScope::try_from(message.clone()).unwrap(), scope);
     message.region = "us-west-2".to_owned();
     assert_eq!(ScanScope::try_from(message).unwrap_err().field, "id");
+}
+
+#[test]
+fn a_role_travels_there_and_back_with_everything_that_it_says() {
+    for role in Role::builtin() {
+        let message = v1::Role::from(role.clone());
+        assert_eq!(Role::try_from(message).unwrap(), role);
+    }
+    let written = r#"{"name": "analyst",
+        "options": {"max_session_ttl": "8h", "client_idle_timeout": "30m", "disconnect_expired_cert": true,
+            "lock": "strict", "max_db_connections": 3, "record_session": {"default": "strict"},
+            "create_db_user_mode": "keep"},
+        "allow": {"db_labels": {"env": ["prod", "dev"]}, "db_labels_expression": "exists(labels[\"team\"])",
+            "db_users": ["reader"], "db_names": ["*"], "db_roles": ["r"],
+            "rules": [{"resources": ["db"], "verbs": ["list", "*"], "where": "exists(resource.metadata.labels[\"team\"])"}],
+            "request": {"roles": ["access"], "thresholds": [{"approve": 2, "deny": 1}], "max_duration": "1h"},
+            "review_requests": {"roles": ["access"]}}}"#;
+    let role: Role = serde_json::from_str(written).unwrap();
+    assert_eq!(Role::try_from(v1::Role::from(role.clone())).unwrap(), role);
+}
+
+#[test]
+fn what_is_wrong_in_a_role_is_named() {
+    let role = |conditions: v1::RoleConditions| v1::Role {
+        name: "x".to_owned(),
+        allow: Some(conditions),
+        ..v1::Role::default()
+    };
+    let verb = v1::RoleConditions {
+        rules: vec![v1::Rule {
+            verbs: vec!["fly".to_owned()],
+            ..v1::Rule::default()
+        }],
+        ..v1::RoleConditions::default()
+    };
+    let expression = v1::RoleConditions {
+        db_labels_expression: "labels[".to_owned(),
+        ..v1::RoleConditions::default()
+    };
+    for (conditions, field) in [
+        (verb, "allow.rules[0].verbs"),
+        (expression, "allow.db_labels_expression"),
+    ] {
+        assert_eq!(Role::try_from(role(conditions)).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_lock_travels_there_and_back() {
+    let lock = Lock {
+        name: "l".to_owned(),
+        target: LockTarget {
+            user: Some("mallory".to_owned()),
+            ..LockTarget::default()
+        },
+        message: "see the desk".to_owned(),
+        created: Timestamp::UNIX_EPOCH,
+        expires: Some(Timestamp::UNIX_EPOCH),
+        created_by: "alice".to_owned(),
+    };
+    assert_eq!(Lock::try_from(v1::Lock::from(lock.clone())).unwrap(), lock);
 }

@@ -158,6 +158,85 @@ pub struct RoleConditions {
     pub db_users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "3")]
     pub db_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which databases, as a predicate over `labels` and `user`; empty is none. Beside `db_labels`, an allow needs both
+    /// and a deny either.
+    #[prost(string, tag = "4")]
+    pub db_labels_expression: ::prost::alloc::string::String,
+    /// Database roles of users that are made for a session.
+    #[prost(string, repeated, tag = "5")]
+    pub db_roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What may be done with the cluster's resources.
+    #[prost(message, repeated, tag = "6")]
+    pub rules: ::prost::alloc::vec::Vec<Rule>,
+    /// Which roles may be asked for.
+    #[prost(message, optional, tag = "7")]
+    pub request: ::core::option::Option<RequestConditions>,
+    /// About requests for which roles may be decided.
+    #[prost(message, optional, tag = "8")]
+    pub review_requests: ::core::option::Option<ReviewConditions>,
+}
+/// What may be done with which kinds of resource.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rule {
+    /// Kinds such as `db` and `token`, or `*`.
+    #[prost(string, repeated, tag = "1")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `create`, `delete`, `list`, `read`, `readnosecrets`, `rotate`, `update`, or `*`.
+    #[prost(string, repeated, tag = "2")]
+    pub verbs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only with resources for which this predicate holds; empty is all.
+    #[prost(string, tag = "3")]
+    pub r#where: ::prost::alloc::string::String,
+}
+/// How many reviews decide a request.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviewThreshold {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub approve: u32,
+    #[prost(uint32, tag = "3")]
+    pub deny: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestConditions {
+    /// Names, globs or `^…$` expressions; values may be templates.
+    #[prost(string, repeated, tag = "1")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Reaching any of them is enough; none is one of one approval or one denial.
+    #[prost(message, repeated, tag = "2")]
+    pub thresholds: ::prost::alloc::vec::Vec<ReviewThreshold>,
+    /// How long these roles may be had at most.
+    #[prost(message, optional, tag = "3")]
+    pub max_duration: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviewConditions {
+    #[prost(string, repeated, tag = "1")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only requests for which this predicate holds; empty is all.
+    #[prost(string, tag = "2")]
+    pub r#where: ::prost::alloc::string::String,
+}
+/// What a role asks of its holders' sessions. What is unset leaves the matter to other roles; of several the strictest
+/// counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoleOptions {
+    #[prost(message, optional, tag = "1")]
+    pub max_session_ttl: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub client_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(bool, optional, tag = "3")]
+    pub disconnect_expired_cert: ::core::option::Option<bool>,
+    #[prost(enumeration = "LockMode", tag = "4")]
+    pub lock: i32,
+    /// 0 is no limit.
+    #[prost(uint64, tag = "5")]
+    pub max_db_connections: u64,
+    #[prost(enumeration = "AuditMode", tag = "6")]
+    pub record_session: i32,
+    #[prost(enumeration = "DbUserMode", tag = "7")]
+    pub create_db_user_mode: i32,
 }
 /// A named set of rights. Deny wins.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -169,6 +248,44 @@ pub struct Role {
     #[prost(message, optional, tag = "3")]
     pub deny: ::core::option::Option<RoleConditions>,
     #[prost(uint64, tag = "4")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "5")]
+    pub options: ::core::option::Option<RoleOptions>,
+}
+/// Who or what is locked: every part that is named has to fit, and at least one is named.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockTarget {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub role: ::prost::alloc::string::String,
+    /// An agent or other service, by host id or host name.
+    #[prost(string, tag = "3")]
+    pub agent: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub database: ::prost::alloc::string::String,
+}
+/// Shuts somebody or something out, whatever roles allow. Running sessions end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lock {
+    /// Given by the service when empty.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub target: ::core::option::Option<LockTarget>,
+    /// What those who are struck may read.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// Output only.
+    #[prost(message, optional, tag = "4")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Absent is until it is removed.
+    #[prost(message, optional, tag = "5")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Output only.
+    #[prost(string, tag = "6")]
+    pub created_by: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "7")]
     pub revision: u64,
 }
 /// A person.
@@ -326,6 +443,101 @@ impl RoleSource {
         }
     }
 }
+/// What happens to sessions when it is not known which locks are in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LockMode {
+    Unspecified = 0,
+    /// The locks known last are enforced.
+    BestEffort = 1,
+    /// Sessions end, and none begins.
+    Strict = 2,
+}
+impl LockMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOCK_MODE_UNSPECIFIED",
+            Self::BestEffort => "LOCK_MODE_BEST_EFFORT",
+            Self::Strict => "LOCK_MODE_STRICT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOCK_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOCK_MODE_BEST_EFFORT" => Some(Self::BestEffort),
+            "LOCK_MODE_STRICT" => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+/// What happens to a session that cannot be audited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AuditMode {
+    Unspecified = 0,
+    BestEffort = 1,
+    Strict = 2,
+}
+impl AuditMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUDIT_MODE_UNSPECIFIED",
+            Self::BestEffort => "AUDIT_MODE_BEST_EFFORT",
+            Self::Strict => "AUDIT_MODE_STRICT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUDIT_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUDIT_MODE_BEST_EFFORT" => Some(Self::BestEffort),
+            "AUDIT_MODE_STRICT" => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+/// Whether a database user of the person's own name is made for a session, and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DbUserMode {
+    Unspecified = 0,
+    Off = 1,
+    Keep = 2,
+    BestEffortDrop = 3,
+}
+impl DbUserMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DB_USER_MODE_UNSPECIFIED",
+            Self::Off => "DB_USER_MODE_OFF",
+            Self::Keep => "DB_USER_MODE_KEEP",
+            Self::BestEffortDrop => "DB_USER_MODE_BEST_EFFORT_DROP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DB_USER_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DB_USER_MODE_OFF" => Some(Self::Off),
+            "DB_USER_MODE_KEEP" => Some(Self::Keep),
+            "DB_USER_MODE_BEST_EFFORT_DROP" => Some(Self::BestEffortDrop),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateUserRequest {
     #[prost(message, optional, tag = "1")]
@@ -349,6 +561,29 @@ pub struct ListUsersRequest {}
 pub struct ListUsersResponse {
     #[prost(message, repeated, tag = "1")]
     pub users: ::prost::alloc::vec::Vec<User>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateUserRequest {
+    /// Who, by `name`; `roles` and `traits` take the place of what is there, whole.
+    #[prost(message, optional, tag = "1")]
+    pub user: ::core::option::Option<User>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetUserRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Lifetime of the sign-up token; absent is 1 h, the most is 48 h.
+    #[prost(message, optional, tag = "2")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResetUserResponse {
+    #[prost(message, optional, tag = "1")]
+    pub user: ::core::option::Option<User>,
+    #[prost(string, tag = "2")]
+    pub signup_token: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteUserRequest {
@@ -415,6 +650,57 @@ pub struct WatchRolesResponse {
     pub roles: ::prost::alloc::vec::Vec<Role>,
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpsertLockRequest {
+    #[prost(message, optional, tag = "1")]
+    pub lock: ::core::option::Option<Lock>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLocksRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListLocksResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteLockRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteLockResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchLocksRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchLocksResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainAccessRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub database: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub db_user: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub db_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainAccessResponse {
+    #[prost(bool, tag = "1")]
+    pub allowed: bool,
+    /// The decision as lines of text, two spaces to a level.
+    #[prost(string, repeated, tag = "2")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The same as JSON: the question, the outcome, and what each clause of each role said.
+    #[prost(string, tag = "3")]
+    pub reason_json: ::prost::alloc::string::String,
+    /// The lock that strikes, if one does.
+    #[prost(message, optional, tag = "4")]
+    pub lock: ::core::option::Option<Lock>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClusterStatusRequest {}
@@ -578,6 +864,54 @@ pub mod access_service_client {
                 .insert(GrpcMethod::new("tidegate.v1.AccessService", "ListUsers"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives a user other roles and traits; certificates carry them from the next login on. NOT_FOUND when there is no such
+        /// user, ABORTED when `revision` is set and not the stored one.
+        pub async fn update_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::User>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/UpdateUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "UpdateUser"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Voids a user's password and open sign-up token, and makes a new token to set a password with.
+        pub async fn reset_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetUserResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/ResetUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "ResetUser"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn delete_user(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteUserRequest>,
@@ -699,7 +1033,7 @@ pub mod access_service_client {
                 .insert(GrpcMethod::new("tidegate.v1.AccessService", "ListRoles"));
             self.inner.unary(req, path, codec).await
         }
-        /// Creates or replaces a role.
+        /// Creates or replaces a role. ABORTED when `revision` is set and not the stored one.
         pub async fn upsert_role(
             &mut self,
             request: impl tonic::IntoRequest<super::UpsertRoleRequest>,
@@ -793,6 +1127,129 @@ pub mod access_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Creates or replaces a lock. ABORTED when `revision` is set and not the stored one.
+        pub async fn upsert_lock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpsertLockRequest>,
+        ) -> std::result::Result<tonic::Response<super::Lock>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/UpsertLock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "UpsertLock"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Locks that are in force, in name order.
+        pub async fn list_locks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLocksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/ListLocks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "ListLocks"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// NOT_FOUND when there is none.
+        pub async fn delete_lock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteLockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteLockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/DeleteLock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "DeleteLock"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// All locks in force now, again after each change, and at least every minute, so that a watcher that hears nothing
+        /// knows that it does not know. For agents.
+        pub async fn watch_locks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchLocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchLocksResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/WatchLocks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "WatchLocks"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Decides as an agent would, and tells everything that led to it.
+        pub async fn explain_access(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainAccessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainAccessResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AccessService/ExplainAccess",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AccessService", "ExplainAccess"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -821,6 +1278,20 @@ pub mod access_service_server {
             request: tonic::Request<super::ListUsersRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListUsersResponse>,
+            tonic::Status,
+        >;
+        /// Gives a user other roles and traits; certificates carry them from the next login on. NOT_FOUND when there is no such
+        /// user, ABORTED when `revision` is set and not the stored one.
+        async fn update_user(
+            &self,
+            request: tonic::Request<super::UpdateUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::User>, tonic::Status>;
+        /// Voids a user's password and open sign-up token, and makes a new token to set a password with.
+        async fn reset_user(
+            &self,
+            request: tonic::Request<super::ResetUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetUserResponse>,
             tonic::Status,
         >;
         async fn delete_user(
@@ -859,7 +1330,7 @@ pub mod access_service_server {
             tonic::Response<super::ListRolesResponse>,
             tonic::Status,
         >;
-        /// Creates or replaces a role.
+        /// Creates or replaces a role. ABORTED when `revision` is set and not the stored one.
         async fn upsert_role(
             &self,
             request: tonic::Request<super::UpsertRoleRequest>,
@@ -886,6 +1357,47 @@ pub mod access_service_server {
             &self,
             request: tonic::Request<super::GetClusterStatusRequest>,
         ) -> std::result::Result<tonic::Response<super::ClusterStatus>, tonic::Status>;
+        /// Creates or replaces a lock. ABORTED when `revision` is set and not the stored one.
+        async fn upsert_lock(
+            &self,
+            request: tonic::Request<super::UpsertLockRequest>,
+        ) -> std::result::Result<tonic::Response<super::Lock>, tonic::Status>;
+        /// Locks that are in force, in name order.
+        async fn list_locks(
+            &self,
+            request: tonic::Request<super::ListLocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLocksResponse>,
+            tonic::Status,
+        >;
+        /// NOT_FOUND when there is none.
+        async fn delete_lock(
+            &self,
+            request: tonic::Request<super::DeleteLockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteLockResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchLocks method.
+        type WatchLocksStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchLocksResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All locks in force now, again after each change, and at least every minute, so that a watcher that hears nothing
+        /// knows that it does not know. For agents.
+        async fn watch_locks(
+            &self,
+            request: tonic::Request<super::WatchLocksRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchLocksStream>, tonic::Status>;
+        /// Decides as an agent would, and tells everything that led to it.
+        async fn explain_access(
+            &self,
+            request: tonic::Request<super::ExplainAccessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainAccessResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct AccessServiceServer<T> {
@@ -1038,6 +1550,96 @@ pub mod access_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListUsersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/UpdateUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateUserSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::UpdateUserRequest>
+                    for UpdateUserSvc<T> {
+                        type Response = super::User;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::update_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/ResetUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetUserSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::ResetUserRequest>
+                    for ResetUserSvc<T> {
+                        type Response = super::ResetUserResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::reset_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetUserSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1445,6 +2047,232 @@ pub mod access_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetClusterStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/UpsertLock" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpsertLockSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::UpsertLockRequest>
+                    for UpsertLockSvc<T> {
+                        type Response = super::Lock;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpsertLockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::upsert_lock(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpsertLockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/ListLocks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLocksSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::ListLocksRequest>
+                    for ListLocksSvc<T> {
+                        type Response = super::ListLocksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLocksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::list_locks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLocksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/DeleteLock" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteLockSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::DeleteLockRequest>
+                    for DeleteLockSvc<T> {
+                        type Response = super::DeleteLockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteLockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::delete_lock(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteLockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/WatchLocks" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchLocksSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::ServerStreamingService<super::WatchLocksRequest>
+                    for WatchLocksSvc<T> {
+                        type Response = super::WatchLocksResponse;
+                        type ResponseStream = T::WatchLocksStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchLocksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::watch_locks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchLocksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.AccessService/ExplainAccess" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainAccessSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::ExplainAccessRequest>
+                    for ExplainAccessSvc<T> {
+                        type Response = super::ExplainAccessResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainAccessRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::explain_access(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainAccessSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4766,6 +5594,15 @@ pub struct ListDatabasesRequest {
     /// Words that must all occur in name, description or labels, whatever the case.
     #[prost(string, repeated, tag = "4")]
     pub search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A predicate: `labels\["env"\] == "prod" && hasPrefix(name, "dw-")`; empty is all.
+    #[prost(string, tag = "5")]
+    pub filter: ::prost::alloc::string::String,
+    /// Fields with commas between, `desc` after one for the other way: `labels.env, name desc`. Empty is by name.
+    #[prost(string, tag = "6")]
+    pub order_by: ::prost::alloc::string::String,
+    /// Fields of `Database` to fill in; empty is all.
+    #[prost(message, optional, tag = "7")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListDatabasesResponse {
@@ -4827,6 +5664,44 @@ pub struct CreateDatabaseRequest {
     #[prost(message, optional, tag = "1")]
     pub database: ::core::option::Option<Database>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateDatabaseRequest {
+    #[prost(message, optional, tag = "1")]
+    pub database: ::core::option::Option<Database>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CountDatabasesRequest {
+    /// The label whose values are counted.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// Which databases, as in ListDatabasesRequest.
+    #[prost(message, optional, tag = "2")]
+    pub selector: ::core::option::Option<Selector>,
+    #[prost(string, repeated, tag = "3")]
+    pub search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "4")]
+    pub filter: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LabelCount {
+    /// Empty counts databases without the label.
+    #[prost(string, tag = "1")]
+    pub value: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CountDatabasesResponse {
+    /// By count, the largest first, then by value; 1000 at most.
+    #[prost(message, repeated, tag = "1")]
+    pub counts: ::prost::alloc::vec::Vec<LabelCount>,
+    /// Databases that the query meets.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// The store's revision that was counted.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteDatabaseRequest {
     #[prost(string, tag = "1")]
@@ -4847,6 +5722,13 @@ pub struct ListDatabaseServersRequest {
     /// Only servers of this database; empty is all.
     #[prost(string, tag = "5")]
     pub database: ::prost::alloc::string::String,
+    /// As in ListDatabasesRequest, over database servers.
+    #[prost(string, tag = "6")]
+    pub filter: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub order_by: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "8")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListDatabaseServersResponse {
@@ -5089,6 +5971,57 @@ pub mod inventory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces a database that was created over the API. ABORTED when `revision` is set and not the stored one.
+        pub async fn update_database(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateDatabaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::Database>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.InventoryService/UpdateDatabase",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.InventoryService", "UpdateDatabase"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Counts databases by the values of one label.
+        pub async fn count_databases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CountDatabasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CountDatabasesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.InventoryService/CountDatabases",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.InventoryService", "CountDatabases"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Deletes a database that was created over the API.
         pub async fn delete_database(
             &mut self,
@@ -5250,6 +6183,19 @@ pub mod inventory_service_server {
             &self,
             request: tonic::Request<super::CreateDatabaseRequest>,
         ) -> std::result::Result<tonic::Response<super::Database>, tonic::Status>;
+        /// Replaces a database that was created over the API. ABORTED when `revision` is set and not the stored one.
+        async fn update_database(
+            &self,
+            request: tonic::Request<super::UpdateDatabaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::Database>, tonic::Status>;
+        /// Counts databases by the values of one label.
+        async fn count_databases(
+            &self,
+            request: tonic::Request<super::CountDatabasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CountDatabasesResponse>,
+            tonic::Status,
+        >;
         /// Deletes a database that was created over the API.
         async fn delete_database(
             &self,
@@ -5537,6 +6483,98 @@ pub mod inventory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateDatabaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.InventoryService/UpdateDatabase" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateDatabaseSvc<T: InventoryService>(pub Arc<T>);
+                    impl<
+                        T: InventoryService,
+                    > tonic::server::UnaryService<super::UpdateDatabaseRequest>
+                    for UpdateDatabaseSvc<T> {
+                        type Response = super::Database;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateDatabaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InventoryService>::update_database(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateDatabaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.InventoryService/CountDatabases" => {
+                    #[allow(non_camel_case_types)]
+                    struct CountDatabasesSvc<T: InventoryService>(pub Arc<T>);
+                    impl<
+                        T: InventoryService,
+                    > tonic::server::UnaryService<super::CountDatabasesRequest>
+                    for CountDatabasesSvc<T> {
+                        type Response = super::CountDatabasesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CountDatabasesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InventoryService>::count_databases(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CountDatabasesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

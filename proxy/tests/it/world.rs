@@ -362,6 +362,20 @@ impl InventoryService for FakeAuth {
         not_asked()
     }
 
+    async fn update_database(
+        &self,
+        _: Request<v1::UpdateDatabaseRequest>,
+    ) -> Result<Response<v1::Database>, Status> {
+        not_asked()
+    }
+
+    async fn count_databases(
+        &self,
+        _: Request<v1::CountDatabasesRequest>,
+    ) -> Result<Response<v1::CountDatabasesResponse>, Status> {
+        not_asked()
+    }
+
     async fn delete_database(
         &self,
         _: Request<v1::DeleteDatabaseRequest>,

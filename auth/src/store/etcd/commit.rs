@@ -44,6 +44,7 @@ impl Inner {
                         self.committed(revision, changed);
                         return Ok(revision);
                     }
+                    Outcome::Fenced => return Err(fenced()),
                     // It may be our own earlier attempt that changed the key.
                     Outcome::Refused(_) if resends > 0 => return Err(in_doubt(None)),
                     Outcome::Refused(key) => return Err(CommitError::Conflict { key }),
@@ -81,11 +82,7 @@ impl Inner {
         if changed {
             self.compactor.note(&self.client, revision);
         } else {
-            self.wanted.send_if_modified(|wanted| {
-                let is_higher = revision > *wanted;
-                *wanted = revision.max(*wanted);
-                is_higher
-            });
+            self.told(revision);
         }
     }
 
@@ -150,8 +147,9 @@ impl Inner {
             }],
             failure: Vec::new(),
         };
+        // The second time it finds what the first wrote.
         let answer = self
-            .write(Kind::Write, request, Instant::now() + self.client.timeout())
+            .write(Kind::Read, request, Instant::now() + self.client.timeout())
             .await
             .map_err(|error| error.unavailable("write"))?;
         if answer.succeeded {
@@ -160,6 +158,14 @@ impl Inner {
             Err(CommitError::Conflict { key })
         }
     }
+}
+
+/// The store is not ours any more.
+fn fenced() -> CommitError {
+    let text = "the store in etcd has another format by now, or is gone: a newer program has taken it over and has to run here too, or a backup has to be restored";
+    CallError::new(Failure::Refused, text)
+        .unavailable("write")
+        .into()
 }
 
 /// Nobody knows whether it was carried out.

@@ -50,6 +50,11 @@ pub(crate) enum OpenError {
     Unavailable(#[from] StoreUnavailable),
 }
 
+/// What the key holds while the store has our format.
+pub(super) fn value() -> Bytes {
+    Bytes::from(FORMAT.to_string())
+}
+
 /// Checks that the server can be used, and that the store is ours; marks a new one.
 pub(super) async fn check(store: &Inner) -> Result<(), OpenError> {
     let status = store
@@ -98,7 +103,7 @@ async fn read(store: &Inner) -> Result<Option<Bytes>, OpenError> {
 
 /// Writes our format, unless somebody else is first, and gives what is there then.
 async fn mark(store: &Inner) -> Result<Bytes, OpenError> {
-    let value = Bytes::from(FORMAT.to_string());
+    let value = value();
     match store.mark_format(value.clone()).await {
         Ok(()) => Ok(value),
         Err(CommitError::Unavailable(error)) => Err(error.into()),

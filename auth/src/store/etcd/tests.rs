@@ -117,6 +117,18 @@ async fn a_watch_is_told_a_revision_that_others_raised() {
     let raised = store.commit(Txn::new()).await.unwrap();
     assert_eq!(raised, now + 1);
     assert_eq!(next(&mut watch).await.unwrap(), Watched::CaughtUp(raised));
+    server.ctl(&["put", "/somebody/else", "2"]);
+    let read = store.range(RangeQuery::prefix("/")).await.unwrap().revision;
+    assert!(read > raised);
+    assert_eq!(next(&mut watch).await.unwrap(), Watched::CaughtUp(read));
+    // What a change of ours tells needs no telling.
+    let changed = store.commit(put("/a", "1")).await.unwrap();
+    let read = store.range(RangeQuery::prefix("/")).await.unwrap().revision;
+    assert_eq!(read, changed);
+    let Watched::Batch(batch) = next(&mut watch).await.unwrap() else {
+        panic!("told twice")
+    };
+    assert_eq!(batch.revision, changed);
 }
 
 #[tokio::test]
@@ -134,6 +146,28 @@ async fn a_store_of_a_newer_program_is_refused() {
     server.ctl(&["put", "/tidegate/meta/format", "mine"]);
     let refused = EtcdStore::open(server.options()).await.err();
     assert!(matches!(refused, Some(OpenError::Foreign { .. })));
+}
+
+#[tokio::test]
+async fn once_a_newer_program_has_taken_the_store_over_nothing_is_written() {
+    let server = Server::start(&[]);
+    let store = open(&server).await;
+    let written = store.commit(put("/a", "1")).await.unwrap();
+    server.ctl(&["put", "/tidegate/meta/format", "2"]);
+    let grouped = (0..TXN_OPS_MAX).fold(Txn::new(), |txn, index| {
+        txn.put(format!("/b/{index}").into(), Bytes::new())
+    });
+    let guarded = Txn::new().at("/a".into(), written);
+    for txn in [put("/a", "2"), guarded.delete("/a".into()), grouped] {
+        let refused = store.commit(txn).await.unwrap_err();
+        let CommitError::Unavailable(error) = &refused else {
+            panic!("{refused}")
+        };
+        let told = tidegate_service::telemetry::chain(error);
+        assert!(told.contains("a newer program has taken it over"), "{told}");
+    }
+    let entry = store.get("/a".into()).await.unwrap().unwrap();
+    assert_eq!(entry.modified, written);
 }
 
 #[tokio::test]
@@ -204,4 +238,42 @@ async fn a_reader_that_falls_behind_compaction_is_told_and_misses_nothing_before
         matches!(ended, WatchError::Compacted { compacted } if compacted > seen),
         "{ended}"
     );
+}
+
+#[tokio::test]
+async fn the_inventories_of_two_instances_show_the_same() {
+    use crate::{inventory::Inventory, keys, record::DatabaseRecord, record::encode};
+    use tidegate_service::tasks::ShutdownToken;
+
+    let server = Mutex::new(Server::start(&[]));
+    let options = server.lock().unwrap().options();
+    let shutdown = ShutdownToken::new();
+    let mut instances = Vec::new();
+    for _ in 0..2 {
+        let store = EtcdStore::open(options.clone()).await.unwrap();
+        let (inventory, watch) = Inventory::load(store.clone()).await.unwrap();
+        tokio::spawn(inventory.clone().follow(watch, shutdown.clone()));
+        instances.push((store, inventory));
+    }
+    for round in 0..4 {
+        let (store, _) = &instances[round % 2];
+        let name = format!("db-{round}");
+        let record = DatabaseRecord {
+            database: Some(tidegate_proto::v1::Database {
+                name: name.clone(),
+                ..Default::default()
+            }),
+            ..DatabaseRecord::default()
+        };
+        let txn = Txn::new().put(keys::database(&name), encode(&record));
+        let written = store.commit(txn).await.unwrap();
+        for (_, inventory) in &instances {
+            inventory.reached(written).await;
+            assert!(inventory.revision() >= written);
+            assert_eq!(inventory.tables().databases.len(), round + 1);
+        }
+        server.lock().unwrap().restart();
+        store.get(keys::cluster()).await.unwrap();
+    }
+    shutdown.cancel();
 }

@@ -4,13 +4,17 @@
 //! and we need more. A larger transaction is therefore written as a list of small ones inside one: etcd decides all
 //! comparisons on one state before it writes anything, and carries out all or nothing. A group whose guards do not
 //! hold takes its other branch, which reads at a revision that cannot be; etcd checks that before writing too, and
-//! refuses the whole. With groups of about the square root a list is nowhere longer than 64 for [`TXN_OPS_MAX`]
+//! refuses the whole. With groups of about the square root a list is nowhere longer than 65 for [`TXN_OPS_MAX`]
 //! changes.
+//!
+//! Every transaction also compares the store's format: once a newer program has taken the store over, or it is gone,
+//! nothing is written any more.
 
 use bytes::Bytes;
 
 use super::{
     convert::{lease_number, signed, unsigned},
+    format,
     namespace::Namespace,
     pb::etcdserverpb::{
         Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
@@ -34,6 +38,8 @@ pub(super) enum Outcome {
         /// Whether that is its own.
         changed: bool,
     },
+    /// The store has another format by now, or none.
+    Fenced,
     /// A guard did not hold; this one.
     Refused(Bytes),
 }
@@ -100,10 +106,8 @@ pub(super) fn request(names: &Namespace, txn: &Txn) -> TxnRequest {
         success.push(read(names.format().clone(), 0));
     }
     TxnRequest {
-        compare: txn
-            .guards
-            .iter()
-            .map(|guard| compare(names, guard))
+        compare: std::iter::once(fence(names))
+            .chain(txn.guards.iter().map(|guard| compare(names, guard)))
             .collect(),
         success,
         failure: guard_reads(names, &txn.guards),
@@ -145,7 +149,7 @@ fn grouped(names: &Namespace, txn: &Txn, size: usize) -> TxnRequest {
         });
     }
     TxnRequest {
-        compare: Vec::new(),
+        compare: vec![fence(names)],
         success: groups,
         failure: Vec::new(),
     }
@@ -154,6 +158,15 @@ fn grouped(names: &Namespace, txn: &Txn, size: usize) -> TxnRequest {
 fn ceil_sqrt(number: usize) -> usize {
     let root = number.isqrt();
     if root * root < number { root + 1 } else { root }
+}
+
+fn fence(names: &Namespace) -> Compare {
+    Compare {
+        result: compare::CompareResult::Equal.into(),
+        target: compare::CompareTarget::Value.into(),
+        key: names.format().clone(),
+        target_union: Some(compare::TargetUnion::Value(format::value())),
+    }
 }
 
 fn compare(names: &Namespace, guard: &Guard) -> Compare {
@@ -201,9 +214,8 @@ fn read(key: Bytes, revision: i64) -> RequestOp {
 /// Reads an answer to [`request`].
 pub(super) fn outcome(txn: &Txn, answer: &TxnResponse) -> Outcome {
     if !answer.succeeded {
-        let key = refusing(&txn.guards, &answer.responses)
-            .or_else(|| txn.guards.first().map(|guard| guard.key().clone()));
-        return Outcome::Refused(key.unwrap_or_default());
+        // When no guard is contradicted it was the format.
+        return refusing(&txn.guards, &answer.responses).map_or(Outcome::Fenced, Outcome::Refused);
     }
     Outcome::Done {
         revision: revision(answer),
@@ -280,7 +292,7 @@ mod tests {
         let names = Namespace::new("/t");
         for (guards, ops, most) in [
             (0, 1, 64),
-            (64, 64, 64),
+            (64, 64, 65),
             (65, 1, 64),
             (0, TXN_OPS_MAX, 64),
             (800, 800, 64),

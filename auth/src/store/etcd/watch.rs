@@ -38,7 +38,7 @@ const OUTAGE_MAX: Duration = Duration::from_secs(30);
 /// Waits between attempts to open a stream.
 const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long a change that would tell the revision anyway is waited for.
-const BOOKMARK_DELAY: Duration = Duration::from_millis(50);
+const BOOKMARK_DELAY: Duration = Duration::from_millis(20);
 /// Between two bookmarks while none has come back.
 const BOOKMARK_REPEAT: Duration = Duration::from_secs(1);
 /// Largest answer: fragments are about as large as a request may be, and one change comes with its past.

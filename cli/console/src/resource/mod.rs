@@ -7,6 +7,7 @@
 
 mod database;
 mod discovery;
+mod lock;
 mod role;
 mod server;
 mod user;
@@ -26,7 +27,11 @@ pub use discovery::{
     AssumeRoleSpec, DiscoveryConfigSpec, DiscoveryConfigStatus, MatcherSpec,
     discovery_config_status,
 };
-pub use role::{ConditionsSpec, RoleSpec};
+pub use lock::LockSpec;
+pub use role::{
+    ConditionsSpec, OptionsSpec, RecordSessionSpec, RequestSpec, ReviewSpec, RoleSpec, RuleSpec,
+    ThresholdSpec,
+};
 pub use server::{ServerSpec, ServerStatus, TargetHealthStatus};
 pub use user::{TokenSpec, UserSpec, UserStatus};
 
@@ -36,6 +41,8 @@ pub type Database = Resource<DatabaseSpec, DatabaseStatus>;
 pub type DatabaseServer = Resource<ServerSpec, ServerStatus>;
 /// `kind: discovery_config`.
 pub type DiscoveryConfig = Resource<DiscoveryConfigSpec, DiscoveryConfigStatus>;
+/// `kind: lock`.
+pub type Lock = Resource<LockSpec, ()>;
 /// `kind: role`.
 pub type Role = Resource<RoleSpec, ()>;
 /// `kind: token`.

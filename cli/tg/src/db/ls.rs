@@ -20,6 +20,8 @@ pub(crate) async fn ls(proxy: Option<&ProxyAddr>, args: LsArgs) -> Result<(), Fa
     let query = Query {
         selector: args.labels.as_deref().map(labels::filter).transpose()?,
         search: args.search.clone(),
+        filter: args.query.clone().unwrap_or_default(),
+        order_by: args.sort.clone().unwrap_or_default(),
     };
     let profile = Home::locate()?.profile(proxy)?;
     let client = Client::of_profile(&profile)?;
@@ -35,7 +37,7 @@ pub(crate) async fn ls(proxy: Option<&ProxyAddr>, args: LsArgs) -> Result<(), Fa
 }
 
 fn remark(found: usize, args: &LsArgs) {
-    let narrowed = args.labels.is_some() || !args.search.is_empty();
+    let narrowed = args.labels.is_some() || !args.search.is_empty() || args.query.is_some();
     if found == 0 && narrowed {
         output::remark("No database that you may see fits.");
     } else if found == 0 {

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use rustls::{ServerConfig, server::Acceptor};
-use tidegate_core::{ClusterName, Labels, Selector};
+use tidegate_core::{ClusterName, Database, Labels, Predicate, Selector};
 use tidegate_identity::{
     ALPN_AUTH, CaKind, CaPin, CertificateAuthority, Holder, HostLeaf, KeyPair, Route, UserHolder,
     UserLeaf,
@@ -355,6 +355,8 @@ impl InventoryService for Fake {
         let selector = request
             .selector
             .map(|selector| Selector::try_from(selector).unwrap());
+        let filter =
+            (!request.filter.is_empty()).then(|| Predicate::parse(&request.filter).unwrap());
         let databases = self
             .state()
             .databases
@@ -368,6 +370,9 @@ impl InventoryService for Fake {
                         .search
                         .iter()
                         .all(|word| database.name.contains(word.as_str()))
+                    && filter.as_ref().is_none_or(|filter| {
+                        filter.matches(&Database::try_from((*database).clone()).unwrap())
+                    })
             })
             .cloned()
             .collect();
@@ -399,6 +404,17 @@ impl InventoryService for Fake {
 
     async fn create_database(&self, _: Request<v1::CreateDatabaseRequest>) -> Answer<v1::Database> {
         Err(Status::unimplemented("create"))
+    }
+
+    async fn update_database(&self, _: Request<v1::UpdateDatabaseRequest>) -> Answer<v1::Database> {
+        Err(Status::unimplemented("update_database"))
+    }
+
+    async fn count_databases(
+        &self,
+        _: Request<v1::CountDatabasesRequest>,
+    ) -> Answer<v1::CountDatabasesResponse> {
+        Err(Status::unimplemented("count_databases"))
     }
 
     async fn delete_database(

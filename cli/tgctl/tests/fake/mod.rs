@@ -32,6 +32,7 @@ pub(crate) struct State {
     pub(crate) servers: Vec<v1::DatabaseServer>,
     pub(crate) users: BTreeMap<String, v1::User>,
     pub(crate) roles: BTreeMap<String, v1::Role>,
+    pub(crate) locks: BTreeMap<String, v1::Lock>,
     pub(crate) tokens: BTreeMap<String, v1::Token>,
     pub(crate) proxies: Vec<v1::Proxy>,
     pub(crate) events: Vec<v1::AuditEvent>,
@@ -142,6 +143,17 @@ impl InventoryService for Fake {
         Ok(Response::new(database))
     }
 
+    async fn update_database(&self, _: Request<v1::UpdateDatabaseRequest>) -> Answer<v1::Database> {
+        Err(Status::unimplemented("update_database"))
+    }
+
+    async fn count_databases(
+        &self,
+        _: Request<v1::CountDatabasesRequest>,
+    ) -> Answer<v1::CountDatabasesResponse> {
+        Err(Status::unimplemented("count_databases"))
+    }
+
     async fn delete_database(
         &self,
         request: Request<v1::DeleteDatabaseRequest>,
@@ -217,6 +229,40 @@ impl AccessService for Fake {
         Ok(Response::new(v1::ListUsersResponse { users }))
     }
 
+    async fn update_user(&self, request: Request<v1::UpdateUserRequest>) -> Answer<v1::User> {
+        let user = request.into_inner().user.unwrap();
+        let mut state = self.state();
+        let name = user.name.clone();
+        let Some(known) = state.users.get_mut(&name) else {
+            return Err(Status::not_found(format!("there is no user `{name}`")));
+        };
+        if user.revision != known.revision {
+            return Err(Status::aborted("the user was changed at the same time"));
+        }
+        known.roles = user.roles;
+        known.traits = user.traits;
+        Ok(Response::new(known.clone()))
+    }
+
+    async fn reset_user(
+        &self,
+        request: Request<v1::ResetUserRequest>,
+    ) -> Answer<v1::ResetUserResponse> {
+        let request = request.into_inner();
+        let seconds = request.ttl.map_or(3600, |ttl| ttl.seconds);
+        let mut state = self.state();
+        let Some(user) = state.users.get_mut(&request.name) else {
+            let name = request.name;
+            return Err(Status::not_found(format!("there is no user `{name}`")));
+        };
+        user.signed_up = false;
+        Ok(Response::new(v1::ResetUserResponse {
+            user: Some(user.clone()),
+            signup_token: "fedcba9876543210fedcba9876543210".to_owned(),
+            expires_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+        }))
+    }
+
     async fn delete_user(
         &self,
         request: Request<v1::DeleteUserRequest>,
@@ -287,6 +333,57 @@ impl AccessService for Fake {
         _: Request<v1::WatchRolesRequest>,
     ) -> Answer<Self::WatchRolesStream> {
         Err(Status::unimplemented("watch"))
+    }
+
+    async fn upsert_lock(&self, request: Request<v1::UpsertLockRequest>) -> Answer<v1::Lock> {
+        let mut lock = request.into_inner().lock.unwrap();
+        let mut state = self.state();
+        if lock.name.is_empty() {
+            lock.name = format!("lock-{}", state.locks.len());
+        }
+        lock.created_at = Some(prost_types::Timestamp::default());
+        lock.created_by = "local administrator".to_owned();
+        state.locks.insert(lock.name.clone(), lock.clone());
+        Ok(Response::new(lock))
+    }
+
+    async fn list_locks(&self, _: Request<v1::ListLocksRequest>) -> Answer<v1::ListLocksResponse> {
+        let locks = self.state().locks.values().cloned().collect();
+        Ok(Response::new(v1::ListLocksResponse { locks }))
+    }
+
+    async fn delete_lock(
+        &self,
+        request: Request<v1::DeleteLockRequest>,
+    ) -> Answer<v1::DeleteLockResponse> {
+        let name = request.into_inner().name;
+        match self.state().locks.remove(&name) {
+            Some(_) => Ok(Response::new(v1::DeleteLockResponse {})),
+            None => Err(Status::not_found(format!("no lock `{name}`"))),
+        }
+    }
+
+    async fn explain_access(
+        &self,
+        request: Request<v1::ExplainAccessRequest>,
+    ) -> Answer<v1::ExplainAccessResponse> {
+        let asked = request.into_inner();
+        let state = self.state();
+        Ok(Response::new(v1::ExplainAccessResponse {
+            allowed: state.locks.is_empty(),
+            lines: vec![format!("`{}` using `{}`", asked.user, asked.database)],
+            reason_json: format!("{{\"db_user\": \"{}\"}}", asked.db_user),
+            lock: state.locks.values().next().cloned(),
+        }))
+    }
+
+    type WatchLocksStream = Empty<Result<v1::WatchLocksResponse, Status>>;
+
+    async fn watch_locks(
+        &self,
+        _: Request<v1::WatchLocksRequest>,
+    ) -> Answer<Self::WatchLocksStream> {
+        Err(Status::unimplemented("watch locks"))
     }
 
     async fn get_cluster_status(

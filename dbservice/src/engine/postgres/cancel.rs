@@ -156,6 +156,11 @@ impl CancelKey {
     pub(crate) fn frame(&self) -> SecretFrame {
         backend_key_data(self.number, &self.secret)
     }
+
+    /// Number and secret, as a client shows them.
+    pub(crate) fn shown(&self) -> (u32, &[u8]) {
+        (self.number, &self.secret)
+    }
 }
 
 impl Drop for CancelKey {

@@ -9,10 +9,20 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{cancel::Verdict, session::Engine};
+use super::{
+    cancel::{CancelKey, Verdict},
+    session::Engine,
+};
 
 /// How long a cancel request may take, from dialling to the database's closing.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Stops the statement that a session of ours left running, which the database would otherwise finish for nobody.
+pub(crate) async fn stop(engine: &Engine, key: &CancelKey) {
+    let (number, secret) = key.shown();
+    let outcome = cancel(engine, number, secret).await;
+    debug!(outcome, "stopped what an ended session left running");
+}
 
 /// Handles a request to cancel; the answer is for the log.
 pub(crate) async fn cancel(engine: &Engine, process_id: u32, secret: &[u8]) -> String {

@@ -4,6 +4,7 @@
 //! names is also the default for what the start-up message leaves out. Without a database name PostgreSQL takes the
 //! user's, and so do we, before access is decided.
 
+use jiff::Timestamp;
 use tidegate_core::{ClusterName, ErrorCode, Problem};
 use tidegate_identity::{Holder, PeerIdentity, UserHolder};
 use tidegate_wire::startup::StartupMessage;
@@ -22,7 +23,7 @@ pub(crate) struct Asked {
     pub(crate) db_name: String,
 }
 
-/// The person behind a verified certificate.
+/// The person behind a verified certificate, and when that ends.
 ///
 /// # Errors
 ///
@@ -30,7 +31,7 @@ pub(crate) struct Asked {
 pub(crate) fn person(
     certificate: Option<&[u8]>,
     cluster: &ClusterName,
-) -> Result<UserHolder, Problem> {
+) -> Result<(UserHolder, Timestamp), Problem> {
     let refused = |message: &str| {
         Problem::new(ErrorCode::ClientCertificate, message.to_owned()).hint(HINT_CERTIFICATE)
     };
@@ -44,7 +45,7 @@ pub(crate) fn person(
         );
     }
     match peer.holder {
-        Holder::User(user) => Ok(user),
+        Holder::User(user) => Ok((user, peer.expires_at)),
         Holder::Host(host) => Err(refused(
             "the client certificate belongs to a service, not to a person",
         )

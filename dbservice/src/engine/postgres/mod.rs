@@ -8,10 +8,13 @@
 //! Invariant: after start-up, bytes pass as they came in both directions. What is understood of them is a view
 //! ([`view`]) for audit and state; nothing is encoded again.
 //!
-//! Not here: how the client's connection came about ([`crate::tunnel`]), and which roles exist ([`crate::roles`]).
+//! Not here: how the client's connection came about ([`crate::tunnel`]), and which roles and locks exist
+//! ([`crate::roles`], [`crate::locks`]).
 
+mod admission;
 mod ahead;
 mod bulk;
+mod calls;
 mod cancel;
 mod cancelling;
 mod farewell;
@@ -25,6 +28,7 @@ mod running;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod terms;
 mod upstream;
 mod upstream_login;
 mod upstream_tls;
@@ -35,5 +39,6 @@ pub(crate) use cancel::CancelRegistry;
 pub(crate) use cancelling::cancel;
 pub(crate) use running::{BOUNDARY_GRACE, DRAIN_GRACE};
 pub(crate) use session::{Engine, Incoming, serve};
+pub(crate) use terms::AgentNames;
 pub(crate) use upstream::{Connector, tune};
 pub(crate) use upstream_login::DbLogin;

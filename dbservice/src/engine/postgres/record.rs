@@ -3,10 +3,10 @@
 //! Everything that is said about a session comes from here: its audit events, its one summary in the log, and its
 //! counts. What is audited is what the person asked for; the user that AWS minted stays out of it.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, ops::ControlFlow, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
-use tidegate_core::Problem;
+use tidegate_core::{Problem, access::AuditMode};
 use tidegate_service::clock::SharedClock;
 use tracing::info;
 use uuid::Uuid;
@@ -164,8 +164,12 @@ impl Record {
             .await;
     }
 
-    /// A statement passed by.
-    pub(crate) fn statement(&mut self, statement: &Statement<'_>) {
+    /// A statement comes by; it breaks off when it may not pass without being audited.
+    pub(crate) fn statement(
+        &mut self,
+        statement: &Statement<'_>,
+        mode: AuditMode,
+    ) -> ControlFlow<()> {
         let (subject, now) = (&self.subject, self.clock.0.now());
         let put = self.audit.try_put(|| {
             let mut event = audit::event(Kind::Query, subject, now);
@@ -182,8 +186,13 @@ impl Record {
             }
             event
         });
-        if !put {
-            self.statements_dropped += 1;
+        if put {
+            return ControlFlow::Continue(());
+        }
+        self.statements_dropped += 1;
+        match mode {
+            AuditMode::BestEffort => ControlFlow::Continue(()),
+            AuditMode::Strict => ControlFlow::Break(()),
         }
     }
 
@@ -207,6 +216,15 @@ impl Record {
             Phase::Started => Kind::End,
         };
         let now = self.clock.0.now();
+        if kind == Kind::End && ended.cause.is_by_rule() {
+            let mut event = audit::event(Kind::Disconnect, &self.subject, now);
+            let mut fact = |name: &str, value: &str| {
+                event.fields.insert(name.to_owned(), value.to_owned());
+            };
+            fact("reason", ended.cause.as_str());
+            fact("message", &ended.detail);
+            self.audit.put(event).await;
+        }
         let mut event = audit::event(kind, &self.subject, now);
         event.error = match kind {
             Kind::StartFailed => ended.detail.clone(),

@@ -9,6 +9,7 @@
 
 use std::{
     io::{self, Write},
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -69,6 +70,8 @@ pub(crate) enum RelayEnd {
     Database(Option<io::Error>),
     /// The database's bytes are no sequence of messages.
     DatabaseFrame(FrameError),
+    /// A statement of the client was held back: neither it nor anything behind it was sent.
+    Held,
     /// It was asked to stop, and this is a good moment.
     Stopped,
 }
@@ -80,13 +83,25 @@ pub(crate) enum Until {
     Ended,
     /// As soon as no statement runs and no transaction is open.
     Idle,
-    /// As soon as a message may be put in.
+    /// As soon as a message may be put in. Nothing of the client is taken any more.
     Boundary,
+}
+
+/// Why bytes may not go on.
+enum Halt {
+    Frame(FrameError),
+    Held,
+}
+
+impl From<FrameError> for Halt {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
 }
 
 /// How one direction came to its end.
 enum Stop {
-    Frame(FrameError),
+    Halt(Halt),
     Read(Option<io::Error>),
     Write(io::Error),
 }
@@ -109,7 +124,7 @@ impl Direction {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        look: impl FnMut(&[u8]) -> Result<(), FrameError>,
+        look: impl FnMut(&[u8]) -> Result<(), Halt>,
     ) -> Poll<Stop> {
         let moved = self.poll_moves(cx, reader, writer, look);
         let end = match moved {
@@ -121,7 +136,7 @@ impl Direction {
             Poll::Pending => None,
         };
         // What came before the end still belongs to the other side, unless it is not worth sending.
-        if !matches!(end, Some(Stop::Frame(_) | Stop::Write(_)))
+        if !matches!(end, Some(Stop::Halt(_) | Stop::Write(_)))
             && let Err(error) = ready!(poll_send(&mut self.queued, cx, writer))
         {
             return Poll::Ready(Stop::Write(error));
@@ -138,7 +153,7 @@ impl Direction {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        mut look: impl FnMut(&[u8]) -> Result<(), FrameError>,
+        mut look: impl FnMut(&[u8]) -> Result<(), Halt>,
     ) -> Poll<Result<(), Stop>> {
         let mut moved = 0;
         while moved < TURN_BYTES_MAX {
@@ -164,7 +179,7 @@ impl Direction {
                 continue;
             }
             self.queued += taken;
-            look(&bytes[..taken]).map_err(Stop::Frame)?;
+            look(&bytes[..taken]).map_err(Stop::Halt)?;
             if from_head {
                 self.head.advance(taken);
             } else {
@@ -217,11 +232,14 @@ impl<C: End, D: End> Relay<C, D> {
         }
     }
 
-    /// Moves bytes until one side ends, or until `until`. May be called again after `Stopped`.
+    /// Moves bytes until one side ends, or until `until`. May be called again after `Stopped`, and with
+    /// [`Until::Boundary`] after `Held`.
+    ///
+    /// A statement for which `on_statement` breaks off is held back.
     pub(crate) async fn run(
         &mut self,
         until: Until,
-        mut on_statement: impl FnMut(Statement<'_>),
+        mut on_statement: impl FnMut(Statement<'_>) -> ControlFlow<()>,
     ) -> RelayEnd {
         std::future::poll_fn(|cx| self.poll(cx, until, &mut on_statement)).await
     }
@@ -230,7 +248,7 @@ impl<C: End, D: End> Relay<C, D> {
         &mut self,
         cx: &mut Context<'_>,
         until: Until,
-        on_statement: &mut impl FnMut(Statement<'_>),
+        on_statement: &mut impl FnMut(Statement<'_>) -> ControlFlow<()>,
     ) -> Poll<RelayEnd> {
         let Self {
             client,
@@ -240,20 +258,31 @@ impl<C: End, D: End> Relay<C, D> {
             to_client,
             database_deaf,
         } = self;
-        let looking = |bytes: &[u8]| view.sent_by_client(bytes, &mut *on_statement);
-        if database_deaf.is_none()
+        let looking = |bytes: &[u8]| {
+            let mut is_held = false;
+            view.sent_by_client(bytes, |statement| {
+                is_held |= on_statement(statement).is_break()
+            })?;
+            if is_held { Err(Halt::Held) } else { Ok(()) }
+        };
+        if until != Until::Boundary
+            && database_deaf.is_none()
             && let Poll::Ready(stop) = to_database.poll(cx, client, database, looking)
         {
             match stop {
-                Stop::Frame(error) => return Poll::Ready(RelayEnd::ClientFrame(error)),
+                Stop::Halt(Halt::Frame(error)) => {
+                    return Poll::Ready(RelayEnd::ClientFrame(error));
+                }
+                Stop::Halt(Halt::Held) => return Poll::Ready(RelayEnd::Held),
                 Stop::Read(error) => return Poll::Ready(RelayEnd::Client(error)),
                 Stop::Write(error) => *database_deaf = Some(error),
             }
         }
-        let looking = |bytes: &[u8]| view.sent_by_database(bytes);
+        let looking = |bytes: &[u8]| view.sent_by_database(bytes).map_err(Halt::from);
         if let Poll::Ready(stop) = to_client.poll(cx, database, client, looking) {
             return Poll::Ready(match stop {
-                Stop::Frame(error) => RelayEnd::DatabaseFrame(error),
+                Stop::Halt(Halt::Frame(error)) => RelayEnd::DatabaseFrame(error),
+                Stop::Halt(Halt::Held) => RelayEnd::Held,
                 Stop::Read(error) => RelayEnd::Database(database_deaf.take().or(error)),
                 Stop::Write(error) => RelayEnd::Client(Some(error)),
             });
@@ -389,7 +418,7 @@ mod tests {
             database.at_end = true;
             database.room = room;
             let mut relay = relay(client, database);
-            let end = block_on(relay.run(Until::Ended, |_| ()));
+            let end = block_on(relay.run(Until::Ended, |_| ControlFlow::Continue(())));
             prop_assert!(matches!(end, RelayEnd::Database(None)));
             prop_assert_eq!(&relay.client.sent, &answer);
             prop_assert_eq!(&relay.database.sent, &asked.to_vec());
@@ -407,7 +436,7 @@ mod tests {
         }
         database.at_end = true;
         let mut relay = relay(pieces(b"", &[1]), database);
-        block_on(relay.run(Until::Ended, |_| ()));
+        block_on(relay.run(Until::Ended, |_| ControlFlow::Continue(())));
         assert_eq!(relay.client.sent.len(), records * (16 << 10));
         assert!(
             relay.client.sends <= records / 4 + 1,
@@ -422,20 +451,39 @@ mod tests {
             pieces(&frontend::query("select 1"), &[9]),
             pieces(b"", &[1]),
         );
-        let running = relay.run(Until::Idle, |_| ()).now_or_never();
+        let running = relay
+            .run(Until::Idle, |_| ControlFlow::Continue(()))
+            .now_or_never();
         assert!(running.is_none(), "the statement runs");
         relay
             .database
             .incoming
             .push_back(ready_for_query(TxStatus::Idle).to_vec());
-        let end = block_on(relay.run(Until::Idle, |_| ()));
+        let end = block_on(relay.run(Until::Idle, |_| ControlFlow::Continue(())));
         assert!(matches!(end, RelayEnd::Stopped));
+    }
+
+    #[test]
+    fn a_statement_that_is_held_back_is_not_sent_and_nothing_of_the_client_is_taken_after_it() {
+        let words = [frontend::query("select 1"), frontend::query("select 2")].concat();
+        let mut relay = relay(pieces(&words, &[14, 99]), pieces(b"", &[1]));
+        let second = |statement: Statement<'_>| match statement.text {
+            "select 1" => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        };
+        let end = block_on(relay.run(Until::Ended, second));
+        assert!(matches!(end, RelayEnd::Held));
+        assert!(!relay.database.sent.ends_with(b"select 2\0"));
+        relay.client.incoming.push_back(b"never".to_vec());
+        let end = block_on(relay.run(Until::Boundary, second));
+        assert!(matches!(end, RelayEnd::Stopped));
+        assert!(relay.client.incoming.iter().any(|left| left == b"never"));
     }
 
     #[test]
     fn a_stream_that_is_no_protocol_ends_the_session_before_it_reaches_the_database() {
         let mut relay = relay(pieces(b"Q\0\0\0\x01garbage", &[64]), pieces(b"", &[1]));
-        let end = block_on(relay.run(Until::Ended, |_| ()));
+        let end = block_on(relay.run(Until::Ended, |_| ControlFlow::Continue(())));
         assert!(matches!(end, RelayEnd::ClientFrame(_)));
         assert!(relay.database.sent.is_empty());
     }

@@ -1,8 +1,9 @@
 //! The last part of a session: it relays until one side ends, or until we have to end it, and closes both in order.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
-use tidegate_core::{ErrorCode, Problem};
+use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
+use tidegate_core::{ErrorCode, Problem, access::AuditMode};
 use tidegate_wire::{SqlState, frontend};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -10,6 +11,8 @@ use tokio::{
 };
 
 use super::{
+    calls::{Call, end_call, rule_call},
+    cancelling,
     farewell::Farewell,
     record::{Ended, Record},
     relay::{QUEUE_BYTES_MAX, Relay, RelayEnd, Until},
@@ -27,15 +30,6 @@ pub(crate) const BOUNDARY_GRACE: Duration = Duration::from_secs(1);
 
 /// How long saying goodbye to a database may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Why we end a session ourselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    /// The agent shuts down.
-    Drain,
-    /// The database is served no longer, or elsewhere.
-    NotServed,
-}
 
 type Running<S> = Relay<Client<S>, Upstream>;
 
@@ -56,52 +50,107 @@ where
         database_rest,
         running,
         key,
+        terms,
+        place,
     } = connected;
     client.get_mut().1.set_buffer_limit(Some(QUEUE_BYTES_MAX));
     database.get_mut().1.set_buffer_limit(Some(QUEUE_BYTES_MAX));
-    let mut relay = Relay::new(
-        (client, client_rest),
-        (database, database_rest),
-        View::new(running),
-    );
-    let called = async {
-        tokio::select! {
-            () = engine.shutdown.cancelled() => Call::Drain,
-            () = serving.ended.cancelled() => Call::NotServed,
+    let view = View::new(running);
+    let heard = view.heard();
+    let mut relay = Relay::new((client, client_rest), (database, database_rest), view);
+    let (end, call) = {
+        // Polled only when it woke, not each time that bytes pass.
+        let mut calls = FuturesUnordered::new();
+        calls.push(rule_call(engine, &terms, &heard).left_future());
+        calls.push(end_call(engine, serving).right_future());
+        relay_until(&mut relay, &mut calls, record, terms.options.audit).await
+    };
+    drop(place);
+    record.counted(relay.view.counts());
+    let (farewell, ended) = judge(&relay.view, &end, call.as_ref(), &terms.database);
+    let leaves_nothing = async {
+        if let Some(key) = key.filter(|_| call.as_ref().is_some_and(|call| !call.lets_finish())) {
+            // The database may be the reason why nothing goes on; the session is over either way.
+            let _ = timeout(GOODBYE_TIMEOUT, cancelling::stop(engine, &key)).await;
         }
     };
-    let (end, call) = tokio::select! {
-        biased;
-        end = relay.run(Until::Ended, |statement| record.statement(&statement)) => (end, None),
-        call = called => (wind_down(&mut relay, record).await, Some(call)),
-    };
-    drop(key);
-    record.counted(relay.view.counts());
-    let (farewell, ended) = judge(&relay.view, end, call);
-    close_database(&mut relay).await;
-    farewell.say(&mut relay.client).await;
+    let says_goodbye = relay.view.may_speak_to_database() && !relay.view.client_said_goodbye();
+    // What was held back sits in the connection's queue, and must not leave with a goodbye.
+    let is_held = matches!(end, RelayEnd::ClientFrame(_)) || call == Some(Call::Unaudited);
+    let Relay {
+        mut client,
+        database,
+        ..
+    } = relay;
+    tokio::join!(
+        farewell.say(&mut client),
+        async {
+            if !is_held {
+                close_database(database, says_goodbye).await;
+            }
+        },
+        leaves_nothing
+    );
     ended
 }
 
-/// Lets the session come to a good end, then to any.
-async fn wind_down<S>(relay: &mut Running<S>, record: &mut Record) -> RelayEnd
+/// Relays until one side ends, or the first call has been answered.
+async fn relay_until<S>(
+    relay: &mut Running<S>,
+    calls: &mut (impl Stream<Item = Call> + Unpin),
+    record: &mut Record,
+    mode: AuditMode,
+) -> (RelayEnd, Option<Call>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    for (grace, until) in [
-        (DRAIN_GRACE, Until::Idle),
-        (BOUNDARY_GRACE, Until::Boundary),
-    ] {
-        let run = relay.run(until, |statement| record.statement(&statement));
-        if let Ok(end) = timeout(grace, run).await {
-            return end;
+    let call = if let Some(Some(call)) = calls.next().now_or_never() {
+        call
+    } else {
+        tokio::select! {
+            biased;
+            end = relay.run(Until::Ended, |statement| record.statement(&statement, mode)) => match end {
+                RelayEnd::Held => Call::Unaudited,
+                end => return (end, None),
+            },
+            Some(call) = calls.next() => call,
+        }
+    };
+    wind_down(relay, calls, record, mode, call).await
+}
+
+/// Lets the session come to a good end, if its call leaves the time, and then to any. A call that leaves none may come
+/// meanwhile and counts instead.
+async fn wind_down<S>(
+    relay: &mut Running<S>,
+    calls: &mut (impl Stream<Item = Call> + Unpin),
+    record: &mut Record,
+    mode: AuditMode,
+    mut call: Call,
+) -> (RelayEnd, Option<Call>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    if call.lets_finish() {
+        let finishing = relay.run(Until::Idle, |statement| record.statement(&statement, mode));
+        tokio::select! {
+            biased;
+            Some(sooner) = calls.next() => call = sooner,
+            finished = timeout(DRAIN_GRACE, finishing) => match finished {
+                Ok(RelayEnd::Held) => call = Call::Unaudited,
+                Ok(end) => return (end, Some(call)),
+                Err(_) => {}
+            },
         }
     }
-    RelayEnd::Stopped
+    // Nothing of the client is taken here, so there is no statement to look at.
+    let ending = relay.run(Until::Boundary, |_| ControlFlow::Break(()));
+    let end = timeout(BOUNDARY_GRACE, ending).await;
+    (end.unwrap_or(RelayEnd::Stopped), Some(call))
 }
 
 /// What the client is told, and what is recorded.
-fn judge(view: &View, end: RelayEnd, call: Option<Call>) -> (Farewell, Ended) {
+fn judge(view: &View, end: &RelayEnd, call: Option<&Call>, database: &str) -> (Farewell, Ended) {
     let tell = |problem: Problem, state: SqlState| {
         if view.may_speak_to_client() && !view.database_gave_up() {
             Farewell::SaidAs(state, Box::new(problem))
@@ -142,27 +191,21 @@ fn judge(view: &View, end: RelayEnd, call: Option<Call>) -> (Farewell, Ended) {
         }
         RelayEnd::ClientFrame(error) => broken(&format_args!("client: {error}")),
         RelayEnd::DatabaseFrame(error) => broken(&format_args!("database: {error}")),
-        RelayEnd::Stopped => {
-            let (cause, why) = match call {
-                Some(Call::NotServed) => (
-                    Cause::NotServed,
-                    "the database is served no longer, or at another address",
-                ),
-                Some(Call::Drain) | None => (Cause::Drained, "the database service shuts down"),
+        RelayEnd::Held | RelayEnd::Stopped => {
+            let call = call.unwrap_or(&Call::Unaudited);
+            let (cause, state, problem) = call.told(database);
+            let ended = if call.lets_finish() {
+                Ended::plain(cause)
+            } else {
+                Ended::because(cause, &problem.operator)
             };
-            let problem = Problem::new(ErrorCode::AgentUnavailable, why).hint("connect again");
-            (tell(problem, SqlState::ADMIN_SHUTDOWN), Ended::plain(cause))
+            (tell(problem, state), ended)
         }
     }
 }
 
-/// Says goodbye to the database, if that is possible here, and closes the connection.
-async fn close_database<S>(relay: &mut Running<S>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let says_goodbye = relay.view.may_speak_to_database() && !relay.view.client_said_goodbye();
-    let database = &mut relay.database;
+/// Says goodbye to the database, where that is possible, and closes the connection.
+async fn close_database(mut database: Upstream, says_goodbye: bool) {
     let closing = async {
         if says_goodbye {
             database.write_all(&frontend::terminate()).await?;

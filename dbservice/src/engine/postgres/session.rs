@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 use rustls::ServerConfig;
-use tidegate_core::{ClusterName, ErrorCode, Permit, Policy, Problem, Request};
+use tidegate_core::{ClusterName, ErrorCode, Permit, Problem};
 use tidegate_service::{clock::SharedClock, tasks::ShutdownToken};
 use tidegate_wire::{
-    SqlState,
     route::route_of_sni,
     startup::{FirstMessage, StartupMessage},
 };
@@ -26,6 +26,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{Instrument, info_span};
 
 use super::{
+    admission::{Admission, Refusal, admit},
     ahead::Ahead,
     bulk::BulkReader,
     cancel::{CancelKey, CancelRegistry, CancelTarget},
@@ -35,13 +36,16 @@ use super::{
     identify::{self, Asked},
     record::{Ended, Record},
     refusals, running,
+    terms::{AgentNames, Terms},
     upstream::{Connector, Upstream},
     upstream_login::{LoggedIn, log_in, startup_for},
 };
 use crate::{
     audit::AuditQueue,
-    credentials::{Credentials, LoginPlan, plan_login},
+    credentials::{Credentials, LoginPlan},
+    locks::Locks,
     metrics::{Cause, ServiceMetrics},
+    places::{Place, Places},
     roles::Roles,
     served::Serving,
     wanted::Wanted,
@@ -53,7 +57,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What sessions need of the agent.
 pub(crate) struct Engine {
     pub(crate) cluster: ClusterName,
+    pub(crate) agent: AgentNames,
     pub(crate) roles: Roles,
+    pub(crate) locks: Locks,
+    pub(crate) places: Places,
     pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) connector: Arc<Connector>,
     pub(crate) cancels: CancelRegistry,
@@ -102,6 +109,19 @@ impl<S> Turned<S> {
             ended: Ended::by(cause, &problem),
             farewell: Farewell::Said(Box::new(problem)),
         })
+    }
+
+    fn refused(client: Client<S>, refusal: Refusal) -> Box<Self> {
+        let Refusal {
+            cause,
+            problem,
+            state,
+        } = refusal;
+        let mut turned = Self::by(client, cause, problem.clone());
+        if let Some(state) = state {
+            turned.farewell = Farewell::SaidAs(state, Box::new(problem));
+        }
+        turned
     }
 }
 
@@ -160,7 +180,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let identified = accepted.identify(engine, record).await?;
-    let permitted = identified.authorise(engine.roles.policy().as_deref())?;
+    let permitted = identified.authorise(engine)?;
     permitted.connect(engine).await
 }
 
@@ -240,8 +260,8 @@ where
         };
         let certificate = self.client.get_ref().1.peer_certificates();
         let certificate = certificate.and_then(<[_]>::first).map(AsRef::as_ref);
-        let user = match identify::person(certificate, &engine.cluster) {
-            Ok(user) => user,
+        let (user, certificate_ends) = match identify::person(certificate, &engine.cluster) {
+            Ok(person) => person,
             Err(problem) => {
                 return Err(Turned::by(self.client, Cause::Denied, problem));
             }
@@ -255,6 +275,7 @@ where
                     startup,
                     rest,
                     asked,
+                    certificate_ends,
                 })
             }
             Err(problem) => Err(Turned::by(self.client, Cause::Denied, problem)),
@@ -280,49 +301,34 @@ struct Identified<S> {
     startup: StartupMessage,
     rest: Bytes,
     asked: Asked,
+    certificate_ends: Timestamp,
 }
 
 impl<S> Identified<S> {
-    fn authorise(self, policy: Option<&Policy>) -> Step<Permitted<S>, S> {
-        let wanted = &self.accepted.wanted;
-        let name = &wanted.database.name;
-        let Some(policy) = policy else {
-            let problem = refusals::roles_unknown();
-            return Err(Box::new(Turned {
-                ended: Ended::by(Cause::Internal, &problem),
-                farewell: Farewell::SaidAs(SqlState::CANNOT_CONNECT_NOW, Box::new(problem)),
-                client: self.accepted.client,
-            }));
-        };
-        let request = Request {
-            database: &wanted.database,
-            db_user: &self.asked.db_user,
-            db_name: &self.asked.db_name,
-        };
-        let checked = policy
-            .check(&self.asked.user.subject(), request)
-            .map_err(|denial| {
-                (
-                    Cause::Denied,
-                    refusals::denied(&self.asked, name.as_str(), &denial),
-                )
-            })
-            .and_then(|permit| {
-                refusals::available(wanted)
-                    .map_err(|problem| (Cause::DatabaseUnavailable, problem))?;
-                plan_login(wanted, permit.db_user(), permit.db_name())
-                    .map_err(|problem| (Cause::Denied, problem))
-                    .map(|plan| (permit, plan))
-            });
-        match checked {
-            Ok((permit, plan)) => Ok(Permitted {
-                accepted: self.accepted,
-                startup: self.startup,
-                rest: self.rest,
+    fn authorise(self, engine: &Engine) -> Step<Permitted<S>, S> {
+        let Self {
+            accepted,
+            startup,
+            rest,
+            asked,
+            certificate_ends,
+        } = self;
+        match admit(engine, &accepted.wanted, &asked, certificate_ends) {
+            Ok(Admission {
                 permit,
                 plan,
+                terms,
+                place,
+            }) => Ok(Permitted {
+                accepted,
+                startup,
+                rest,
+                permit,
+                plan,
+                terms,
+                place,
             }),
-            Err((cause, problem)) => Err(Turned::by(self.accepted.client, cause, problem)),
+            Err(refusal) => Err(Turned::refused(accepted.client, refusal)),
         }
     }
 }
@@ -334,6 +340,8 @@ struct Permitted<S> {
     rest: Bytes,
     permit: Permit,
     plan: LoginPlan,
+    terms: Terms,
+    place: Place,
 }
 
 impl<S> Permitted<S>
@@ -352,6 +360,8 @@ where
             rest,
             permit,
             plan,
+            terms,
+            place,
         } = self;
         let minting = engine.credentials.login(&plan, permit.user());
         let login = match alongside(&mut ahead, minting).await {
@@ -398,6 +408,8 @@ where
             database_rest: logged_in.rest,
             running,
             key,
+            terms,
+            place,
         })
     }
 }
@@ -471,6 +483,9 @@ pub(crate) struct Connected<S> {
     pub(crate) running: Arc<AtomicBool>,
     /// Worthless once dropped, so it is kept as long as the session runs.
     pub(crate) key: Option<CancelKey>,
+    pub(crate) terms: Terms,
+    /// Among the person's sessions, taken until the relay ends.
+    pub(crate) place: Place,
 }
 
 async fn alongside<F: Future>(ahead: &mut Option<Ahead>, work: F) -> F::Output {

@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tidegate_wire::{
@@ -56,6 +56,7 @@ pub(crate) struct View {
     database: Scanner,
     state: State,
     running: Arc<AtomicBool>,
+    heard: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -85,7 +86,13 @@ impl View {
                 database_gave_up: false,
             },
             running,
+            heard: Arc::default(),
         }
+    }
+
+    /// How many bytes the client sent so far, for whoever watches its silence.
+    pub(crate) fn heard(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.heard)
     }
 
     /// Looks at bytes on their way to the database.
@@ -99,6 +106,8 @@ impl View {
         mut on_statement: impl FnMut(Statement<'_>),
     ) -> Result<(), FrameError> {
         self.state.counts.client_bytes += count(bytes);
+        self.heard
+            .store(self.state.counts.client_bytes, Ordering::Relaxed);
         let state = &mut self.state;
         let looked = self
             .client

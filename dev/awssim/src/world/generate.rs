@@ -17,7 +17,7 @@ pub const GENERATED_SECRET: &str = "generated-worlds-have-one-secret";
 pub const GENERATED_ROLE: &str = "tidegate-discovery";
 
 /// What a discovery role may do.
-const DISCOVERY_ACTIONS: [&str; 13] = [
+const DISCOVERY_ACTIONS: [&str; 14] = [
     "account:ListRegions",
     "rds:DescribeDBClusters",
     "rds:DescribeDBInstances",
@@ -31,6 +31,7 @@ const DISCOVERY_ACTIONS: [&str; 13] = [
     "redshift:DescribeClusters",
     "redshift:DescribeCustomDomainAssociations",
     "redshift:DescribeEndpointAccess",
+    "tag:GetResources",
 ];
 const ENVIRONMENTS: [&str; 4] = ["prod", "prod", "staging", "dev"];
 const TEAMS: [&str; 8] = [

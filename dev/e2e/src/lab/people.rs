@@ -85,7 +85,7 @@ impl Lab {
         args: &[&str],
         environment: BTreeMap<String, String>,
     ) -> Result<Output> {
-        let data_dir = self.data_dir(Part::Auth);
+        let data_dir = self.data_dir(self.auth());
         let mut command = Command::new(program("tgctl")?);
         command
             .arg("--data-dir")

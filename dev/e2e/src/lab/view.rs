@@ -19,7 +19,13 @@ impl Lab {
     /// A channel with an administrator's rights, over the auth host's socket.
     #[must_use]
     pub fn admin(&self) -> Channel {
-        rpc::unix_channel(&self.data_dir(Part::Auth).join("auth.sock"))
+        self.admin_of(self.auth())
+    }
+
+    /// The same at one instance of the control plane.
+    #[must_use]
+    pub fn admin_of(&self, part: Part) -> Channel {
+        rpc::unix_channel(&self.data_dir(part).join("auth.sock"))
     }
 
     /// The inventory, for an administrator.

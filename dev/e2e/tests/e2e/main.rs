@@ -3,6 +3,8 @@
 mod bad_clients;
 mod fault_table;
 mod faults;
+mod ha;
+mod locks;
 mod main_job;
 mod plan;
 mod recovery;

@@ -8,6 +8,7 @@ use tidegate_core::{AssumeRole, DatabaseKind};
 use super::*;
 use crate::{
     fetch::{
+        Viewpoint,
         refusals::REMEMBERED_FOR,
         testing::{self, Answer, Aws, ROLE, own_labels, seen, without, xml, xml_refusal},
     },
@@ -313,7 +314,10 @@ async fn a_failure_on_a_later_page_keeps_what_was_read_and_is_partial() {
     let observed = aws.scan(&everything()).await;
 
     assert_eq!(ids(&observed), ["a"]);
-    let status = observed.cause().unwrap().status(&everything(), 0);
+    let status = observed
+        .cause()
+        .unwrap()
+        .status(&everything(), Viewpoint::Worker, 0);
     assert_eq!(
         (
             status.class.as_str(),

@@ -69,6 +69,7 @@ fn the_account_service_is_asked_in_the_partition_of_the_role() {
         (None, own("us-gov-east-1"), "us-gov-west-1"),
         (None, own("us-isob-west-1"), "us-isob-east-1"),
         (None, own("eu-isoe-west-1"), "eu-isoe-west-1"),
+        (None, own("eusc-de-east-1"), "eusc-de-east-1"),
         (Some(&china), own("eu-west-1"), "cn-northwest-1"),
         (Some(&plain), own("cn-north-1"), "us-east-1"),
         (Some(&role(ROLE)), None, "us-gov-west-1"),

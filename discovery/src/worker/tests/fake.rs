@@ -53,6 +53,9 @@ pub(super) struct State {
     pub(super) refuse_watch: VecDeque<Status>,
     /// Requests to scan at once, by region.
     pub(super) rescans: HashMap<String, u64>,
+    /// What the results of publications say is held back, and shadowed.
+    pub(super) held_back: u32,
+    pub(super) shadowed: u32,
     /// What is known of scopes.
     pub(super) remembered: Vec<v1::ScopeStatus>,
 }
@@ -112,22 +115,24 @@ impl Fake {
         if self.epoch(&scope.region) != Some(epoch) {
             return Err(Status::failed_precondition("another epoch"));
         }
-        let old = {
-            let mut state = self.state.lock().unwrap();
-            state
-                .digests
-                .insert(scope.id, header.digest.clone())
-                .unwrap_or_default()
+        let unchanged = {
+            let state = self.state.lock().unwrap();
+            state.digests.get(&scope.id) == Some(&header.digest)
         };
-        let unchanged = old == header.digest;
         let mut items = None;
         if !unchanged {
             reply(&answers, Answer::SendItems(v1::SendItems {})).await;
             items = Some(collect(&mut frames).await?);
         }
-        let result = v1::PublishResult {
-            unchanged,
-            ..Default::default()
+        let result = {
+            let mut state = self.state.lock().unwrap();
+            state.digests.insert(scope.id, header.digest);
+            v1::PublishResult {
+                unchanged,
+                held: state.held_back,
+                shadowed: state.shadowed,
+                ..Default::default()
+            }
         };
         reply(&answers, Answer::Result(result)).await;
         self.tell(Event::Published {

@@ -1,9 +1,12 @@
 //! Roles as they are written: what they allow, what they deny, and what they ask of sessions.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DbUserMode, LabelExpression, RoleOptions, RuleFilter, kinds};
 use crate::{
+    ids::InvalidId,
     requests::{RequestConditions, ReviewConditions},
     selector::Selector,
 };
@@ -94,6 +97,34 @@ impl VerbPattern {
             Self::Any(_) => "*",
             Self::One(verb) => verb.as_str(),
         }
+    }
+}
+
+impl FromStr for VerbPattern {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        const VERBS: [Verb; 7] = [
+            Verb::Create,
+            Verb::Delete,
+            Verb::List,
+            Verb::Read,
+            Verb::ReadNoSecrets,
+            Verb::Rotate,
+            Verb::Update,
+        ];
+        if text == "*" {
+            return Ok(Self::ANY);
+        }
+        VERBS
+            .into_iter()
+            .find(|verb| verb.as_str() == text)
+            .map(Self::One)
+            .ok_or_else(|| InvalidId {
+                what: "verb",
+                value: text.to_owned(),
+                expected: "`create`, `delete`, `list`, `read`, `readnosecrets`, `rotate`, `update` or `*`",
+            })
     }
 }
 

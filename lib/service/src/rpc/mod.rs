@@ -37,7 +37,7 @@ pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// How often an HTTP/2 connection is asked for a sign of life.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the other side may take to give one before the connection counts as lost.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one address may take to accept a TCP connection, and again for the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take from connecting to the end of its TLS handshake.

@@ -1,15 +1,15 @@
 //! Section `auth_service`: the control plane.
 
-use std::path::PathBuf;
-
 use super::{
-    AuthSettings, ProcessSettings, StaticToken,
+    AuthSettings, ProcessSettings, StaticToken, StorageSettings,
     section::{Item, Section},
     values,
     words::{listed, nearest, quote},
 };
 
 const PORT: u16 = 3025;
+/// Where in the data directory the embedded store is, and the audit log whatever the store.
+const DIR_DEFAULT: &str = "backend";
 /// What may join with a token.
 const TOKEN_TYPES: [&str; 3] = ["db", "discovery", "proxy"];
 
@@ -17,7 +17,7 @@ const TOKEN_TYPES: [&str; 3] = ["db", "discovery", "proxy"];
 pub(super) fn read(
     mut section: Section<'_>,
     process: &ProcessSettings,
-    storage_path: Option<PathBuf>,
+    storage: Option<StorageSettings>,
 ) -> Option<AuthSettings> {
     let cluster_name = match section.get("cluster_name") {
         Some(name) => name.parse(),
@@ -48,10 +48,17 @@ pub(super) fn read(
         .collect();
     ignored(&mut section);
     section.finish();
+    let storage = storage.unwrap_or_else(|| StorageSettings::Sqlite {
+        dir: process.data_dir.join(DIR_DEFAULT),
+    });
     Some(AuthSettings {
         cluster_name: cluster_name?,
         listen_addr: listen_addr?,
-        storage_dir: storage_path.unwrap_or_else(|| process.data_dir.join("backend")),
+        audit_dir: match &storage {
+            StorageSettings::Etcd(_) => process.data_dir.join(DIR_DEFAULT),
+            StorageSettings::Sqlite { dir } => dir.clone(),
+        },
+        storage,
         static_tokens,
     })
 }

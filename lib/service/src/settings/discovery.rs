@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tidegate_core::{AwsMatcher, DatabaseKind, EndpointFilter, Region, Regions, Selector};
+use tidegate_core::{
+    AwsMatcher, DB_SERVICE_GROUP, DatabaseKind, EndpointFilter, Region, Regions, Selector,
+};
 
 use super::{
     ConfigProblem, DiscoverySettings, regions,
@@ -28,7 +30,10 @@ const FOREIGN_TYPES: [&str; 9] = [
 
 /// Reads the section, whose `enabled` was looked at.
 pub(super) fn read(mut section: Section<'_>) -> Option<DiscoverySettings> {
-    let group = section.text("discovery_group").unwrap_or_default();
+    let group = section
+        .get("discovery_group")
+        .and_then(|item| group(&item))
+        .unwrap_or_default();
     let poll_interval = section.get("poll_interval").filter(Item::is_given).map_or(
         Some(POLL_INTERVAL_DEFAULT),
         |item| match item.text() {
@@ -62,6 +67,20 @@ pub(super) fn read(mut section: Section<'_>) -> Option<DiscoverySettings> {
         poll_interval: poll_interval?,
         matchers,
     })
+}
+
+/// The name of a group; empty is none. An error was told when it is somebody else's.
+pub(super) fn group(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    if text == DB_SERVICE_GROUP {
+        item.error_expected(
+            format!(
+                "`{DB_SERVICE_GROUP}` is the group of the workers that run beside database services"
+            ),
+            "another name",
+        );
+    }
+    Some(text.to_owned())
 }
 
 /// How a matcher's role is written.

@@ -39,11 +39,11 @@ pub(super) fn read(root: &Node, file: &Path, report: &Report) -> Option<Settings
     let process_item = process_section(&mut document);
     let process::Process {
         settings: process,
-        storage_path,
+        storage,
     } = process::read(process_item.as_ref());
 
     let auth = service(&mut document, "auth_service", Unsaid::Runs, |section| {
-        auth::read(section, &process, storage_path.clone())
+        auth::read(section, &process, storage.clone())
     });
     let proxy = service(&mut document, "proxy_service", Unsaid::Runs, |section| {
         proxy::read(section, &process)

@@ -22,6 +22,7 @@ mod report;
 pub mod resource;
 mod section;
 mod spec;
+mod storage;
 mod values;
 mod words;
 mod yaml;
@@ -223,10 +224,52 @@ pub struct AuthSettings {
     pub cluster_name: ClusterName,
     /// Where gRPC is served. Default `0.0.0.0:3025`.
     pub listen_addr: SocketAddr,
-    /// Directory of the embedded store. Default `<data_dir>/backend`.
-    pub storage_dir: PathBuf,
+    /// Where the cluster's state is. Default: the embedded store in `<data_dir>/backend`.
+    pub storage: StorageSettings,
+    /// Directory of this instance's audit log: the embedded store's, or `<data_dir>/backend` beside etcd.
+    pub audit_dir: PathBuf,
     /// Join tokens from the file (`tokens: ["db,discovery:secret"]`), which never expire.
     pub static_tokens: Vec<StaticToken>,
+}
+
+/// Where the control plane keeps its state.
+#[derive(Clone, Debug)]
+pub enum StorageSettings {
+    /// In etcd, which several auth instances share.
+    Etcd(EtcdSettings),
+    /// Embedded, for one auth instance.
+    Sqlite {
+        /// Its directory.
+        dir: PathBuf,
+    },
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug)]
+pub struct EtcdSettings {
+    /// Members as `https://host:port`, all of one scheme and never none. Default port 2379.
+    pub peers: Vec<String>,
+    /// Under which all keys are. Default `/tidegate`.
+    pub prefix: String,
+    /// PEM file of the CAs of members' certificates. Default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that is shown to etcd.
+    pub identity: Option<KeyPairFiles>,
+    /// Who logs in, where that does not go by the certificate.
+    pub login: Option<EtcdLogin>,
+    /// How long one member may take to accept a connection; `None` is the store's default, 3 s.
+    pub dial_timeout: Option<Duration>,
+    /// How long one read or write may take, further attempts included; `None` is the store's default, 8 s.
+    pub request_timeout: Option<Duration>,
+}
+
+/// An etcd user.
+#[derive(Clone, Debug)]
+pub struct EtcdLogin {
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: SecretString,
 }
 
 /// A join token written in the file.

@@ -1,15 +1,13 @@
 //! Section `tidegate` (alias `teleport`): what every service of the process shares.
 
-use std::path::{Path, PathBuf};
-
 use secrecy::SecretString;
 use tidegate_identity::CaPin;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings,
+    JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings, StorageSettings,
     section::{Item, Section},
-    values,
+    storage, values,
     words::quote,
 };
 
@@ -22,7 +20,7 @@ const FILTER_DEFAULT: &str = "info";
 /// What the section says of the process, and of the auth service's store, whose settings stand here by tradition.
 pub(super) struct Process {
     pub(super) settings: ProcessSettings,
-    pub(super) storage_path: Option<PathBuf>,
+    pub(super) storage: Option<StorageSettings>,
 }
 
 /// Reads the section; what is absent has its default.
@@ -84,11 +82,8 @@ fn read_section(section: &mut Section<'_>) -> Process {
             .map_or_else(log_defaults, |item| log(&item)),
         diag_addr,
     };
-    let storage_path = section.get("storage").and_then(|item| storage(&item));
-    Process {
-        settings,
-        storage_path,
-    }
+    let storage = section.get("storage").and_then(|item| storage::read(&item));
+    Process { settings, storage }
 }
 
 fn defaults() -> Process {
@@ -102,7 +97,7 @@ fn defaults() -> Process {
             log: log_defaults(),
             diag_addr: None,
         },
-        storage_path: None,
+        storage: None,
     }
 }
 
@@ -255,25 +250,4 @@ fn log_output(item: &Item<'_>) -> Option<LogOutput> {
             None
         }
     }
-}
-
-fn storage(item: &Item<'_>) -> Option<PathBuf> {
-    let mut section = item.section()?;
-    if let Some(kind) = section.get("type") {
-        match kind.text() {
-            Some("sqlite" | "dir") | None => {}
-            Some("etcd") => kind.error_expected("`etcd` comes with a later version", "`sqlite`"),
-            Some(other) => kind.not_one_of(other, &["sqlite", "dir"]),
-        }
-    }
-    let path = section.get("path").and_then(|item| item.full_text());
-    section.ignore(&[
-        "audit_events_uri",
-        "audit_sessions_uri",
-        "journal",
-        "poll_stream_period",
-        "sync",
-    ]);
-    section.finish();
-    path.map(|path| Path::new(path).to_owned())
 }

@@ -4,7 +4,7 @@
 
 use super::words::nearest;
 
-const KNOWN: [&str; 39] = [
+const KNOWN: [&str; 40] = [
     "af-south-1",
     "ap-east-1",
     "ap-east-2",
@@ -32,6 +32,7 @@ const KNOWN: [&str; 39] = [
     "eu-west-1",
     "eu-west-2",
     "eu-west-3",
+    "eusc-de-east-1",
     "il-central-1",
     "me-central-1",
     "me-south-1",

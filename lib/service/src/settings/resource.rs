@@ -159,7 +159,7 @@ fn discovery_spec(item: &Item<'_>) -> Option<(String, Vec<AwsMatcher>)> {
     let mut section = item.section()?;
     let group = section
         .require("discovery_group")
-        .and_then(|item| item.full_text().map(str::to_owned));
+        .and_then(|item| item.full_text().and_then(|_| discovery::group(&item)));
     let matchers = section
         .get("aws")
         .map(|item| discovery::matchers(&item, discovery::Form::Resource))

@@ -6,6 +6,7 @@ mod matchers;
 mod mistakes;
 mod process;
 mod resources;
+mod storage;
 
 use std::path::Path;
 

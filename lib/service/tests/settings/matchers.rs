@@ -159,6 +159,24 @@ fn a_worker_needs_something_to_discover() {
 }
 
 #[test]
+fn the_group_of_workers_beside_database_services_is_nobody_else_s() {
+    let told = errors("discovery_service:\n  enabled: yes\n  discovery_group: db_service\n");
+    assert_eq!(
+        told,
+        [
+            "tidegate.yaml:3:20: discovery_service.discovery_group: `db_service` is the group of the workers that run \
+          beside database services, expected another name"
+        ]
+    );
+}
+
+#[test]
+fn the_sovereign_cloud_s_region_is_known() {
+    let text = "discovery_service: {enabled: yes, discovery_group: g, aws: [{types: [rds], regions: [eusc-de-east-1]}]}";
+    assert_eq!(warnings(text), []);
+}
+
+#[test]
 fn poll_intervals_are_durations_in_bounds() {
     let interval = |text: &str| format!("{}  poll_interval: {text}\n", matcher("tags: {}"));
     for (text, seconds) in [

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use secrecy::ExposeSecret as _;
-use tidegate_service::settings::{LogFormat, LogOutput};
+use tidegate_service::settings::{LogFormat, LogOutput, StorageSettings};
 
 use crate::{blockers, errors, good, warnings};
 
@@ -141,15 +141,15 @@ fn the_auth_section_is_read() {
     );
     let auth = settings.auth.unwrap();
     assert_eq!(auth.cluster_name.as_str(), "c.example.com");
-    assert_eq!(auth.storage_dir, Path::new("/s"));
+    assert!(matches!(auth.storage, StorageSettings::Sqlite { dir } if dir == Path::new("/s")));
+    assert_eq!(auth.audit_dir, Path::new("/s"));
     assert_eq!(auth.static_tokens[0].types, ["db", "discovery"]);
     let auth = good("tidegate: {nodename: n1}\nauth_service: {enabled: yes}\n")
         .auth
         .unwrap();
     assert_eq!(auth.cluster_name.as_str(), "n1");
-    assert!(auth.storage_dir.ends_with("backend"));
+    assert!(matches!(auth.storage, StorageSettings::Sqlite { dir } if dir.ends_with("backend")));
     assert!(
         errors("tidegate: {nodename: 'a b'}\nauth_service: {}\n")[0].contains("`cluster_name`")
     );
-    assert!(errors("tidegate: {storage: {type: etcd}}\n")[0].contains("later version"));
 }

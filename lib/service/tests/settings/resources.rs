@@ -96,6 +96,10 @@ fn impossible_configurations_are_refused_with_their_place() {
             "5:20: spec.discovery_group: is empty",
         ),
         (
+            config("").replace("prod", "db_service"),
+            "5:20: spec.discovery_group: `db_service` is the group of the workers that run beside database services, expected another name",
+        ),
+        (
             config("").replace("v1", "v3"),
             "2:10: version: unknown value `v3`, expected `v1`",
         ),

@@ -1,5 +1,6 @@
 //! Sessions from both ends: a client over TLS in memory, the engine, and a scripted database over TLS on loopback.
 
+mod ending;
 mod running;
 mod starting;
 
@@ -10,12 +11,18 @@ use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use rustls_pki_types::ServerName;
 use secrecy::SecretString;
-use tidegate_core::{ClusterName, ErrorCode, Problem, Role, TlsMode, TlsSettings};
+use tidegate_core::{
+    ClusterName, ErrorCode, Problem, Role, TlsMode, TlsSettings, access::RoleOptions,
+};
 use tidegate_identity::{
     CaKind, CertificateAuthority, HostLeaf, KeyPair, UserHolder, UserLeaf, tls,
 };
 use tidegate_proto::v1::AuditEvent;
-use tidegate_service::{clock::SystemClock, metrics::Metrics, tasks::ShutdownToken};
+use tidegate_service::{
+    clock::{Clock, ManualClock},
+    metrics::Metrics,
+    tasks::ShutdownToken,
+};
 use tidegate_wire::{
     backend::{
         BackendKeyData, ErrorResponse, TxStatus, authentication_ok, backend_key_data,
@@ -33,12 +40,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::{CancelRegistry, Connector, DbLogin, Engine, Incoming, serve};
+use super::{AgentNames, CancelRegistry, Connector, DbLogin, Engine, Incoming, serve};
 use crate::{
     audit::{AuditQueue, AuditReceiver},
     certificate::client_facing,
     credentials::{Credentials, LoginPlan},
+    locks::Locks,
     metrics::ServiceMetrics,
+    places::Places,
     roles::Roles,
     served::Serving,
     testing::redshift,
@@ -80,6 +89,7 @@ struct Bed {
     serving: Serving,
     database: TcpListener,
     tls: Arc<rustls::ServerConfig>,
+    clock: ManualClock,
 }
 
 impl Bed {
@@ -111,17 +121,24 @@ impl Bed {
         change(&mut wanted);
         let metrics = ServiceMetrics::register(&Metrics::new());
         let (audit, events) = AuditQueue::new(metrics.clone());
+        let clock = ManualClock::new(Timestamp::now());
         let roles = Roles::default();
         roles.set(Role::builtin());
         let engine = Engine {
             cluster: cluster(),
+            agent: AgentNames {
+                host_id: "h-1".to_owned(),
+                hostname: "agent-1".to_owned(),
+            },
             roles,
+            locks: Locks::default(),
+            places: Places::default(),
             credentials: Arc::new(OneLogin(login)),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
             cancels: CancelRegistry::default(),
             audit,
             metrics,
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(clock.clone()),
             shutdown: ShutdownToken::new(),
         };
         Self {
@@ -135,7 +152,19 @@ impl Bed {
             events,
             database,
             tls,
+            clock,
         }
+    }
+
+    /// From here on, what alice's role asks of sessions.
+    fn hold_to(&self, options: &RoleOptions) {
+        let held = |role: Role| Role {
+            options: options.clone(),
+            ..role
+        };
+        self.engine
+            .roles
+            .set(Role::builtin().into_iter().map(held).collect());
     }
 
     /// A client's raw connection, served by the engine.

@@ -106,7 +106,10 @@ async fn every_fault_is_told_with_its_class_and_what_to_do_and_a_good_scan_heals
         .await;
         let observed = aws.scan(&everything()).await;
         assert!(ids(&observed).contains(&"a"), "{}", row.class);
-        let status = observed.cause().unwrap().status(&everything(), 0);
+        let status = observed
+            .cause()
+            .unwrap()
+            .status(&everything(), Viewpoint::Worker, 0);
         assert_eq!(
             (&*status.class, &*status.aws_code, &*status.action),
             (row.class, row.code, DESCRIBE_CLUSTERS)
