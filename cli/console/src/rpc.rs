@@ -7,11 +7,16 @@ use std::{error::Error, io, time::Duration};
 
 use tidegate_service::rpc::{ConnectError, DialError};
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{Failure, table::visible};
 
 /// How long a call may take before the program gives up.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reason of a status: a lock strikes the caller.
+const LOCKED: &str = "LOCKED";
+/// Reason of a status: a query would look at more than one query may.
+const QUERY_TOO_EXPENSIVE: &str = "QUERY_TOO_EXPENSIVE";
 /// Most causes looked at behind a failed call.
 const CAUSES_MAX: usize = 16;
 
@@ -63,6 +68,12 @@ pub fn failure(doing: &str, status: &Status) -> Failure {
     meaning(status).within(doing)
 }
 
+/// The word by which the service tells why.
+fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.map(|info| info.reason).unwrap_or_default()
+}
+
 fn meaning(status: &Status) -> Failure {
     let said = visible(status.message());
     let said = if said.is_empty() {
@@ -78,8 +89,14 @@ fn meaning(status: &Status) -> Failure {
         Code::DeadlineExceeded => unreachable(&said),
         Code::Unauthenticated => Failure::new(said)
             .hint("log in again with `tg login`"),
+        Code::PermissionDenied if reason(status) == LOCKED => {
+            Failure::new(said).hint("an administrator can lift the lock (`tgctl get lock`)")
+        }
         Code::PermissionDenied => Failure::new(said)
             .hint("an administrator can give you a role that allows this (`tgctl users`)"),
+        Code::ResourceExhausted if reason(status) == QUERY_TOO_EXPENSIVE => {
+            Failure::new(said).hint("narrow it by labels, or ask for a simpler predicate")
+        }
         Code::ResourceExhausted => Failure::new(said).hint("wait a moment and try again"),
         Code::Unimplemented => Failure::new(format!("the auth service does not know this call ({said})"))
             .hint("the program and the cluster differ in version; `tgctl status` shows the cluster's, `version` the program's"),
@@ -211,6 +228,26 @@ mod tests {
             missing.to_string(),
             "ERROR: could not remove user `x`: there is no user `x`"
         );
+    }
+
+    #[test]
+    fn what_helps_against_a_lock_is_not_a_role() {
+        let said = |code, reason: &str| {
+            let details = tonic_types::ErrorDetails::with_error_info(
+                reason,
+                "d",
+                [("k", "v")].map(|(k, v)| (k.to_owned(), v.to_owned())),
+            );
+            let status = Status::with_error_details(code, "no", details);
+            let failure = failure("list databases", &status);
+            failure.hint_text().unwrap().to_owned()
+        };
+        let locked = said(Code::PermissionDenied, "LOCKED");
+        assert!(locked.contains("lift the lock"), "{locked}");
+        let denied = said(Code::PermissionDenied, "DENIED");
+        assert!(denied.contains("role"), "{denied}");
+        let dear = said(Code::ResourceExhausted, "QUERY_TOO_EXPENSIVE");
+        assert!(dear.contains("simpler"), "{dear}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use tidegate_console::{Failure, Output, client::Client, resource, rpc, table::visible};
+use tidegate_console::{Failure, Output, client::Client, inventory, resource, rpc, table::visible};
 use tidegate_proto::v1::ExplainAccessRequest;
 
 use crate::args::ExplainAccessArgs;
@@ -19,9 +19,10 @@ struct Explained {
 }
 
 pub(crate) async fn explain(client: &Client, args: ExplainAccessArgs) -> Result<(), Failure> {
+    let database = inventory::find(&mut client.inventory(), &args.db).await?;
     let request = ExplainAccessRequest {
         user: args.user,
-        database: args.db,
+        database: database.name,
         db_user: args.db_user,
         db_name: args.db_name,
     };

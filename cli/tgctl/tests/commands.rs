@@ -487,12 +487,15 @@ async fn an_explanation_can_be_checked() {
         "access",
         "explain",
         "--user=alice",
-        "--db=orders",
+        "--db=users",
         "--db-user=reader",
         "--db-name=dev",
         "--check",
     ];
-    assert_eq!(cluster.prints(&explain).await, "`alice` using `orders`\n");
+    assert_eq!(
+        cluster.prints(&explain).await,
+        "`alice` using `users-redshift-us-east-1-111122223333`\n"
+    );
     cluster.prints(&["lock", "--user=alice", "--name=l1"]).await;
     let denied = cluster.run(&explain).await;
     assert_eq!(denied.status.code(), Some(3));

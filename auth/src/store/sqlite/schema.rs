@@ -14,6 +14,9 @@ use rusqlite::Connection;
 
 /// How long a connection waits for another's lock; only a backup tool could hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Times that a taken lock is asked for, and the time between.
+const LOCK_ATTEMPTS_MAX: u32 = 10;
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// Statements that each connection keeps prepared.
 const STATEMENTS_CACHED: usize = 32;
 
@@ -128,6 +131,9 @@ pub(crate) struct StoreLock {
 }
 
 /// Makes the directory (mode 0700) and takes its lock.
+///
+/// A process that was just started by whoever had the store keeps the lock until it runs its own program, so a lock that
+/// is taken is asked for again for a moment. Blocks meanwhile.
 pub(crate) fn lock(directory: &Path) -> Result<StoreLock, OpenError> {
     let path = directory.join("lock");
     let failed = |source| OpenError::File {
@@ -140,11 +146,14 @@ pub(crate) fn lock(directory: &Path) -> Result<StoreLock, OpenError> {
         .create(directory)
         .map_err(failed)?;
     let file = private_file(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(StoreLock { _file: file }),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    for _ in 0..LOCK_ATTEMPTS_MAX {
+        match file.try_lock() {
+            Ok(()) => return Ok(StoreLock { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+            Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
+    Err(OpenError::InUse { path })
 }
 
 /// Opens or makes a file that only its owner may read.
