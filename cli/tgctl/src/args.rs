@@ -1,10 +1,14 @@
-//! The command line.
+//! The command line: program-wide options, and the verbs that are small. Others are in [`discovery`] and [`people`].
+
+mod discovery;
+mod people;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use tidegate_console::{Format, when};
 
+pub(crate) use self::{discovery::*, people::*};
 use crate::resources::Reference;
 
 const EXAMPLES: &str = "\
@@ -19,29 +23,6 @@ Examples:
 
 On an auth host run it as root or as the service's user. Elsewhere, log in first with `tg login`.";
 
-const PLAN_HELP: &str = "\
-Examples:
-  tgctl discovery plan -f /etc/tidegate.yaml
-  tgctl discovery plan -f analytics.yaml --live
-  tgctl discovery plan -f /etc/tidegate.yaml --live --fail-on=remove     # in CI
-  tgctl discovery plan -f new.yaml --format=json | jq -r '.changes[] | select(.action == \"remove\").name'
-  tgctl get discovery_config/team | sed 's/prod/stage/' | tgctl discovery plan -f -
-
-The file is a configuration with a `discovery_service`, or one `discovery_config` resource. It is planned as if it took \
-the place of what its group (or the `discovery_config` of its name) asks for now, once every scope was scanned and what \
-is no longer asked for is gone.
-
-Without --live the inventory is taken for AWS: databases that no worker found yet are not in it. With --live the \
-program looks at AWS itself, with the credentials and roles that it finds here.
-
-JSON and YAML: {group, config, source, changes, kept, unseen, left_out, summary}. Each of `changes` has `action` (add, \
-change, remove), `name`, `identity`, `why`, `differences` [{field, before, after}], `owner_before`, `owner_after`, and \
-the database `before` and `after`. `kept` has names, with -v. `summary` has added, changed, removed, kept, held, shadowed, \
-unjudged, retired_scopes, partial_scopes, complete. What is empty is left out, but for `changes` and `summary`.
-
-Exit codes: 0; with --fail-on 3 when that comes about, or else 4 when not everything could be seen; 1 for other errors.";
-
-/// Administers a Tidegate cluster.
 #[derive(Debug, Parser)]
 #[command(name = "tgctl", version, after_help = EXAMPLES, infer_subcommands = false)]
 pub(crate) struct Tgctl {
@@ -246,107 +227,6 @@ pub(crate) struct DbLsArgs {
     pub(crate) format: Format,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum DiscoveryCommand {
-    /// Hand the databases of a discovery group that no live worker names any more to another group.
-    #[command(
-        after_help = "Examples:\n  tgctl discovery adopt --from=prod --to=production     # after the group was renamed"
-    )]
-    Adopt(AdoptArgs),
-    /// Say why a database is in the inventory as it is, or why it is not: every scope, and the clause that fails.
-    #[command(
-        after_help = "Examples:\n  tgctl discovery explain orders\n  tgctl discovery explain arn:aws:redshift:us-east-1:111122223333:cluster:orders\n  tgctl discovery explain orders --format=json | jq '.scopes[] | select(.verdict == \"owns\")'\n\nA database may be named by a prefix that only it has. An ARN may be one that was never found."
-    )]
-    Explain(ExplainArgs),
-    /// Say what a configuration would add, change and remove, and change nothing.
-    #[command(after_help = PLAN_HELP)]
-    Plan(PlanArgs),
-    /// Ask the workers to scan now, all scopes or these.
-    #[command(
-        after_help = "Examples:\n  tgctl discovery rescan\n  tgctl discovery rescan \"$(tgctl discovery status --format=json | jq -r '.[] | select(.state == \"failed\").id' | head -1)\"\n\n`tgctl discovery status -v` shows the ids of scopes."
-    )]
-    Rescan(RescanArgs),
-    /// Show how each scope fares: one account, region and kind of database.
-    #[command(
-        after_help = "Examples:\n  tgctl discovery status\n  tgctl discovery status --watch\n  tgctl discovery status --check > /dev/null || echo 'discovery is not well'\n  tgctl discovery status --format=json | jq '.[] | select(.state == \"failed\")'\n\nExit codes: 0, or 3 with --check when a scope fails."
-    )]
-    Status(DiscoveryStatusArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AdoptArgs {
-    /// The group that is no more.
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) from: String,
-    /// The group that takes its databases over.
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) to: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExplainArgs {
-    /// The name or the ARN of a database.
-    #[arg(value_name = "NAME|ARN")]
-    pub(crate) database: String,
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PlanArgs {
-    /// A YAML or JSON file; `-` is standard input.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Look at AWS, not into the inventory.
-    #[arg(long)]
-    pub(crate) live: bool,
-    /// Plan for this discovery group [default: the file's].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) group: Option<String>,
-    /// Exit with 3 when anything would change, or only when anything would be removed.
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub(crate) fail_on: Option<FailOn>,
-    /// List what stays as it is too.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-/// What a plan must not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FailOn {
-    /// That anything is added, changed or removed.
-    Change,
-    /// That anything is removed.
-    Remove,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RescanArgs {
-    /// Ids of scopes [default: all].
-    #[arg(value_name = "SCOPE_ID")]
-    pub(crate) scopes: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DiscoveryStatusArgs {
-    /// Exit with 3 when a scope fails.
-    #[arg(long, conflicts_with = "watch")]
-    pub(crate) check: bool,
-    /// Show the ids of scopes too.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
-    /// Show it again every 2 seconds, until Ctrl-C.
-    #[arg(short, long)]
-    pub(crate) watch: bool,
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n  tgctl get lock\n  tgctl get discovery_config/team\n\nKinds: db, db_server, discovery_config, lock, role, user, token. A database may be named by a prefix that only it has."
@@ -407,129 +287,6 @@ pub(crate) struct RmArgs {
     /// What to remove.
     #[arg(value_name = "KIND/NAME")]
     pub(crate) resource: Reference,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokensCommand {
-    /// Create a join token and print its secret, which is shown nowhere else.
-    #[command(
-        after_help = "Examples:\n  tgctl tokens add --type=db --format=text > /tmp/token\n  tgctl tokens add --type=db,discovery --ttl=30m\n  tgctl tokens add --type=proxy --format=json | jq -r .token"
-    )]
-    Add(TokensAddArgs),
-    /// List tokens, never their secrets.
-    #[command(after_help = "Examples:\n  tgctl tokens ls\n  tgctl tokens ls --format=json")]
-    Ls(FormatArgs),
-    /// Remove a token: nothing more joins with it. What joined stays.
-    #[command(after_help = "Examples:\n  tgctl tokens rm 0a1b2c3d")]
-    Rm(TokensRmArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokensAddArgs {
-    /// What may join with it: `db`, `discovery`, `proxy`.
-    #[arg(
-        long = "type",
-        value_name = "TYPES",
-        value_delimiter = ',',
-        required = true
-    )]
-    pub(crate) types: Vec<String>,
-    /// How long it can be used [default: 1h].
-    #[arg(long, value_parser = when::parse_span)]
-    pub(crate) ttl: Option<Duration>,
-    /// How the result is written; text is the secret alone.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokensRmArgs {
-    /// The id that `tokens ls` shows, or the secret.
-    pub(crate) token: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum UsersCommand {
-    /// Create a user, and a one-time token to set a password with.
-    #[command(
-        after_help = "Examples:\n  tgctl users add --roles=access --db-users='*' --db-names='*' alice\n  tgctl users add --roles=access --db-users=reader --db-names=dev,prod --ttl=24h bob\n  tgctl users add --roles=editor carol        # an administrator"
-    )]
-    Add(UsersAddArgs),
-    /// List users.
-    #[command(after_help = "Examples:\n  tgctl users ls\n  tgctl users ls --format=json")]
-    Ls(FormatArgs),
-    /// Void a person's password, and make a one-time token to set another with. Certificates work until they end: see
-    /// `tgctl lock`.
-    #[command(
-        after_help = "Examples:\n  tgctl users reset alice\n  tgctl users reset alice --ttl=24h --format=json | jq -r .command"
-    )]
-    Reset(UsersResetArgs),
-    /// Remove users. Certificates that they hold work until they end.
-    #[command(after_help = "Examples:\n  tgctl users rm alice\n  tgctl users rm alice,bob")]
-    Rm(UsersRmArgs),
-    /// Give a person other roles, database users or logical databases. It counts from the next login on.
-    #[command(
-        after_help = "Examples:\n  tgctl users update alice --set-roles=access,auditor\n  tgctl users update alice --set-db-users=reader,writer --set-db-names='*'\n  tgctl users update alice --set-db-names=        # none any more"
-    )]
-    Update(UsersUpdateArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UsersResetArgs {
-    /// The person's name.
-    pub(crate) name: String,
-    /// How long the sign-up token can be used [default: 1h].
-    #[arg(long, value_parser = when::parse_span)]
-    pub(crate) ttl: Option<Duration>,
-    /// How the result is written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UsersUpdateArgs {
-    /// The person's name.
-    pub(crate) name: String,
-    /// Roles, in the place of those that the person has.
-    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
-    pub(crate) set_roles: Option<Vec<String>>,
-    /// Database users, in the place of those that the person may be; `*` is any.
-    #[arg(long, value_name = "DB_USERS", value_delimiter = ',')]
-    pub(crate) set_db_users: Option<Vec<String>>,
-    /// Logical databases, in the place of those that the person may open; `*` is any.
-    #[arg(long, value_name = "DB_NAMES", value_delimiter = ',')]
-    pub(crate) set_db_names: Option<Vec<String>>,
-    /// How the result is written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UsersAddArgs {
-    /// The person's name.
-    pub(crate) name: String,
-    /// Roles to give: `access` to use databases, `editor` to administer.
-    #[arg(long, value_delimiter = ',', required = true)]
-    pub(crate) roles: Vec<String>,
-    /// Database users that the person may be; `*` is any.
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) db_users: Vec<String>,
-    /// Logical databases that the person may open; `*` is any.
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) db_names: Vec<String>,
-    /// How long the sign-up token can be used [default: 1h].
-    #[arg(long, value_parser = when::parse_span)]
-    pub(crate) ttl: Option<Duration>,
-    /// How the result is written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UsersRmArgs {
-    /// Names, with commas between.
-    #[arg(value_delimiter = ',', required = true)]
-    pub(crate) users: Vec<String>,
 }
 
 #[cfg(test)]
