@@ -175,11 +175,7 @@ fn named_role(wanted: &Wanted, db_user: &str) -> Result<Option<RoleArn>, Problem
 
 /// The partition of a region, by the names that AWS gives its regions.
 fn partition(region: Option<&Region>) -> &'static str {
-    match region.map(Region::as_str) {
-        Some(region) if region.starts_with("cn-") => "aws-cn",
-        Some(region) if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    }
+    region.map_or("aws", Region::partition)
 }
 
 fn unusable(db_user: &str, why: &str, hint: &str) -> Problem {

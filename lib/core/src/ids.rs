@@ -191,6 +191,29 @@ impl RoleArn {
     }
 }
 
+impl Region {
+    /// The partition that the region is in, as ARNs name it.
+    ///
+    /// Source: `partitions.json` of the AWS SDKs; regions of all partitions but `aws` are told by how they begin.
+    #[must_use]
+    pub fn partition(&self) -> &'static str {
+        const BEGINNINGS: [(&str, &str); 8] = [
+            ("cn-", "aws-cn"),
+            ("eu-isoe-", "aws-iso-e"),
+            ("eu-isof-", "aws-iso-f"),
+            ("eusc-", "aws-eusc"),
+            ("us-gov-", "aws-us-gov"),
+            ("us-iso-", "aws-iso"),
+            ("us-isob-", "aws-iso-b"),
+            ("us-isof-", "aws-iso-f"),
+        ];
+        BEGINNINGS
+            .into_iter()
+            .find(|(beginning, _)| self.as_str().starts_with(beginning))
+            .map_or("aws", |(_, partition)| partition)
+    }
+}
+
 /// A role to assume, with the external id that its trust policy asks for, if any.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AssumeRole {
@@ -204,6 +227,23 @@ pub struct AssumeRole {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_region_tells_its_partition() {
+        for (region, partition) in [
+            ("us-east-1", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eu-isoe-west-1", "aws-iso-e"),
+            ("us-isof-south-1", "aws-iso-f"),
+            ("eusc-de-east-1", "aws-eusc"),
+        ] {
+            let region: Region = region.parse().unwrap();
+            assert_eq!(region.partition(), partition);
+        }
+    }
 
     #[test]
     fn role_arns_are_checked_by_shape_and_tell_their_account() {
