@@ -32,8 +32,6 @@ use crate::{
 pub(crate) const LISTS_AT_ONCE_MAX: usize = 5;
 /// Longest wait for the scopes that the auth service remembers.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer with them.
-const RECALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What the worker wants to scan.
 #[derive(Clone, Debug)]
@@ -233,8 +231,7 @@ fn remembered(scopes: &[ScanScope], matcher: &AwsMatcher, config: Option<&str>) 
 }
 
 /// The scopes of the group that the auth service remembers; `None` when it does not say.
-async fn recall(client: Client, group: &str) -> Option<Vec<ScanScope>> {
-    let mut client = client.max_decoding_message_size(RECALL_BYTES_MAX);
+async fn recall(mut client: Client, group: &str) -> Option<Vec<ScanScope>> {
     let answer = timeout(RECALL_TIMEOUT, scopes::all(&mut client))
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message as _;
 use tidegate_proto::{Invalid, convert::timestamp, v1};
+use tidegate_service::rpc::MESSAGE_BYTES_MAX;
 
 use super::{
     Ledger,
@@ -15,8 +17,10 @@ use crate::{
     store::StoreUnavailable,
 };
 
-/// Scopes in one page: within the size of a message, whatever is known of them.
+/// Most scopes in one page.
 const PAGE_SCOPES_MAX: usize = 1_000;
+/// Size from which a page takes no further scope: well within a message, also when selectors and failures are long.
+const PAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// What page tokens of this listing are bound to.
 const PAGES_OF: &str = "scopes";
 /// Shadowed databases in one listing, over all scopes.
@@ -38,8 +42,9 @@ impl Ledger {
             scopes.partition_point(|status| id_of(status) <= after.as_str())
         });
         scopes.drain(..start);
-        let next_page_token = if scopes.len() > size {
-            scopes.truncate(size);
+        let end = page_end(&scopes, size);
+        let next_page_token = if scopes.len() > end {
+            scopes.truncate(end);
             scopes
                 .last()
                 .map(|last| page::token(PAGES_OF, id_of(last)))
@@ -127,6 +132,16 @@ pub(crate) enum ListScopesError {
     Unavailable(#[from] StoreUnavailable),
 }
 
+/// How many of the scopes make a page; one at least, so that a listing always goes on.
+fn page_end(scopes: &[v1::ScopeStatus], size: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |status: &&v1::ScopeStatus| {
+        bytes += status.encoded_len();
+        bytes <= PAGE_BYTES_MAX
+    };
+    scopes.iter().take(size).take_while(fits).count().max(1)
+}
+
 fn id_of(status: &v1::ScopeStatus) -> &str {
     status.scope.as_ref().map_or("", |scope| &scope.id)
 }
@@ -145,5 +160,36 @@ fn status(record: ScopeRecord) -> v1::ScopeStatus {
         held_deletions: record.held,
         retires_at: None,
         left_out: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(count: usize, message_chars: usize) -> Vec<v1::ScopeStatus> {
+        let failure = v1::ScanFailure {
+            message: "x".repeat(message_chars),
+            ..v1::ScanFailure::default()
+        };
+        let status = v1::ScopeStatus {
+            failure: Some(failure),
+            ..v1::ScopeStatus::default()
+        };
+        vec![status; count]
+    }
+
+    #[test]
+    fn a_page_ends_with_its_scopes_or_its_bytes_and_is_never_empty() {
+        assert_eq!(page_end(&scopes(30, 10), 20), 20);
+        assert_eq!(page_end(&scopes(5, 10), 20), 5);
+        let long = scopes(1_000, 16 * 1024);
+        let end = page_end(&long, 1_000);
+        let bytes: usize = long[..end].iter().map(prost::Message::encoded_len).sum();
+        assert!(
+            (100..200).contains(&end) && bytes <= PAGE_BYTES_MAX,
+            "{end}"
+        );
+        assert_eq!(page_end(&scopes(3, PAGE_BYTES_MAX), 20), 1);
     }
 }
