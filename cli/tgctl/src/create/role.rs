@@ -7,7 +7,7 @@ mod written;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tidegate_core::Role;
+use tidegate_core::{Role, access::DbUserMode};
 use tidegate_service::settings::Warning;
 
 use super::place::{Place, Problem, problem_of};
@@ -55,6 +55,7 @@ pub(super) fn parse(document: &str) -> Result<(Vec<Role>, Vec<Warning>), Vec<Pro
         match role(written, &places) {
             Ok(role) => {
                 warnings.extend(unknown_kinds(&role, &places));
+                warnings.extend(idle(&role, &places));
                 roles.push(role);
             }
             Err(found) => problems.extend(found),
@@ -117,6 +118,43 @@ fn unknown_kinds(role: &Role, places: &Places) -> Vec<Warning> {
     role.unknown_kinds().into_iter().map(told).collect()
 }
 
+/// What is kept in a role and does nothing: no agent makes database users, and requests for roles cannot be made.
+fn idle(role: &Role, places: &Places) -> Vec<Warning> {
+    let users = "agents make no database users";
+    let requests = "requests for roles cannot be made";
+    let makes_users = role
+        .options
+        .create_db_user_mode
+        .is_some_and(DbUserMode::is_on);
+    let mut idle = vec![(makes_users, "options.create_db_user_mode".to_owned(), users)];
+    for (side, conditions) in [("allow", &role.allow), ("deny", &role.deny)] {
+        let field = |name: &str| format!("{side}.{name}");
+        idle.extend([
+            (!conditions.db_roles.is_empty(), field("db_roles"), users),
+            (
+                !conditions.request.roles.is_empty(),
+                field("request"),
+                requests,
+            ),
+            (
+                !conditions.review_requests.roles.is_empty(),
+                field("review_requests"),
+                requests,
+            ),
+        ]);
+    }
+    let written = idle.into_iter().filter(|(is_written, ..)| *is_written);
+    written
+        .map(|(_, field, why)| Warning {
+            line: places.find(&field).line,
+            message: format!(
+                "role `{}`: `spec.{field}` is kept and does nothing in this version: {why}",
+                role.name
+            ),
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +204,18 @@ spec:
     #[test]
     fn the_whole_format_is_read() {
         let (roles, warnings) = parse(WHOLE).unwrap();
-        assert_eq!(warnings, []);
+        let kept: Vec<&str> = warnings
+            .iter()
+            .filter_map(|warning| warning.message.split('`').nth(3))
+            .collect();
+        let idle = [
+            "options.create_db_user_mode",
+            "allow.db_roles",
+            "allow.request",
+            "allow.review_requests",
+        ];
+        assert_eq!(kept, idle.map(|field| format!("spec.{field}")));
+        assert!(warnings[0].line > 1 && warnings[0].message.contains("does nothing"));
         let role = &roles[0];
         let hour = std::time::Duration::from_secs(3600);
         assert_eq!(role.options.max_session_ttl, Some(8 * hour));
