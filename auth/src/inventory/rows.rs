@@ -1,15 +1,75 @@
 //! Rows: what is kept of a database and of a database server, and how selectors, roles, predicates and words look at it.
+//!
+//! What is read of every row at every look, its labels, is kept ready; the rest is packed ([`Packed`]).
 
 use std::{borrow::Cow, sync::Arc};
 
 use tidegate_core::{Labels, Origin, labels::is_reserved, predicate::Fields};
 use tidegate_proto::v1;
 
-use super::{index::Slot, tables::read};
+use super::{
+    index::Slot,
+    packed::{Packed, Wire},
+    tables::read,
+};
 use crate::{record::DatabaseRecord, store::Entry};
 
 /// The health of a database that no agent has tried yet.
 const HEALTH_UNKNOWN: &str = "unknown";
+
+/// Numbers of the fields of [`DatabaseRecord`].
+mod record {
+    pub(super) const DATABASE: u32 = 1;
+    pub(super) const GROUP: u32 = 2;
+    pub(super) const ORDER: u32 = 3;
+    pub(super) const CONFIG: u32 = 4;
+}
+
+/// Numbers of the fields of `tidegate.v1.Database`.
+mod database {
+    pub(super) const NAME: u32 = 1;
+    pub(super) const DESCRIPTION: u32 = 2;
+    pub(super) const ORIGIN: u32 = 4;
+    pub(super) const PROTOCOL: u32 = 5;
+    pub(super) const URI: u32 = 6;
+    pub(super) const AWS: u32 = 8;
+    pub(super) const KIND: u32 = 9;
+    pub(super) const IDENTITY: u32 = 10;
+    pub(super) const DISCOVERED_NAME: u32 = 11;
+    pub(super) const UNAVAILABLE: u32 = 12;
+    pub(super) const SCOPE_ID: u32 = 14;
+}
+
+/// Numbers of the fields of `tidegate.v1.AwsMetadata`.
+mod aws {
+    pub(super) const REGION: u32 = 1;
+    pub(super) const ACCOUNT_ID: u32 = 2;
+    pub(super) const ASSUME_ROLE: u32 = 3;
+    pub(super) const REDSHIFT_CLUSTER_ID: u32 = 4;
+    pub(super) const REDSHIFT_SERVERLESS_WORKGROUP: u32 = 5;
+    pub(super) const RDS_INSTANCE_ID: u32 = 7;
+    pub(super) const RDS_CLUSTER_ID: u32 = 8;
+}
+
+/// Number of the role's ARN in `tidegate.v1.AssumeRole`.
+const ROLE_ARN: u32 = 1;
+
+/// Numbers of the fields of `tidegate.v1.DatabaseServer`.
+mod server {
+    pub(super) const HOST_ID: u32 = 1;
+    pub(super) const HOSTNAME: u32 = 2;
+    pub(super) const VERSION: u32 = 3;
+    pub(super) const DATABASE: u32 = 4;
+    pub(super) const EFFECTIVE_ROLE: u32 = 5;
+    pub(super) const ROLE_SOURCE: u32 = 6;
+    pub(super) const TARGET_HEALTH: u32 = 7;
+}
+
+/// Numbers of the fields of `tidegate.v1.TargetHealth`.
+mod health {
+    pub(super) const STATUS: u32 = 3;
+    pub(super) const MESSAGE: u32 = 7;
+}
 
 /// A row that selectors, roles and predicates can look at.
 pub(crate) trait Row: Send + Sync + 'static {
@@ -37,39 +97,61 @@ pub(crate) trait Row: Send + Sync + 'static {
 /// A database.
 #[derive(Debug, PartialEq)]
 pub(crate) struct DatabaseRow {
-    /// As it is sent, without labels and revision.
-    bare: v1::Database,
+    /// The [`DatabaseRecord`] without labels.
+    record: Packed,
     labels: Labels,
     revision: u64,
     slot: Slot,
-    /// Group of the owning scope.
-    pub(crate) group: String,
-    /// Place of the owning scope in its configuration.
-    pub(crate) order: u32,
-    /// The `discovery_config` that asks for the owning scope; empty is a configuration file.
-    pub(crate) config: String,
 }
 
 impl DatabaseRow {
+    fn database(&self) -> Wire<'_> {
+        self.record.fields().message(record::DATABASE)
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
-        &self.bare.name
+        self.database().text(database::NAME)
     }
 
     /// Its identity in the cloud; empty when it was not discovered.
     pub(crate) fn identity(&self) -> &str {
-        &self.bare.identity
+        self.database().text(database::IDENTITY)
     }
 
     /// How it got here.
     pub(crate) fn origin(&self) -> v1::Origin {
-        self.bare.origin()
+        origin(self.database())
     }
 
     /// The scope that owns it; empty when it was not discovered.
     pub(crate) fn scope_id(&self) -> &str {
-        &self.bare.scope_id
+        self.database().text(database::SCOPE_ID)
     }
+
+    /// Group of the owning scope.
+    pub(crate) fn group(&self) -> &str {
+        self.record.fields().text(record::GROUP)
+    }
+
+    /// Place of the owning scope in its configuration.
+    pub(crate) fn order(&self) -> u32 {
+        // A larger one was never packed.
+        u32::try_from(self.record.fields().number(record::ORDER)).unwrap_or(u32::MAX)
+    }
+
+    /// The `discovery_config` that asks for the owning scope; empty is a configuration file.
+    pub(crate) fn config(&self) -> &str {
+        self.record.fields().text(record::CONFIG)
+    }
+}
+
+fn origin(database: Wire<'_>) -> v1::Origin {
+    let number = i32::try_from(database.number(database::ORIGIN));
+    number
+        .ok()
+        .and_then(|number| v1::Origin::try_from(number).ok())
+        .unwrap_or(v1::Origin::Unspecified)
 }
 
 impl Row for DatabaseRow {
@@ -100,46 +182,53 @@ impl Row for DatabaseRow {
     }
 
     fn mentions(&self, word: &str) -> bool {
-        holds(&self.bare.name, word)
-            || holds(&self.bare.description, word)
+        holds(self.name(), word)
+            || holds(self.database().text(database::DESCRIPTION), word)
             || labels_hold(&self.labels, word)
     }
 
     fn message(&self) -> v1::Database {
-        let mut message = self.bare.clone();
-        message.labels = self.labels.clone().into();
-        message.revision = self.revision;
-        message
+        let record: DatabaseRecord = self.record.unpack();
+        v1::Database {
+            labels: (&self.labels).into(),
+            revision: self.revision,
+            ..record.database.unwrap_or_default()
+        }
     }
 }
 
 /// One agent serving one database.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ServerRow {
-    bare: v1::DatabaseServer,
+    /// Without its database's labels.
+    bare: Packed,
     labels: Labels,
     revision: u64,
     slot: Slot,
 }
 
 impl ServerRow {
+    fn of_database(&self) -> Wire<'_> {
+        self.bare.fields().message(server::DATABASE)
+    }
+
     /// The database's name.
     pub(crate) fn database(&self) -> &str {
-        self.bare
-            .database
-            .as_ref()
-            .map_or("", |database| database.name.as_str())
+        self.of_database().text(database::NAME)
     }
 
     /// How its database got here.
     pub(crate) fn origin(&self) -> v1::Origin {
-        let database = self.bare.database.as_ref();
-        database.map_or(v1::Origin::Unspecified, v1::Database::origin)
+        origin(self.of_database())
     }
 
     /// The agent.
     pub(crate) fn host_id(&self) -> &str {
-        &self.bare.host_id
+        self.bare.fields().text(server::HOST_ID)
+    }
+
+    fn hostname(&self) -> &str {
+        self.bare.fields().text(server::HOSTNAME)
     }
 }
 
@@ -172,19 +261,15 @@ impl Row for ServerRow {
 
     fn mentions(&self, word: &str) -> bool {
         holds(self.database(), word)
-            || holds(&self.bare.hostname, word)
-            || self
-                .bare
-                .database
-                .as_ref()
-                .is_some_and(|database| holds(&database.description, word))
+            || holds(self.hostname(), word)
+            || holds(self.of_database().text(database::DESCRIPTION), word)
             || labels_hold(&self.labels, word)
     }
 
     fn message(&self) -> v1::DatabaseServer {
-        let mut message = self.bare.clone();
+        let mut message: v1::DatabaseServer = self.bare.unpack();
         if let Some(database) = &mut message.database {
-            database.labels = self.labels.clone().into();
+            database.labels = (&self.labels).into();
         }
         message.revision = self.revision;
         message
@@ -193,7 +278,7 @@ impl Row for ServerRow {
 
 impl Fields for DatabaseRow {
     fn text(&self, path: &str) -> Option<Cow<'_, str>> {
-        database_text(&self.bare, path)
+        database_text(self.database(), path)
     }
 
     fn labels(&self, path: &str) -> Option<&Labels> {
@@ -201,29 +286,26 @@ impl Fields for DatabaseRow {
     }
 
     fn any_searched(&self, found: &mut dyn FnMut(&str) -> bool) -> bool {
-        database_searched(&self.bare, &self.labels, found)
+        database_searched(self.database(), &self.labels, found)
     }
 }
 
 impl Fields for ServerRow {
     fn text(&self, path: &str) -> Option<Cow<'_, str>> {
-        let health = self.bare.target_health.as_ref();
+        let fields = self.bare.fields();
+        let health = fields.message(server::TARGET_HEALTH);
         let text = match path {
-            "host_id" => &self.bare.host_id,
-            "hostname" => &self.bare.hostname,
-            "version" => &self.bare.version,
-            "health.status" => health
-                .map(|health| health.status.as_str())
-                .filter(|status| !status.is_empty())
-                .unwrap_or(HEALTH_UNKNOWN),
-            "health.message" => &health?.message,
-            "effective_role" => &self.bare.effective_role.as_ref()?.role_arn,
-            "role_source" => match self.bare.role_source() {
-                v1::RoleSource::Override => "override",
-                v1::RoleSource::Database => "database",
-                v1::RoleSource::Unspecified | v1::RoleSource::Agent => "agent",
+            "host_id" => self.host_id(),
+            "hostname" => self.hostname(),
+            "version" => fields.text(server::VERSION),
+            "health.status" => match health.text(health::STATUS) {
+                "" => HEALTH_UNKNOWN,
+                known => known,
             },
-            _ => return database_text(self.bare.database.as_ref()?, path),
+            "health.message" => health.text(health::MESSAGE),
+            "effective_role" => fields.message(server::EFFECTIVE_ROLE).text(ROLE_ARN),
+            "role_source" => role_source(fields.number(server::ROLE_SOURCE)),
+            _ => return database_text(self.of_database(), path),
         };
         present(text)
     }
@@ -233,62 +315,72 @@ impl Fields for ServerRow {
     }
 
     fn any_searched(&self, found: &mut dyn FnMut(&str) -> bool) -> bool {
-        found(&self.bare.hostname)
-            || found(&self.bare.host_id)
-            || self
-                .bare
-                .database
-                .as_ref()
-                .is_some_and(|database| database_searched(database, &self.labels, found))
+        found(self.hostname())
+            || found(self.host_id())
+            || database_searched(self.of_database(), &self.labels, found)
+    }
+}
+
+fn role_source(number: u64) -> &'static str {
+    let source = i32::try_from(number).ok();
+    match source.and_then(|number| v1::RoleSource::try_from(number).ok()) {
+        Some(v1::RoleSource::Override) => "override",
+        Some(v1::RoleSource::Database) => "database",
+        None | Some(v1::RoleSource::Unspecified | v1::RoleSource::Agent) => "agent",
     }
 }
 
 /// What predicates and orders read of a database, by the paths of [`tidegate_core::predicate::Schema`].
-fn database_text<'m>(database: &'m v1::Database, path: &str) -> Option<Cow<'m, str>> {
-    let text = match path {
-        "name" => &database.name,
-        "description" => &database.description,
-        "protocol" => &database.protocol,
-        "uri" => &database.uri,
-        "type" => &database.kind,
-        "origin" => match database.origin() {
-            v1::Origin::Unspecified => return None,
-            v1::Origin::Cloud => Origin::Cloud.as_str(),
-            v1::Origin::Config => Origin::Config.as_str(),
-            v1::Origin::Dynamic => Origin::Dynamic.as_str(),
-        },
-        "identity" => &database.identity,
-        "discovered_name" => &database.discovered_name,
-        "unavailable" => &database.unavailable,
-        _ => return aws_text(database.aws.as_ref()?, path),
-    };
-    present(text)
+fn database_text<'m>(fields: Wire<'m>, path: &str) -> Option<Cow<'m, str>> {
+    present(fields.text(match path {
+        "name" => database::NAME,
+        "description" => database::DESCRIPTION,
+        "protocol" => database::PROTOCOL,
+        "uri" => database::URI,
+        "type" => database::KIND,
+        "identity" => database::IDENTITY,
+        "discovered_name" => database::DISCOVERED_NAME,
+        "unavailable" => database::UNAVAILABLE,
+        "origin" => {
+            return present(match origin(fields) {
+                v1::Origin::Unspecified => return None,
+                v1::Origin::Cloud => Origin::Cloud.as_str(),
+                v1::Origin::Config => Origin::Config.as_str(),
+                v1::Origin::Dynamic => Origin::Dynamic.as_str(),
+            });
+        }
+        _ => return aws_text(fields.message(database::AWS), path),
+    }))
 }
 
-fn aws_text<'m>(aws: &'m v1::AwsMetadata, path: &str) -> Option<Cow<'m, str>> {
-    present(match path {
-        "region" => &aws.region,
-        "account_id" => &aws.account_id,
-        "assume_role_arn" => &aws.assume_role.as_ref()?.role_arn,
-        "redshift.cluster_id" => &aws.redshift_cluster_id,
-        "redshift_serverless.workgroup_name" => &aws.redshift_serverless_workgroup,
-        "rds.instance_id" => &aws.rds_instance_id,
-        "rds.cluster_id" => &aws.rds_cluster_id,
+fn aws_text<'m>(fields: Wire<'m>, path: &str) -> Option<Cow<'m, str>> {
+    present(fields.text(match path {
+        "region" => aws::REGION,
+        "account_id" => aws::ACCOUNT_ID,
+        "assume_role_arn" => {
+            return present(fields.message(aws::ASSUME_ROLE).text(ROLE_ARN));
+        }
+        "redshift.cluster_id" => aws::REDSHIFT_CLUSTER_ID,
+        "redshift_serverless.workgroup_name" => aws::REDSHIFT_SERVERLESS_WORKGROUP,
+        "rds.instance_id" => aws::RDS_INSTANCE_ID,
+        "rds.cluster_id" => aws::RDS_CLUSTER_ID,
         _ => return None,
-    })
+    }))
 }
 
 fn database_searched(
-    database: &v1::Database,
+    fields: Wire<'_>,
     labels: &Labels,
     found: &mut dyn FnMut(&str) -> bool,
 ) -> bool {
-    let host = database.uri.rsplit_once(':').map_or("", |(host, _)| host);
-    found(&database.name)
-        || found(&database.description)
-        || found(&database.protocol)
+    let uri = fields.text(database::URI);
+    let host = uri.rsplit_once(':').map_or("", |(host, _)| host);
+    let kind = fields.text(database::KIND);
+    found(fields.text(database::NAME))
+        || found(fields.text(database::DESCRIPTION))
+        || found(fields.text(database::PROTOCOL))
         || found(host.trim_matches(['[', ']']))
-        || (!database.kind.is_empty() && found(&database.kind))
+        || (!kind.is_empty() && found(kind))
         || labels.iter().any(|(key, value)| found(key) || found(value))
 }
 
@@ -345,28 +437,23 @@ pub(crate) struct RowChanges<R> {
 
 /// A stored database as a row.
 pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
-    let record: DatabaseRecord = read(entry)?;
-    let mut bare = record.database?;
-    let labels = std::mem::take(&mut bare.labels).into();
+    let mut record: DatabaseRecord = read(entry)?;
+    let labels = std::mem::take(&mut record.database.as_mut()?.labels);
     Some(DatabaseRow {
-        bare,
-        labels,
+        record: Packed::new(&record),
+        labels: (&labels).into(),
         revision: entry.modified,
         slot: Slot::default(),
-        group: record.group,
-        order: record.order,
-        config: record.config,
     })
 }
 
 /// A stored database server as a row.
 pub(crate) fn server_row(entry: &Entry) -> Option<ServerRow> {
     let mut bare: v1::DatabaseServer = read(entry)?;
-    let database = bare.database.as_mut()?;
-    let labels = std::mem::take(&mut database.labels).into();
+    let labels = std::mem::take(&mut bare.database.as_mut()?.labels);
     Some(ServerRow {
-        bare,
-        labels,
+        bare: Packed::new(&bare),
+        labels: (&labels).into(),
         revision: entry.modified,
         slot: Slot::default(),
     })

@@ -115,7 +115,7 @@ impl Ledger {
             let look = self.inventory.tables();
             look.databases
                 .values()
-                .filter(|row| !row.scope_id().is_empty() && row.group == from_group)
+                .filter(|row| !row.scope_id().is_empty() && row.group() == from_group)
                 .filter_map(|row| registered(row))
                 .collect()
         };

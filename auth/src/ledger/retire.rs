@@ -171,7 +171,7 @@ impl Ledger {
         for (scope_id, names) in &look.by_scope {
             let row = names.first().and_then(|name| look.databases.get(name));
             if let Some(row) = row.filter(|_| !known.contains_key(scope_id)) {
-                let group = row.group.clone();
+                let group = row.group().to_owned();
                 let period = Duration::ZERO;
                 known.insert(scope_id.clone(), Known { group, period });
             }

@@ -63,9 +63,9 @@ pub(super) fn registered(row: &DatabaseRow) -> Option<Registered> {
             revision: row.revision(),
             owner: Owner {
                 scope_id: row.scope_id().to_owned(),
-                group: row.group.clone(),
-                order: row.order,
-                config: (!row.config.is_empty()).then(|| row.config.clone()),
+                group: row.group().to_owned(),
+                order: row.order(),
+                config: (!row.config().is_empty()).then(|| row.config().to_owned()),
             },
         }),
         Err(error) => {

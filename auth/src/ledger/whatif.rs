@@ -204,7 +204,7 @@ impl Ledger {
                 live.names(&owner.group, &owner.scope_id)
             }
         };
-        let of_config = |row: &&Arc<DatabaseRow>| row.group == *group && row.config == *config;
+        let of_config = |row: &&Arc<DatabaseRow>| row.group() == *group && row.config() == *config;
         let mut heirs = HashMap::new();
         for some_rows in rows.chunks(ROWS_PER_LOOK) {
             let memory = self.memory();

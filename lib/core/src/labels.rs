@@ -3,9 +3,9 @@
 //! Invariant: a generated label always wins over an AWS tag of the same key, because who may tag a resource must
 //! not steer access. The tag that lost is kept as `aws/<key>`.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Prefix of the keys that only Tidegate sets.
 pub const RESERVED_PREFIX: &str = "tidegate.dev/";
@@ -35,54 +35,71 @@ pub const REGION: &str = "region";
 pub const LABELS_MAX: usize = 300;
 
 /// A sorted set of key and value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Labels(BTreeMap<String, String>);
+///
+/// A cluster keeps millions of these and changes hardly any, so all texts lie behind each other in one buffer, and a
+/// change makes the buffer anew: building a set from pairs at once is cheaper than inserting one at a time.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Labels {
+    /// Key, value, key, value, … in key order.
+    text: Box<str>,
+    /// Where each key and each value ends.
+    ends: Box<[u32]>,
+}
 
 impl Labels {
     /// No labels.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(BTreeMap::new())
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// The value of a key; keys under Teleport's prefixes read the same label under ours.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         match canonical_key(key) {
-            Some(ours) => self.0.get(&ours),
-            None => self.0.get(key),
+            Some(ours) => self.stored(&ours),
+            None => self.stored(key),
         }
-        .map(String::as_str)
     }
 
     /// Sets a label, replacing what was there.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        self.0.insert(key.into(), value.into());
+        let (key, value) = (key.into(), value.into());
+        *self = match self.place(&key) {
+            Ok(at) => self.with(at, at + 1, &[(&key, &value)]),
+            Err(at) => self.with(at, at, &[(&key, &value)]),
+        };
     }
 
     /// Takes a label away, whose key is written as it is stored; what it was.
     pub fn remove(&mut self, key: &str) -> Option<String> {
-        self.0.remove(key)
+        let at = self.place(key).ok()?;
+        let value = self.value(at).to_owned();
+        *self = self.with(at, at + 1, &[]);
+        Some(value)
     }
 
     /// All labels in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        let mut start = 0;
+        self.ends.chunks_exact(2).map(move |ends| {
+            let (key, value) = (ends[0] as usize, ends[1] as usize);
+            let pair = (&self.text[start..key], &self.text[key..value]);
+            start = value;
+            pair
+        })
     }
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub const fn len(&self) -> usize {
+        self.ends.len() / 2
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     /// Adds AWS tags below the labels that are already here.
@@ -91,32 +108,110 @@ impl Labels {
     /// that are no label keys are left out, and so are those past [`LABELS_MAX`]; both are counted in the answer.
     pub fn add_tags<'t>(&mut self, tags: impl IntoIterator<Item = (&'t str, &'t str)>) -> usize {
         let mut left_out = 0;
-        let mut added = Vec::new();
+        let mut added: Vec<(Cow<'_, str>, &str)> = Vec::new();
         // Nothing goes in before all tags were looked at: only what was here before counts as generated.
         for (key, value) in tags {
-            if !is_label_key(key) || self.0.len() + added.len() >= LABELS_MAX {
+            if !is_label_key(key) || self.len() + added.len() >= LABELS_MAX {
                 left_out += 1;
                 continue;
             }
-            let shadowed = is_reserved(key) || self.0.contains_key(key);
+            let shadowed = is_reserved(key) || self.stored(key).is_some();
             let key = if shadowed {
-                format!("aws/{key}")
+                Cow::Owned(format!("aws/{key}"))
             } else {
-                key.to_owned()
+                Cow::Borrowed(key)
             };
-            added.push((key, value.to_owned()));
+            added.push((key, value));
         }
-        self.0.extend(added);
+        let added = added.iter().map(|(key, value)| (key.as_ref(), *value));
+        *self = Self::packed(self.iter().chain(added).collect());
         left_out
+    }
+
+    /// The place of a key as it is stored, or where it would be.
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match self.key(middle).cmp(key) {
+                Ordering::Equal => return Ok(middle),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        Err(low)
+    }
+
+    fn stored(&self, key: &str) -> Option<&str> {
+        self.place(key).ok().map(|at| self.value(at))
+    }
+
+    fn key(&self, at: usize) -> &str {
+        let start = at.checked_sub(1).map_or(0, |last| self.end(2 * last + 1));
+        &self.text[start..self.end(2 * at)]
+    }
+
+    fn value(&self, at: usize) -> &str {
+        &self.text[self.end(2 * at)..self.end(2 * at + 1)]
+    }
+
+    fn end(&self, at: usize) -> usize {
+        self.ends[at] as usize
+    }
+
+    /// These labels with other pairs in the place of those from one place to before another.
+    fn with(&self, from: usize, to: usize, pairs: &[(&str, &str)]) -> Self {
+        let before = self.iter().take(from);
+        let after = self.iter().skip(to);
+        Self::sorted(before.chain(pairs.iter().copied()).chain(after))
+    }
+
+    /// From pairs in any order; of a key that comes twice the later one counts.
+    fn packed(mut pairs: Vec<(&str, &str)>) -> Self {
+        if !pairs.is_sorted_by(|(a, _), (b, _)| a < b) {
+            pairs.sort_by_key(|(key, _)| *key);
+            pairs.reverse();
+            pairs.dedup_by_key(|(key, _)| *key);
+            pairs.reverse();
+        }
+        Self::sorted(pairs.into_iter())
+    }
+
+    fn sorted<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        for (key, value) in pairs {
+            text.push_str(key);
+            ends.push(end_of(&text));
+            text.push_str(value);
+            ends.push(end_of(&text));
+        }
+        Self {
+            text: text.into_boxed_str(),
+            ends: ends.into_boxed_slice(),
+        }
+    }
+}
+
+fn end_of(text: &str) -> u32 {
+    u32::try_from(text.len()).expect("no message that brings labels is as large as 4 GiB")
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
+        let pairs = pairs.into_iter();
+        let owned: Vec<(String, String)> = pairs
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect();
+        Self::packed(
+            owned
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
                 .collect(),
         )
     }
@@ -124,13 +219,31 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
 
 impl From<BTreeMap<String, String>> for Labels {
     fn from(map: BTreeMap<String, String>) -> Self {
-        Self(map)
+        Self::from(&map)
+    }
+}
+
+impl From<&BTreeMap<String, String>> for Labels {
+    fn from(map: &BTreeMap<String, String>) -> Self {
+        Self::sorted(
+            map.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        )
+    }
+}
+
+impl From<&Labels> for BTreeMap<String, String> {
+    fn from(labels: &Labels) -> Self {
+        labels
+            .iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 
 impl From<Labels> for BTreeMap<String, String> {
     fn from(labels: Labels) -> Self {
-        labels.0
+        Self::from(&labels)
     }
 }
 
@@ -139,7 +252,19 @@ impl IntoIterator for Labels {
     type IntoIter = std::collections::btree_map::IntoIter<String, String>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        BTreeMap::from(self).into_iter()
+    }
+}
+
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(|map: BTreeMap<String, String>| Self::from(map))
     }
 }
 
@@ -172,6 +297,8 @@ fn canonical_key(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -201,6 +328,45 @@ mod tests {
             labels.get("teleport.internal/discovery-group-name"),
             Some("prod")
         );
+    }
+
+    #[test]
+    fn of_a_key_that_comes_twice_the_later_value_counts() {
+        let labels: Labels = [("b", "1"), ("a", ""), ("b", "2"), ("a", "3")]
+            .into_iter()
+            .collect();
+        let pairs: Vec<_> = labels.iter().collect();
+        assert_eq!(pairs, [("a", "3"), ("b", "2")]);
+        let mut labels = labels;
+        labels.add_tags([("c", "x"), ("c", "y")]);
+        assert_eq!(labels.get("c"), Some("y"));
+    }
+
+    proptest! {
+        #[test]
+        fn labels_are_what_a_sorted_map_is(
+            steps in prop::collection::vec(("[a-dé]{0,2}", "[x-zü]{0,3}", any::<bool>()), 0..40),
+        ) {
+            let (mut labels, mut map) = (Labels::new(), BTreeMap::new());
+            for (key, value, keep) in steps {
+                if keep {
+                    labels.insert(key.clone(), value.clone());
+                    map.insert(key, value);
+                } else {
+                    prop_assert_eq!(labels.remove(&key), map.remove(&key));
+                }
+                prop_assert!(labels.iter().eq(map.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
+                prop_assert_eq!(labels.len(), map.len());
+                for key in map.keys() {
+                    prop_assert_eq!(labels.get(key), map.get(key).map(String::as_str));
+                }
+                prop_assert_eq!(&labels, &Labels::from(&map));
+                prop_assert_eq!(&labels, &map.clone().into_iter().rev().collect::<Labels>());
+                let json = serde_json::to_string(&labels).unwrap();
+                prop_assert_eq!(&json, &serde_json::to_string(&map).unwrap());
+                prop_assert_eq!(&labels, &serde_json::from_str::<Labels>(&json).unwrap());
+            }
+        }
     }
 
     #[test]

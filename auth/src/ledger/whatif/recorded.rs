@@ -52,7 +52,7 @@ impl<'r> Map<'r> {
             else {
                 continue;
             };
-            if row.group == group && aws.assume_role.is_none() {
+            if row.group() == group && aws.assume_role.is_none() {
                 map.own_accounts.insert(account.clone());
             }
             let there = map.rows.entry((kind, region, account)).or_default();

@@ -81,9 +81,9 @@ pub(super) fn add_owners(stored: &mut BTreeMap<String, Stored>, rows: &Rows) {
     for row in rows.iter().filter(|row| !row.scope_id().is_empty()) {
         if !stored.contains_key(row.scope_id()) {
             let scope = Stored {
-                group: row.group.clone(),
-                config: (!row.config.is_empty()).then(|| row.config.clone()),
-                order: row.order,
+                group: row.group().to_owned(),
+                config: (!row.config().is_empty()).then(|| row.config().to_owned()),
+                order: row.order(),
                 held: None,
             };
             stored.insert(row.scope_id().to_owned(), scope);
