@@ -10,6 +10,7 @@ mod index;
 mod list;
 pub(crate) mod mask;
 mod order;
+mod owned;
 mod packed;
 pub(crate) mod page;
 mod query;

@@ -4,7 +4,7 @@
 //! one that a row is already past, changes nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
@@ -12,10 +12,10 @@ use prost::Message;
 use tidegate_core::{Policy, Role};
 use tidegate_proto::v1;
 
-use super::index::LabelIndex;
 pub(crate) use super::rows::{
     DatabaseRow, Row, RowChange, RowChanges, ServerRow, database_row, server_row,
 };
+use super::{index::LabelIndex, owned::Owned};
 use crate::{
     keys,
     record::{self, RecordError},
@@ -57,10 +57,8 @@ pub(crate) struct Tables {
     pub(crate) servers: BTreeMap<(String, String), Arc<ServerRow>>,
     /// What processes announced of themselves, by host and service.
     pub(crate) hosts: BTreeMap<(String, String), Arc<v1::Hello>>,
-    /// Names of databases by owning scope.
-    pub(crate) by_scope: HashMap<String, BTreeSet<String>>,
-    /// Names of databases by identity.
-    pub(crate) by_identity: HashMap<String, String>,
+    /// Databases by owning scope and by identity.
+    pub(crate) owned: Owned,
     /// Databases by label.
     pub(crate) database_labels: LabelIndex<DatabaseRow>,
     /// Database servers by label.
@@ -198,35 +196,9 @@ impl Tables {
         let current = self
             .database_labels
             .replace(previous.as_deref(), entry.and_then(database_row));
-        if let Some(previous) = &previous {
-            if let Some(names) = self.by_scope.get_mut(previous.scope_id()) {
-                names.remove(name);
-                if names.is_empty() {
-                    self.by_scope.remove(previous.scope_id());
-                }
-            }
-            if self
-                .by_identity
-                .get(previous.identity())
-                .is_some_and(|holder| holder == name)
-            {
-                self.by_identity.remove(previous.identity());
-            }
-        }
+        self.owned.replace(previous.as_ref(), current.as_ref());
         match &current {
-            Some(row) => {
-                if !row.scope_id().is_empty() {
-                    self.by_scope
-                        .entry(row.scope_id().to_owned())
-                        .or_default()
-                        .insert(name.to_owned());
-                }
-                if !row.identity().is_empty() {
-                    self.by_identity
-                        .insert(row.identity().to_owned(), name.to_owned());
-                }
-                self.databases.insert(name.to_owned(), row.clone());
-            }
+            Some(row) => drop(self.databases.insert(name.to_owned(), row.clone())),
             None => drop(self.databases.remove(name)),
         }
         if previous.is_some() || current.is_some() {

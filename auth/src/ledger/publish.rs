@@ -5,7 +5,7 @@
 //! instance took it; and by the revision of each database that planning saw. A guard that fails means that somebody was
 //! first: the plan is made again from what is there now.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use tidegate_proto::{Invalid, v1};
 
@@ -86,12 +86,7 @@ impl Ledger {
         self.check_holder(host_id, header).await?;
         let (record, _) = self.scope_record(scope_id).await?;
         self.begins(header, mark_of(&record));
-        let owned = self
-            .inventory
-            .tables()
-            .by_scope
-            .get(scope_id)
-            .map_or(0, |names| names.len());
+        let owned = self.inventory.tables().owned.count(scope_id);
         let unchanged = header.complete
             && record.settled_digest == header.digest
             && record.ledger_format == LEDGER_FORMAT
@@ -194,7 +189,7 @@ impl Ledger {
         };
         let held_before = before.held_digest.as_slice().try_into().ok();
         let look = self.inventory.tables();
-        let owned = look.by_scope.get(scope_id).map_or(0, BTreeSet::len);
+        let owned = look.owned.count(scope_id);
         let view = View {
             tables: &look,
             heirs: &heirs,

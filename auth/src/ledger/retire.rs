@@ -168,12 +168,11 @@ impl Ledger {
             }
         }
         let look = self.inventory.tables();
-        for (scope_id, names) in &look.by_scope {
-            let row = names.first().and_then(|name| look.databases.get(name));
-            if let Some(row) = row.filter(|_| !known.contains_key(scope_id)) {
+        for (scope_id, row) in look.owned.scopes() {
+            if !known.contains_key(scope_id) {
                 let group = row.group().to_owned();
                 let period = Duration::ZERO;
-                known.insert(scope_id.clone(), Known { group, period });
+                known.insert(scope_id.to_owned(), Known { group, period });
             }
         }
         Ok(known)

@@ -31,19 +31,12 @@ pub(super) struct View<'v> {
 
 impl plan::Inventory for View<'_> {
     fn owned_by(&self, scope_id: &str) -> Vec<Registered> {
-        let names = self.tables.by_scope.get(scope_id).into_iter().flatten();
-        names
-            .filter_map(|name| self.tables.databases.get(name))
-            .filter_map(|row| registered(row))
-            .collect()
+        let rows = self.tables.owned.of_scope(scope_id);
+        rows.filter_map(|row| registered(row)).collect()
     }
 
     fn with_identity(&self, identity: &str) -> Option<Registered> {
-        let name = self.tables.by_identity.get(identity)?;
-        self.tables
-            .databases
-            .get(name)
-            .and_then(|row| registered(row))
+        registered(self.tables.owned.with_identity(identity)?)
     }
 
     fn has_name(&self, name: &DatabaseName) -> bool {
@@ -384,9 +377,8 @@ impl Ledger {
     /// The identities of a scope's databases that `is_gone` says it lets go of.
     pub(super) fn gone(&self, scope_id: &str, is_gone: impl Fn(&str) -> bool) -> Vec<String> {
         let look = self.inventory.tables();
-        let names = look.by_scope.get(scope_id).into_iter().flatten();
-        names
-            .filter_map(|name| look.databases.get(name))
+        look.owned
+            .of_scope(scope_id)
             .map(|row| row.identity().to_owned())
             .filter(|identity| is_gone(identity))
             .collect()

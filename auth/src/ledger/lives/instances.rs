@@ -128,8 +128,7 @@ impl Instances {
         let ledger = &self.ledgers[instance];
         ledger.catch_up().await.unwrap();
         let look = ledger.inventory.tables();
-        let name = look.by_identity.get(identity(database).as_str())?;
-        let row = look.databases.get(name)?;
+        let row = look.owned.with_identity(identity(database).as_str())?;
         Some(row.message().scope_id.clone())
     }
 }
