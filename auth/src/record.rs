@@ -59,10 +59,22 @@ pub(crate) fn encode(record: &impl Message) -> Bytes {
 ///
 /// [`RecordError`]: another format, or damaged.
 pub(crate) fn decode<R: Message + Default>(entry: &Entry) -> Result<R, RecordError> {
+    read(entry, |body| R::decode(body))
+}
+
+/// What a reader makes of the encoded message of a stored value.
+///
+/// # Errors
+///
+/// [`RecordError`]: another format, or damaged.
+pub(crate) fn read<'e, R>(
+    entry: &'e Entry,
+    read: impl FnOnce(&'e [u8]) -> Result<R, prost::DecodeError>,
+) -> Result<R, RecordError> {
     let key = || String::from_utf8_lossy(&entry.key).into_owned();
     match entry.value.split_first() {
         Some((&FORMAT, body)) => {
-            R::decode(body).map_err(|source| RecordError::Damaged { key: key(), source })
+            read(body).map_err(|source| RecordError::Damaged { key: key(), source })
         }
         other => Err(RecordError::Format {
             key: key(),

@@ -5,18 +5,61 @@
 //! nanoseconds; the whole message is decoded when it is sent.
 
 use prost::{
-    Message,
-    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+    DecodeError, Message,
+    bytes::BufMut as _,
+    encoding::{
+        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+    },
 };
+use tidegate_core::Labels;
+
+/// Number of the labels in `tidegate.v1.Database`.
+const LABELS: u32 = 3;
+/// Numbers of the parts of an entry of a map.
+const KEY: u32 = 1;
+const VALUE: u32 = 2;
 
 /// A message as it is encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Packed(Box<[u8]>);
 
 impl Packed {
-    /// Packs a message.
-    pub(crate) fn new(message: &impl Message) -> Self {
-        Self(message.encode_to_vec().into_boxed_slice())
+    /// Packs a message that is encoded already, without the labels of the database that it has in a field; and those
+    /// labels.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no message.
+    pub(crate) fn without_labels(
+        bytes: &[u8],
+        database: u32,
+    ) -> Result<(Self, Labels), DecodeError> {
+        let mut packed = Vec::with_capacity(bytes.len());
+        let mut labels = Vec::new();
+        for field in Parts(bytes) {
+            let field = field?;
+            if field.tag != database {
+                packed.put_slice(field.whole);
+                continue;
+            }
+            let mut bare = Vec::with_capacity(field.content.len());
+            for field in Parts(field.content) {
+                let field = field?;
+                if field.tag == LABELS {
+                    let entry = Wire(field.content);
+                    labels.push((entry.text(KEY), entry.text(VALUE)));
+                } else {
+                    bare.put_slice(field.whole);
+                }
+            }
+            encode_key(database, WireType::LengthDelimited, &mut packed);
+            encode_varint(bare.len() as u64, &mut packed);
+            packed.put_slice(&bare);
+        }
+        Ok((
+            Self(packed.into_boxed_slice()),
+            labels.into_iter().collect(),
+        ))
     }
 
     /// The message. What was packed is of this type, so it can be read.
@@ -76,11 +119,100 @@ impl<'w> Wire<'w> {
     }
 }
 
+/// One field as it is encoded.
+struct Part<'w> {
+    tag: u32,
+    /// Key and content.
+    whole: &'w [u8],
+    /// Of a text, of bytes or of a message; empty for others.
+    content: &'w [u8],
+}
+
+/// The fields of a message, in the order they are encoded in.
+struct Parts<'w>(&'w [u8]);
+
+impl<'w> Parts<'w> {
+    fn cut(&mut self) -> Result<Part<'w>, DecodeError> {
+        let start = self.0;
+        let (tag, kind) = decode_key(&mut self.0)?;
+        let mut content = self.0;
+        skip_field(kind, tag, &mut self.0, DecodeContext::default())?;
+        let len = match kind {
+            WireType::LengthDelimited => decode_varint(&mut content)?,
+            _ => 0,
+        };
+        // What was skipped is there, so its length fits.
+        let len = usize::try_from(len).unwrap_or_default();
+        Ok(Part {
+            tag,
+            whole: &start[..start.len() - self.0.len()],
+            content: content.get(..len).unwrap_or_default(),
+        })
+    }
+}
+
+impl<'w> Iterator for Parts<'w> {
+    type Item = Result<Part<'w>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let part = self.cut();
+        if part.is_err() {
+            self.0 = &[];
+        }
+        Some(part)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tidegate_proto::v1;
 
     use super::*;
+
+    fn packed(message: &impl Message) -> Packed {
+        Packed(message.encode_to_vec().into_boxed_slice())
+    }
+
+    #[test]
+    fn labels_are_taken_out_of_what_is_encoded() {
+        let labels = [
+            ("a".to_owned(), "1".to_owned()),
+            ("b".to_owned(), String::new()),
+        ];
+        let database = v1::Database {
+            name: "dw".to_owned(),
+            labels: labels.clone().into(),
+            uri: "h:1".to_owned(),
+            revision: 7,
+            ..v1::Database::default()
+        };
+        let server = v1::DatabaseServer {
+            host_id: "h".to_owned(),
+            database: Some(database.clone()),
+            role_source: 2,
+            ..v1::DatabaseServer::default()
+        };
+        let bytes = server.encode_to_vec();
+        let (packed, read) = Packed::without_labels(&bytes, 4).unwrap();
+        assert_eq!(read, labels.into_iter().collect());
+        let database = v1::Database {
+            labels: [].into(),
+            ..database
+        };
+        let bare = v1::DatabaseServer {
+            database: Some(database),
+            ..server
+        };
+        assert_eq!(packed, self::packed(&bare));
+        for cut in 1..bytes.len() {
+            // Cut off anywhere it is another message or none, and never a panic.
+            let _ = Packed::without_labels(&bytes[..cut], 4);
+        }
+        assert!(Packed::without_labels(&bytes[..bytes.len() - 1], 4).is_err());
+    }
 
     #[test]
     fn fields_read_where_they_lie_as_they_were_packed() {
@@ -96,7 +228,7 @@ mod tests {
             revision: u64::MAX,
             ..v1::Database::default()
         };
-        let packed = Packed::new(&message);
+        let packed = packed(&message);
         let fields = packed.fields();
         assert_eq!(packed.unpack::<v1::Database>(), message);
         assert_eq!(fields.text(1), "dw");

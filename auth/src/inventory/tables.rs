@@ -9,13 +9,13 @@ use std::{
 };
 
 use prost::Message;
-use tidegate_core::{Policy, Role};
+use tidegate_core::{Labels, Policy, Role};
 use tidegate_proto::v1;
 
 pub(crate) use super::rows::{
     DatabaseRow, Row, RowChange, RowChanges, ServerRow, database_row, server_row,
 };
-use super::{index::LabelIndex, owned::Owned};
+use super::{index::LabelIndex, owned::Owned, packed::Packed};
 use crate::{
     keys,
     record::{self, RecordError},
@@ -245,7 +245,17 @@ fn usable(name: &str, stored: Option<&v1::Role>) -> (Role, v1::Role) {
 
 /// A record, or a line in the log: one damaged record must not take the others away.
 pub(super) fn read<R: Message + Default>(entry: &Entry) -> Option<R> {
-    match record::decode(entry) {
+    usable_record(record::decode(entry))
+}
+
+/// A database, or what holds one in a field, packed without its labels; and those labels. As [`read`] else.
+pub(super) fn packed(entry: &Entry, database: u32) -> Option<(Packed, Labels)> {
+    let pack = |body| Packed::without_labels(body, database);
+    usable_record(record::read(entry, pack))
+}
+
+fn usable_record<R>(record: Result<R, RecordError>) -> Option<R> {
+    match record {
         Ok(record) => Some(record),
         Err(error) => {
             report(&error);
@@ -260,7 +270,7 @@ fn report(error: &RecordError) {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::{Labels, Subject};
+    use tidegate_core::Subject;
 
     use super::*;
 

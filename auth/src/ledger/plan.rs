@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{
-    Database, DatabaseName, Labels, Origin, ScanScope,
+    Database, DatabaseName, Origin, ScanScope,
     labels::{
         CLOUD, DISCOVERY_CONFIG, DISCOVERY_GROUP, DISCOVERY_TYPE, LABELS_MAX, ORIGIN, is_reserved,
     },
@@ -253,21 +253,17 @@ pub(crate) fn retire(scope_id: &str, inventory: &impl Inventory) -> Plan {
 
 /// A database as it is listed under another owner, until that owner scans.
 pub(crate) fn under_owner(mut database: Database, owner: &Owner) -> Database {
-    database.labels = owner_labels(database.labels, owner);
+    database.labels.change(&owner_labels(owner));
     database
 }
 
-/// The labels that tell the owner, beside those that do not.
-fn owner_labels(mut labels: Labels, owner: &Owner) -> Labels {
-    labels.remove(DISCOVERY_GROUP);
-    labels.remove(DISCOVERY_CONFIG);
-    if !owner.group.is_empty() {
-        labels.insert(DISCOVERY_GROUP, owner.group.as_str());
-    }
-    if let Some(config) = &owner.config {
-        labels.insert(DISCOVERY_CONFIG, config.as_str());
-    }
-    labels
+/// The labels that tell the owner, or are not there.
+fn owner_labels(owner: &Owner) -> [(&str, Option<&str>); 2] {
+    let group = owner.group.as_str();
+    [
+        (DISCOVERY_GROUP, (!group.is_empty()).then_some(group)),
+        (DISCOVERY_CONFIG, owner.config.as_deref()),
+    ]
 }
 
 /// Hands over what another scope sees, and deletes the rest.
@@ -383,12 +379,15 @@ impl Scanner<'_> {
                 suffix: &[],
             });
         }
-        database.labels.insert(ORIGIN, Origin::Cloud.as_str());
-        database.labels.insert(CLOUD, "AWS");
-        database
-            .labels
-            .insert(DISCOVERY_TYPE, self.scope.kind.as_str());
-        database.labels = owner_labels(database.labels, &self.owner);
+        let [group, config] = owner_labels(&self.owner);
+        let kind = self.scope.kind.as_str();
+        database.labels.change(&[
+            (ORIGIN, Some(Origin::Cloud.as_str())),
+            (CLOUD, Some("AWS")),
+            (DISCOVERY_TYPE, Some(kind)),
+            group,
+            config,
+        ]);
         database
     }
 }

@@ -103,27 +103,26 @@ impl Draft<'_> {
     }
 
     fn labels(&self, scope: &ScanScope) -> Labels {
-        let mut all = Labels::new();
-        all.insert(labels::ACCOUNT_ID, self.account.as_str());
-        all.insert(labels::REGION, scope.region.as_str());
-        all.insert(labels::CLOUD, "AWS");
-        all.insert(labels::ORIGIN, Origin::Cloud.as_str());
-        all.insert(labels::DISCOVERY_TYPE, scope.kind.as_str());
-        if !scope.group.is_empty() {
-            all.insert(labels::DISCOVERY_GROUP, scope.group.as_str());
-        }
-        if let Some(config) = &scope.config {
-            all.insert(labels::DISCOVERY_CONFIG, config.as_str());
-        }
-        all.insert(labels::ENDPOINT_TYPE, self.endpoint_type);
-        if !self.status.word.is_empty() {
-            all.insert("status", self.status.word.as_str());
-        }
-        for (key, value) in &self.told {
-            if let Some(value) = some(*value) {
-                all.insert(*key, value);
-            }
-        }
+        let (group, status) = (scope.group.as_str(), self.status.word.as_str());
+        let sometimes = [
+            (labels::DISCOVERY_GROUP, some(Some(group))),
+            (labels::DISCOVERY_CONFIG, scope.config.as_deref()),
+            ("status", some(Some(status))),
+        ];
+        let told = self.told.iter().map(|(key, value)| (*key, some(*value)));
+        let always = [
+            (labels::ACCOUNT_ID, self.account.as_str()),
+            (labels::REGION, scope.region.as_str()),
+            (labels::CLOUD, "AWS"),
+            (labels::ORIGIN, Origin::Cloud.as_str()),
+            (labels::DISCOVERY_TYPE, scope.kind.as_str()),
+            (labels::ENDPOINT_TYPE, self.endpoint_type),
+        ];
+        let sometimes = sometimes.into_iter().chain(told);
+        let mut all: Labels = always
+            .into_iter()
+            .chain(sometimes.filter_map(|(key, value)| Some((key, value?))))
+            .collect();
         let left_out = all.add_tags(self.tags.iter().copied());
         if left_out > 0 {
             tracing::debug!(

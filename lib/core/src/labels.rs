@@ -79,6 +79,22 @@ impl Labels {
         Some(value)
     }
 
+    /// Sets each label that comes with a value, and takes each away that comes without one. Of a key that comes twice
+    /// the later one counts.
+    pub fn change<'c>(&mut self, changes: &[(&'c str, Option<&'c str>)]) {
+        let kept = self
+            .iter()
+            .filter(|(kept, _)| changes.iter().all(|(key, _)| key != kept));
+        let last = |at: usize| {
+            changes[at + 1..]
+                .iter()
+                .all(|(key, _)| *key != changes[at].0)
+        };
+        let set = changes.iter().enumerate().filter(|(at, _)| last(*at));
+        let set = set.filter_map(|(_, (key, value))| Some((*key, (*value)?)));
+        *self = Self::packed(kept.chain(set).collect());
+    }
+
     /// All labels in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
@@ -202,18 +218,13 @@ impl fmt::Debug for Labels {
     }
 }
 
-impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
+impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let pairs = pairs.into_iter();
-        let owned: Vec<(String, String)> = pairs
-            .map(|(key, value)| (key.into(), value.into()))
-            .collect();
-        Self::packed(
-            owned
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_str()))
-                .collect(),
-        )
+        let pairs: Vec<(K, V)> = pairs.into_iter().collect();
+        let texts = pairs
+            .iter()
+            .map(|(key, value)| (key.as_ref(), value.as_ref()));
+        Self::packed(texts.collect())
     }
 }
 
@@ -328,6 +339,20 @@ mod tests {
             labels.get("teleport.internal/discovery-group-name"),
             Some("prod")
         );
+    }
+
+    #[test]
+    fn several_labels_change_at_once() {
+        let mut labels: Labels = [("a", "1"), ("b", "2"), ("c", "3")].into_iter().collect();
+        labels.change(&[
+            ("d", Some("4")),
+            ("b", None),
+            ("a", Some("0")),
+            ("x", None),
+            ("d", Some("5")),
+        ]);
+        let changed = [("a", "0"), ("c", "3"), ("d", "5")];
+        assert_eq!(labels, changed.into_iter().collect());
     }
 
     #[test]

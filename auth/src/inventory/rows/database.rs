@@ -10,7 +10,7 @@ use crate::{
     inventory::{
         index::Slot,
         packed::{Packed, Wire},
-        tables::read,
+        tables::packed,
     },
     record::DatabaseRecord,
     store::Entry,
@@ -223,12 +223,12 @@ pub(super) fn database_searched(
 }
 /// A stored database as a row.
 pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
-    let mut record: DatabaseRecord = read(entry)?;
-    let labels = std::mem::take(&mut record.database.as_mut()?.labels);
-    Some(DatabaseRow {
-        record: Packed::new(&record),
-        labels: (&labels).into(),
+    let (record, labels) = packed(entry, record::DATABASE)?;
+    let row = DatabaseRow {
+        record,
+        labels,
         revision: entry.modified,
         slot: Slot::default(),
-    })
+    };
+    (!row.name().is_empty()).then_some(row)
 }

@@ -14,7 +14,7 @@ use crate::{
     inventory::{
         index::Slot,
         packed::{Packed, Wire},
-        tables::read,
+        tables::packed,
     },
     store::Entry,
 };
@@ -156,12 +156,12 @@ fn role_source(number: u64) -> &'static str {
 }
 /// A stored database server as a row.
 pub(crate) fn server_row(entry: &Entry) -> Option<ServerRow> {
-    let mut bare: v1::DatabaseServer = read(entry)?;
-    let labels = std::mem::take(&mut bare.database.as_mut()?.labels);
-    Some(ServerRow {
-        bare: Packed::new(&bare),
-        labels: (&labels).into(),
+    let (bare, labels) = packed(entry, field::DATABASE)?;
+    let row = ServerRow {
+        bare,
+        labels,
         revision: entry.modified,
         slot: Slot::default(),
-    })
+    };
+    (!row.database().is_empty()).then_some(row)
 }
