@@ -6,14 +6,19 @@
 
 mod amend;
 mod explain;
-mod join;
+mod factors;
+pub(crate) mod join;
 mod lockout;
 pub(crate) mod locks;
 mod login;
 mod passwords;
 mod people;
+mod proof;
+mod records;
+pub(crate) mod requests;
 mod roles;
-mod tokens;
+mod sessions;
+pub(crate) mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +27,10 @@ use secrecy::ExposeSecret as _;
 use tidegate_core::access::RoleProblem;
 use tidegate_identity::{IdentityError, secret};
 use tidegate_proto::{Invalid, convert};
-use tidegate_service::{clock::SharedClock, settings::StaticToken};
+use tidegate_service::{
+    clock::SharedClock,
+    settings::{SecondFactor, StaticToken, StsEndpoint},
+};
 
 use crate::{
     audit::AuditLog,
@@ -32,9 +40,18 @@ use crate::{
     store::{BoxError, CommitError, Entry, RangeQuery, Store, StoreUnavailable},
 };
 pub(crate) use join::new_host_id;
+use join::{
+    Joins,
+    iam::IamError,
+    sts::{Sts, Way},
+};
 use lockout::Lockout;
 use locks::Locks;
 use passwords::{PasswordError, Passwords};
+pub(crate) use people::shown as shown_user;
+use requests::RequestParts;
+pub(crate) use sessions::{Cause, Which};
+pub(crate) use tokens::shown_token;
 
 /// Life of a token when nothing else is asked for.
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -77,6 +94,9 @@ pub(crate) enum AccessError {
         /// For the caller.
         message: String,
     },
+    /// Somebody did not join by its AWS identity.
+    #[error(transparent)]
+    Iam(#[from] IamError),
     /// A fault of ours.
     #[error("{doing} failed")]
     Internal {
@@ -159,7 +179,6 @@ impl From<PasswordError> for AccessError {
                 doing: "hashing a password",
                 source,
             },
-            PasswordError::Rule(problem) => Self::Invalid(Invalid::new("password", problem)),
         }
     }
 }
@@ -178,6 +197,10 @@ pub(crate) struct AccessParts {
     pub(crate) clock: SharedClock,
     /// Join tokens of the configuration file.
     pub(crate) static_tokens: Vec<StaticToken>,
+    /// Whether people give a code beside the password.
+    pub(crate) second_factor: SecondFactor,
+    /// Where AWS STS is asked who somebody is, instead of its own hosts.
+    pub(crate) sts_endpoint: Option<StsEndpoint>,
 }
 
 /// People, roles, tokens.
@@ -186,6 +209,8 @@ pub(crate) struct Access {
     passwords: Passwords,
     lockout: Lockout,
     locks: Arc<Locks>,
+    requests: RequestParts,
+    joins: Joins,
 }
 
 impl Access {
@@ -194,9 +219,11 @@ impl Access {
         let locks = Locks::open(parts.store.clone(), parts.clock.clone()).await?;
         Ok(Self {
             locks: Arc::new(locks),
+            joins: Joins::new(Sts::new(Way::new(parts.sts_endpoint.clone()))),
             parts,
             passwords: Passwords::new().await?,
             lockout: Lockout::default(),
+            requests: RequestParts::default(),
         })
     }
 

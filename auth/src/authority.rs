@@ -1,11 +1,21 @@
-//! The cluster's certificate authorities: made once, kept in the store, used to sign.
+//! The cluster's certificate authorities: made once, kept in the store, used to sign; of each kind one, or two while it
+//! is rotated.
+//!
+//! They are read anew whenever the store's records of them change, so that all instances over one store sign with the
+//! same and trust the same within moments of a change.
 //!
 //! Invariant: private keys leave the store for this process's memory only; nothing here prints, lists or sends them.
+//!
+//! Not here: which phase follows which ([`rotation`]), what they are encrypted with ([`crate::seal`]).
+
+mod error;
+mod keep;
+mod rotate;
+pub(crate) mod rotation;
+mod set;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use secrecy::ExposeSecret as _;
 use tidegate_core::{ClusterName, HostId};
 use tidegate_identity::{
     CaKind, CaPin, CertificateAuthority, HOST_CERT_TTL, HostLeaf, IdentityError, Issued,
@@ -13,57 +23,43 @@ use tidegate_identity::{
 };
 use tidegate_proto::{convert, v1};
 use tidegate_service::clock::SharedClock;
+use tokio::sync::watch as cell;
 
-use crate::{
-    keys,
-    record::{CaRecord, ClusterRecord, RecordError, decode, encode},
-    store::{CommitError, Entry, Store, StoreUnavailable, Txn},
-};
+use crate::{audit::AuditLog, store::Store};
+pub(crate) use error::{AuthorityError, RotateError};
+pub(crate) use rotate::RotateRequest;
+use set::{CaSet, Keeping};
 
-/// Why the cluster's authorities cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AuthorityError {
-    /// They could not be stored.
-    #[error("cannot store the {what}")]
-    Commit {
-        /// What was new.
-        what: &'static str,
-        /// Why not.
-        source: CommitError,
-    },
-    /// The state belongs to a cluster of another name.
-    #[error(
-        "the state is of cluster `{stored}`, and the configuration says `{configured}`: the name cannot change"
-    )]
-    Cluster {
-        /// As stored.
-        stored: String,
-        /// As configured.
-        configured: String,
-    },
-    /// A certificate or key cannot be made or read.
-    #[error("cannot make or read the {ca} CA")]
-    Identity {
-        /// Which.
-        ca: &'static str,
-        /// Why.
-        source: IdentityError,
-    },
-    /// A record cannot be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The store does not answer.
-    #[error(transparent)]
-    Unavailable(#[from] StoreUnavailable),
+/// The authorities of a cluster.
+pub(crate) struct Authority {
+    store: Arc<dyn Store>,
+    clock: SharedClock,
+    audit: AuditLog,
+    keeping: Keeping,
+    sets: cell::Sender<Arc<Sets>>,
 }
 
-/// The three authorities of a cluster.
-pub(crate) struct Authority {
-    cluster: ClusterName,
-    host: CertificateAuthority,
-    user: CertificateAuthority,
-    db: CertificateAuthority,
-    clock: SharedClock,
+/// All CAs, as they were read last.
+#[derive(Clone)]
+pub(crate) struct Sets {
+    db: CaSet,
+    host: CaSet,
+    user: CaSet,
+}
+
+impl Sets {
+    const fn of(&self, kind: CaKind) -> &CaSet {
+        match kind {
+            CaKind::Db => &self.db,
+            CaKind::Host => &self.host,
+            CaKind::User => &self.user,
+        }
+    }
+
+    /// By kind.
+    const fn all(&self) -> [&CaSet; 3] {
+        [&self.db, &self.host, &self.user]
+    }
 }
 
 /// What a service's certificate is asked for.
@@ -81,66 +77,116 @@ pub(crate) struct HostRequest<'r> {
     pub(crate) names: &'r [String],
 }
 
-impl Authority {
-    /// Reads the authorities, or makes them when the cluster is new.
-    pub(crate) async fn load(
-        store: &Arc<dyn Store>,
-        cluster: &ClusterName,
-        clock: SharedClock,
-    ) -> Result<Self, AuthorityError> {
-        check_cluster(store, cluster, &clock).await?;
-        let load = |kind| load_ca(store, kind, cluster, &clock);
-        Ok(Self {
-            host: load(CaKind::Host).await?,
-            user: load(CaKind::User).await?,
-            db: load(CaKind::Db).await?,
-            cluster: cluster.clone(),
-            clock,
-        })
-    }
+/// What a service shows.
+#[derive(Clone, Debug)]
+pub(crate) struct HostIssued {
+    /// To servers, and to its own clients when there is no other.
+    pub(crate) client: Issued,
+    /// To its own clients, where a rotation has not reached servers yet.
+    pub(crate) server: Option<Issued>,
+}
 
+impl HostIssued {
+    /// What is shown as a server.
+    pub(crate) fn for_servers(&self) -> &Issued {
+        self.server.as_ref().unwrap_or(&self.client)
+    }
+}
+
+impl From<HostIssued> for v1::HostCertificate {
+    fn from(issued: HostIssued) -> Self {
+        Self {
+            certificate_pem: issued.client.chain_pem,
+            expires_at: Some(convert::timestamp(issued.client.expires_at)),
+            server_certificate_pem: issued
+                .server
+                .map(|server| server.chain_pem)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl Authority {
     /// The cluster.
     pub(crate) const fn cluster(&self) -> &ClusterName {
-        &self.cluster
+        &self.keeping.cluster
     }
 
-    /// Pin of the host CA.
-    pub(crate) const fn pin(&self) -> CaPin {
-        self.host.pin()
+    fn sets(&self) -> Arc<Sets> {
+        self.sets.borrow().clone()
+    }
+
+    /// The CAs now, and after each change.
+    pub(crate) fn watch(&self) -> cell::Receiver<Arc<Sets>> {
+        self.sets.subscribe()
+    }
+
+    /// Pins of the host CAs that are trusted, newest first.
+    pub(crate) fn pins(&self) -> Vec<CaPin> {
+        self.sets().host.pins()
+    }
+
+    /// Pin of the host CA that signs what the auth service shows.
+    pub(crate) fn pin(&self) -> CaPin {
+        self.sets().host.for_servers().pin()
     }
 
     /// What everybody may know.
     pub(crate) fn trust(&self) -> v1::Trust {
-        v1::Trust {
-            cluster: self.cluster.to_string(),
-            host_ca_pem: self.host.cert_pem().to_owned(),
-            user_ca_pem: self.user.cert_pem().to_owned(),
-            db_ca_pem: self.db.cert_pem().to_owned(),
+        self.sets().trust(self.cluster())
+    }
+
+    /// What hosts are to follow.
+    pub(crate) fn followed(&self) -> v1::WatchTrustResponse {
+        let sets = self.sets();
+        let pin = |ca: &CertificateAuthority| ca.pin().to_string();
+        v1::WatchTrustResponse {
+            trust: Some(sets.trust(self.cluster())),
+            host_client_signer: pin(sets.host.for_clients()),
+            host_server_signer: pin(sets.host.for_servers()),
+            db_signer: pin(sets.db.for_servers()),
         }
     }
 
     /// The CAs that callers of this service may have their certificates from.
     pub(crate) fn client_cas_pem(&self) -> String {
-        format!("{}{}", self.host.cert_pem(), self.user.cert_pem())
+        let sets = self.sets();
+        format!("{}{}", sets.host.trusted_pem(), sets.user.trusted_pem())
     }
 
     /// A service's certificate.
-    pub(crate) fn issue_host(&self, request: HostRequest<'_>) -> Result<Issued, IdentityError> {
+    pub(crate) fn issue_host(&self, request: HostRequest<'_>) -> Result<HostIssued, IdentityError> {
         let leaf = HostLeaf {
             public_key: request.public_key,
-            cluster: &self.cluster,
+            cluster: self.cluster(),
             host_id: request.host_id,
             hostname: request.hostname,
             services: request.services,
             names: request.names,
         };
-        self.host.issue_host(leaf, self.clock.now(), HOST_CERT_TTL)
+        let (sets, now) = (self.sets(), self.clock.now());
+        let (clients, servers) = (sets.host.for_clients(), sets.host.for_servers());
+        let client = clients.issue_host(leaf, now, HOST_CERT_TTL)?;
+        let server = (clients.pin() != servers.pin())
+            .then(|| servers.issue_host(leaf, now, HOST_CERT_TTL))
+            .transpose()?;
+        Ok(HostIssued { client, server })
+    }
+
+    /// What the auth service itself shows: as [`Self::issue_host`] has it for servers, and verifiable by each host CA that
+    /// is trusted, as newcomers may have the pin of either.
+    pub(crate) fn issue_own(&self, request: HostRequest<'_>) -> Result<Issued, IdentityError> {
+        let mut issued = self.issue_host(request)?.for_servers().clone();
+        issued.chain_pem.push_str(&self.sets().host.other_chain());
+        Ok(issued)
     }
 
     /// What an agent shows to clients.
     pub(crate) fn issue_database_server(&self, public_key: &[u8]) -> Result<Issued, IdentityError> {
-        self.db
-            .issue_database_server(public_key, &self.cluster, self.clock.now(), HOST_CERT_TTL)
+        let (sets, now) = (self.sets(), self.clock.now());
+        sets.db
+            .for_servers()
+            .issue_database_server(public_key, self.cluster(), now, HOST_CERT_TTL)
     }
 
     /// A person's certificate.
@@ -152,134 +198,31 @@ impl Authority {
     ) -> Result<Issued, IdentityError> {
         let leaf = UserLeaf {
             public_key,
-            cluster: &self.cluster,
+            cluster: self.cluster(),
             user,
         };
-        self.user.issue_user(leaf, self.clock.now(), ttl)
+        let sets = self.sets();
+        sets.user
+            .for_clients()
+            .issue_user(leaf, self.clock.now(), ttl)
+    }
+
+    /// The CAs as administrators see them.
+    pub(crate) fn list(&self) -> Vec<v1::CertAuthority> {
+        self.sets().all().map(CaSet::message).into()
     }
 }
 
-async fn check_cluster(
-    store: &Arc<dyn Store>,
-    cluster: &ClusterName,
-    clock: &SharedClock,
-) -> Result<(), AuthorityError> {
-    let record = ClusterRecord {
-        name: cluster.to_string(),
-        created_at: Some(convert::timestamp(clock.now())),
-    };
-    let made = || Ok(encode(&record));
-    let stored: ClusterRecord = match first(store, keys::cluster(), "cluster's name", made).await? {
-        First::Ours => return Ok(()),
-        First::Stored(entry) => decode(&entry)?,
-    };
-    if stored.name == cluster.as_str() {
-        return Ok(());
-    }
-    Err(AuthorityError::Cluster {
-        stored: stored.name,
-        configured: cluster.to_string(),
-    })
-}
-
-async fn load_ca(
-    store: &Arc<dyn Store>,
-    kind: CaKind,
-    cluster: &ClusterName,
-    clock: &SharedClock,
-) -> Result<CertificateAuthority, AuthorityError> {
-    let failed = |source| AuthorityError::Identity {
-        ca: kind.as_str(),
-        source,
-    };
-    let mut ours = None;
-    let make = || {
-        let made = CertificateAuthority::create(kind, cluster, clock.now()).map_err(failed)?;
-        let record = CaRecord {
-            cert_pem: made.cert_pem().to_owned(),
-            key_pem: made.key_pem().expose_secret().to_owned(),
-        };
-        ours = Some(made);
-        Ok(encode(&record))
-    };
-    let stored = first(
-        store,
-        keys::ca(kind.as_str()),
-        "certificate authority",
-        make,
-    )
-    .await?;
-    match (stored, ours) {
-        (First::Ours, Some(made)) => {
-            tracing::info!(ca = kind.as_str(), pin = %made.pin(), "made a certificate authority");
-            Ok(made)
+impl Sets {
+    fn trust(&self, cluster: &ClusterName) -> v1::Trust {
+        v1::Trust {
+            cluster: cluster.to_string(),
+            host_ca_pem: self.host.trusted_pem(),
+            user_ca_pem: self.user.trusted_pem(),
+            db_ca_pem: self.db.trusted_pem(),
         }
-        (First::Ours, None) => unreachable!("what was stored was made"),
-        (First::Stored(entry), _) => {
-            let record: CaRecord = decode(&entry)?;
-            CertificateAuthority::from_pem(&record.cert_pem, &record.key_pem).map_err(failed)
-        }
-    }
-}
-
-/// Who was first to store something that is stored once.
-enum First {
-    /// This process.
-    Ours,
-    /// Somebody else, this.
-    Stored(Entry),
-}
-
-/// Reads what is stored once, or makes and stores it. Of several instances that start together one is first, and the
-/// others go by what it stored.
-async fn first(
-    store: &Arc<dyn Store>,
-    key: Bytes,
-    what: &'static str,
-    make: impl FnOnce() -> Result<Bytes, AuthorityError> + Send,
-) -> Result<First, AuthorityError> {
-    if let Some(entry) = store.get(key.clone()).await? {
-        return Ok(First::Stored(entry));
-    }
-    let txn = Txn::new().absent(key.clone()).put(key.clone(), make()?);
-    let refused = match store.commit(txn).await {
-        Ok(_) => return Ok(First::Ours),
-        Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
-        Err(refused) => refused,
-    };
-    match store.get(key).await? {
-        Some(entry) => Ok(First::Stored(entry)),
-        None => Err(AuthorityError::Commit {
-            what,
-            source: refused,
-        }),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tidegate_service::clock::SystemClock;
-
-    use super::*;
-    use crate::store::sqlite::{SqliteOptions, SqliteStore};
-
-    #[tokio::test]
-    async fn instances_that_start_together_have_the_same_authorities() {
-        let directory = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> =
-            SqliteStore::open(directory.path(), SqliteOptions::default()).unwrap();
-        let name = |name: &str| name.parse::<ClusterName>().unwrap();
-        let load = async |cluster: ClusterName| {
-            let clock = Arc::new(SystemClock);
-            let loaded = Authority::load(&store, &cluster, clock).await;
-            loaded.map(|authority| authority.trust())
-        };
-        let ours = || load(name("a.test"));
-        let (first, second, third) = tokio::join!(ours(), ours(), ours());
-        let first = first.unwrap();
-        assert_eq!(first, second.unwrap());
-        assert_eq!(first, third.unwrap());
-        let other = load(name("b.test")).await;
-        assert!(matches!(other, Err(AuthorityError::Cluster { .. })));
-    }
-}
+mod tests;

@@ -4,13 +4,21 @@
 
 mod access;
 mod audit;
+mod backup;
 mod discovery;
 pub(crate) mod guard;
+mod health;
 mod inventory;
+mod joining;
+mod people;
 mod presence;
+mod requests;
+mod resources;
+mod rotation;
 mod session;
 mod status;
 mod trust;
+mod undecodable;
 
 use std::sync::Arc;
 
@@ -18,9 +26,14 @@ use tidegate_proto::{
     DESCRIPTOR,
     v1::{
         access_service_server::AccessServiceServer, audit_service_server::AuditServiceServer,
+        backup_service_server::BackupServiceServer,
+        cert_authority_service_server::CertAuthorityServiceServer,
         discovery_service_server::DiscoveryServiceServer,
-        inventory_service_server::InventoryServiceServer,
-        presence_service_server::PresenceServiceServer,
+        health_service_server::HealthServiceServer,
+        inventory_service_server::InventoryServiceServer, join_service_server::JoinServiceServer,
+        people_service_server::PeopleServiceServer, presence_service_server::PresenceServiceServer,
+        request_service_server::RequestServiceServer,
+        resource_service_server::ResourceServiceServer,
         session_service_server::SessionServiceServer, trust_service_server::TrustServiceServer,
     },
 };
@@ -30,8 +43,16 @@ use tidegate_service::{
 use tonic::service::Routes;
 
 use crate::{
-    access::Access, audit::AuditLog, authority::Authority, configs::DiscoveryConfigs,
-    databases::Databases, inventory::Inventory, ledger::Ledger, presence::Presence,
+    access::Access,
+    audit::AuditLog,
+    authority::Authority,
+    backup::{Backups, Restores},
+    configs::DiscoveryConfigs,
+    databases::Databases,
+    health_configs::HealthConfigs,
+    inventory::Inventory,
+    ledger::Ledger,
+    presence::Presence,
 };
 use guard::{Guard, GuardLayer, GuardParts};
 
@@ -41,6 +62,9 @@ const ANNOUNCE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest message of a worker: all scopes that it names are one message.
 const ACQUIRE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Largest message of who joins, or of a token: a signed request's longest part is the session token of some KiB.
+const JOIN_BYTES_MAX: usize = 256 * 1024;
+
 /// What the services stand on.
 pub(crate) struct Services {
     /// People, roles, tokens.
@@ -49,18 +73,24 @@ pub(crate) struct Services {
     pub(crate) audit: AuditLog,
     /// The CAs.
     pub(crate) authority: Arc<Authority>,
+    /// Makes and restores backups.
+    pub(crate) backups: Backups,
     /// The time.
     pub(crate) clock: SharedClock,
     /// Matchers of groups.
     pub(crate) configs: DiscoveryConfigs,
     /// Databases of administrators.
     pub(crate) databases: Databases,
+    /// How databases' health is checked.
+    pub(crate) health: Arc<HealthConfigs>,
     /// Listings and watches.
     pub(crate) inventory: Arc<Inventory>,
     /// Discovery.
     pub(crate) ledger: Ledger,
     /// Agents and proxies.
     pub(crate) presence: Arc<Presence>,
+    /// Whether the state is being restored.
+    pub(crate) restores: Arc<Restores>,
     /// Ends what streams.
     pub(crate) shutdown: ShutdownToken,
 }
@@ -92,6 +122,7 @@ pub(crate) async fn routes(
         locks: services.access.locks().clone(),
         audit: services.audit.clone(),
         clock: services.clock.clone(),
+        restores: services.restores.clone(),
     };
     let guard = Guard::new(parts, metrics);
     let api = || Api(services.clone());
@@ -106,17 +137,26 @@ pub(crate) async fn routes(
     routes
         .add_service(AccessServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AuditServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(BackupServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             DiscoveryServiceServer::new(api()).max_decoding_message_size(ACQUIRE_BYTES_MAX),
         )
+        .add_service(HealthServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             InventoryServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(JoinServiceServer::new(api()).max_decoding_message_size(JOIN_BYTES_MAX))
         .add_service(
             PresenceServiceServer::new(api()).max_decoding_message_size(ANNOUNCE_BYTES_MAX),
         )
+        .add_service(RequestServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(ResourceServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(PeopleServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(SessionServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(TrustServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            CertAuthorityServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(health_server)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

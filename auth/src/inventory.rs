@@ -6,6 +6,7 @@
 //!
 //! Not here: writing (the ledger, presence and the access records write to the store), gRPC.
 
+mod feed;
 mod index;
 mod list;
 pub(crate) mod mask;
@@ -28,17 +29,21 @@ use std::{
 use futures::StreamExt as _;
 use tidegate_proto::v1;
 use tidegate_service::{rpc::Backoff, tasks::ShutdownToken};
-use tokio::sync::{broadcast, watch as cell};
+use tokio::sync::watch as cell;
 
-use crate::store::{Batch, RangeQuery, Store, StoreUnavailable, Watch, WatchError, Watched};
-pub(crate) use list::ListRows;
-pub(crate) use query::{Conditions, ListQuery, ListRequest, QueryError};
+use crate::{
+    resources::{self, Resources},
+    store::{Batch, RangeQuery, Store, StoreUnavailable, Watch, WatchError, Watched},
+};
+use feed::Feed;
+pub(crate) use index::Counts;
+pub(crate) use list::{ListRows, VALUES_MAX};
+pub(crate) use order::{Ordered, nearest};
+pub(crate) use query::{Budget, Conditions, ListQuery, ListRequest, QueryError};
 use tables::{DatabaseRow, Effects, Roles, RowChanges, ServerRow, Tables};
 pub(crate) use view::Viewer;
-pub(crate) use watch::{Filter, RowEvent, WatchEnd, WatchRows};
+pub(crate) use watch::{BOOKMARK_INTERVAL, Filter, RowEvent, WatchEnd, WatchRows};
 
-/// Transactions that a watcher may be behind before it is told to start again from where it is.
-const WATCHER_LAG_MAX: usize = 1024;
 /// How long to wait for the tables to show what was just written.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,6 +51,8 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Inventory {
     store: Arc<dyn Store>,
     state: RwLock<State>,
+    /// What else is kept in memory, fed before anybody is told that a revision is reached.
+    resources: Resources,
     reached: cell::Sender<u64>,
     roles: cell::Sender<Arc<Roles>>,
     configs: cell::Sender<Arc<Configs>>,
@@ -60,16 +67,16 @@ fn configs(tables: &Tables) -> Arc<Configs> {
 
 struct State {
     tables: Tables,
-    databases: broadcast::Sender<Arc<RowChanges<DatabaseRow>>>,
-    servers: broadcast::Sender<Arc<RowChanges<ServerRow>>>,
+    databases: Feed<DatabaseRow>,
+    servers: Feed<ServerRow>,
 }
 
 impl State {
     fn new(tables: Tables) -> Self {
         Self {
             tables,
-            databases: broadcast::channel(WATCHER_LAG_MAX).0,
-            servers: broadcast::channel(WATCHER_LAG_MAX).0,
+            databases: Feed::default(),
+            servers: Feed::default(),
         }
     }
 }
@@ -81,18 +88,29 @@ impl Inventory {
     ///
     /// [`WatchError`] when the store cannot be read.
     pub(crate) async fn load(store: Arc<dyn Store>) -> Result<(Arc<Self>, Watch), WatchError> {
-        let (tables, watch) = read_all(store.as_ref()).await?;
-        Ok((Arc::new(Self::new(store, tables)), watch))
+        let (read, watch) = read_all(store.as_ref()).await?;
+        Ok((Arc::new(Self::new(store, read)), watch))
     }
 
-    fn new(store: Arc<dyn Store>, tables: Tables) -> Self {
+    fn new(store: Arc<dyn Store>, Read { tables, resources }: Read) -> Self {
         Self {
             store,
             reached: cell::Sender::new(tables.revision),
             roles: cell::Sender::new(Arc::new(tables.roles())),
             configs: cell::Sender::new(configs(&tables)),
             state: RwLock::new(State::new(tables)),
+            resources: Resources::new(resources),
         }
+    }
+
+    /// Where all of it is kept.
+    pub(crate) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// What else is kept in memory.
+    pub(crate) const fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// Keeps the tables up to date until shutdown.
@@ -145,10 +163,16 @@ impl Inventory {
 
     /// Reads everything again. Watchers are ended: what they missed is not known.
     async fn reload(&self) -> Result<Watch, WatchError> {
-        let (tables, watch) = read_all(self.store.as_ref()).await?;
+        let (Read { tables, resources }, watch) = read_all(self.store.as_ref()).await?;
         let (revision, roles) = (tables.revision, Arc::new(tables.roles()));
         let configs = configs(&tables);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::new(tables);
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.databases.close();
+            state.servers.close();
+            *state = State::new(tables);
+        }
+        self.resources.replace(resources);
         self.roles.send_replace(roles);
         self.configs.send_replace(configs);
         self.reached.send_replace(revision);
@@ -156,6 +180,7 @@ impl Inventory {
     }
 
     fn take_in(&self, batch: &Batch) {
+        self.resources.take_in(batch);
         let (roles, configs) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let Effects {
@@ -164,19 +189,15 @@ impl Inventory {
                 roles,
                 configs: changed,
             } = state.tables.apply(batch);
-            // Nobody watches when sending fails.
-            if !databases.is_empty() {
-                let _ = state.databases.send(Arc::new(RowChanges {
-                    revision: batch.revision,
-                    changes: databases,
-                }));
-            }
-            if !servers.is_empty() {
-                let _ = state.servers.send(Arc::new(RowChanges {
-                    revision: batch.revision,
-                    changes: servers,
-                }));
-            }
+            let revision = batch.revision;
+            state.databases.tell(RowChanges {
+                revision,
+                changes: databases,
+            });
+            state.servers.tell(RowChanges {
+                revision,
+                changes: servers,
+            });
             (
                 roles.then(|| Arc::new(state.tables.roles())),
                 changed.then(|| configs(&state.tables)),
@@ -192,6 +213,7 @@ impl Inventory {
     }
 
     fn reach(&self, revision: u64) {
+        self.resources.reach(revision);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.tables.revision = state.tables.revision.max(revision);
         self.reached.send_replace(state.tables.revision);
@@ -224,15 +246,20 @@ impl Inventory {
 
     /// Waits until a revision is shown, so that who wrote reads what it wrote; gives up after a while.
     pub(crate) async fn reached(&self, revision: u64) {
-        let mut reached = self.reached.subscribe();
-        let waited =
-            tokio::time::timeout(REACH_TIMEOUT, reached.wait_for(|now| *now >= revision)).await;
+        let waited = tokio::time::timeout(REACH_TIMEOUT, self.shows(revision)).await;
         if waited.is_err() {
             tracing::warn!(
                 revision,
                 "the inventory in memory is behind the state store"
             );
         }
+    }
+
+    /// Waits until a revision is shown, however long that takes.
+    pub(crate) async fn shows(&self, revision: u64) {
+        let mut reached = self.reached.subscribe();
+        // The sender is ours, so it cannot be gone.
+        let _ = reached.wait_for(|now| *now >= revision).await;
     }
 
     /// What each process announced, in order of host and service.
@@ -256,23 +283,52 @@ impl std::ops::Deref for Look<'_> {
     }
 }
 
+/// All that was read of the store.
+struct Read {
+    tables: Tables,
+    resources: resources::Tables,
+}
+
+impl Read {
+    /// Where it is: what every table keeps, each once.
+    fn prefixes() -> Vec<&'static str> {
+        let mut prefixes = resources::Tables::prefixes();
+        prefixes.extend(Tables::PREFIXES);
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        self.resources.apply(batch);
+        self.tables.apply(batch);
+    }
+}
+
 /// Reads all tables and starts the watch that goes on from there.
-async fn read_all(store: &dyn Store) -> Result<(Tables, Watch), WatchError> {
-    let mut tables = Tables::default();
+async fn read_all(store: &dyn Store) -> Result<(Read, Watch), WatchError> {
+    let mut read = Read {
+        tables: Tables::default(),
+        resources: resources::Tables::new(),
+    };
     let mut start = None;
-    for prefix in Tables::PREFIXES {
-        read_prefix(store, prefix, &mut tables, &mut start).await?;
+    for prefix in Read::prefixes() {
+        read_prefix(store, prefix, &mut read, &mut start).await?;
     }
     let start = start.unwrap_or_default();
-    tables.loaded(start);
+    read.tables.loaded(start);
+    read.resources.began(start);
     let mut watch = store.watch(bytes::Bytes::new(), start).await?;
     // What was written while the pages were read.
     while let Some(watched) = watch.next().await {
         match watched? {
-            Watched::Batch(batch) => drop(tables.apply(&batch)),
+            Watched::Batch(batch) => read.apply(&batch),
             Watched::CaughtUp(revision) => {
+                let Read { tables, resources } = &mut read;
                 tables.revision = tables.revision.max(revision);
-                return Ok((tables, watch));
+                let serving = tables.servers.values().map(|row| row.host_id());
+                resources.loaded(tables.revision, serving);
+                return Ok((read, watch));
             }
         }
     }
@@ -282,7 +338,7 @@ async fn read_all(store: &dyn Store) -> Result<(Tables, Watch), WatchError> {
 async fn read_prefix(
     store: &dyn Store,
     prefix: &'static str,
-    tables: &mut Tables,
+    read: &mut Read,
     start: &mut Option<u64>,
 ) -> Result<(), StoreUnavailable> {
     let mut query = RangeQuery::prefix(prefix);
@@ -291,7 +347,8 @@ async fn read_prefix(
         start.get_or_insert(page.revision);
         query.after = page.entries.last().map(|entry| entry.key.clone());
         for entry in page.entries {
-            tables.load(entry);
+            read.resources.load(&entry);
+            read.tables.load(entry);
         }
         if !page.more {
             return Ok(());

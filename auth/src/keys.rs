@@ -2,41 +2,69 @@
 
 use bytes::Bytes;
 
+/// Certificate authorities, by kind.
+pub(crate) const CAS: &str = "/ca/";
+/// Which AWS identity a host joined with, by host.
+pub(crate) const HOST_ORIGINS: &str = "/host-origins/";
+/// Requests for roles, by id; ids are in the order of time.
+pub(crate) const ACCESS_REQUESTS: &str = "/access-requests/";
 /// The cluster's own record.
 pub(crate) const CLUSTER: &str = "/cluster";
 /// Databases, by name.
 pub(crate) const DATABASES: &str = "/databases/";
 /// Matchers of a group, by name.
 pub(crate) const DISCOVERY_CONFIGS: &str = "/discovery-configs/";
+/// How databases' health is checked, by name.
+pub(crate) const HEALTH_CHECK_CONFIGS: &str = "/health-check-configs/";
+/// Second factors, by person.
+pub(crate) const FACTORS: &str = "/factors/";
+/// Failed logins in a row, by digest of the name that was typed.
+pub(crate) const FAILURES: &str = "/failures/";
 /// What a joined process announced of itself, by host and service.
 pub(crate) const HOSTS: &str = "/hosts/";
 /// Locks, by name.
 pub(crate) const LOCKS: &str = "/locks/";
+/// Logins, by person and id.
+pub(crate) const LOGINS: &str = "/logins/";
 /// Database servers, by host and database.
 pub(crate) const PRESENCE: &str = "/presence/";
+/// Which requests for roles a person made, by the person's name.
+pub(crate) const REQUEST_AUTHORS: &str = "/access-request-authors/";
 /// Every scope is to be scanned at once; the revision counts.
 pub(crate) const RESCAN_ALL: &str = "/rescan-all";
 /// Scopes that are to be scanned at once, by scope; the revision counts.
 pub(crate) const RESCANS: &str = "/rescans/";
+/// Whether the state was, or is being, restored from a backup.
+pub(crate) const RESTORE: &str = "/restore";
 /// Roles that were made over the API, by name.
 pub(crate) const ROLES: &str = "/roles/";
 /// Who may scan a scope now, by scope.
 pub(crate) const SCOPE_HOLDERS: &str = "/scope-holders/";
 /// What is known of a scope, by scope.
 pub(crate) const SCOPES: &str = "/scopes/";
-/// Join tokens, by digest of the secret.
+/// Sign-up tokens, by digest of the secret.
+pub(crate) const SIGNUPS: &str = "/signups/";
+/// Join tokens, by digest of the name, which may be a secret.
 pub(crate) const TOKENS: &str = "/tokens/";
 /// People, by name.
 pub(crate) const USERS: &str = "/users/";
 /// Live discovery workers and what they name, by group and host.
 pub(crate) const WORKERS: &str = "/workers/";
 
-const CAS: &str = "/ca/";
 const OWNERS: &str = "/owners/";
-const SIGNUPS: &str = "/signups/";
 
 fn under(prefix: &str, name: &str) -> Bytes {
     Bytes::from(format!("{prefix}{name}"))
+}
+
+/// A request for roles.
+pub(crate) fn access_request(id: &str) -> Bytes {
+    under(ACCESS_REQUESTS, id)
+}
+
+/// Which requests for roles a person made.
+pub(crate) fn request_author(user: &str) -> Bytes {
+    under(REQUEST_AUTHORS, user)
 }
 
 /// A certificate authority: `db`, `host` or `user`.
@@ -59,14 +87,44 @@ pub(crate) fn discovery_config(name: &str) -> Bytes {
     under(DISCOVERY_CONFIGS, name)
 }
 
+/// How databases' health is checked.
+pub(crate) fn health_check_config(name: &str) -> Bytes {
+    under(HEALTH_CHECK_CONFIGS, name)
+}
+
+/// One person's second factors.
+pub(crate) fn factors(user: &str) -> Bytes {
+    under(FACTORS, user)
+}
+
+/// Failed logins in a row of a name, by its digest.
+pub(crate) fn failures(digest: &str) -> Bytes {
+    under(FAILURES, digest)
+}
+
 /// What a host announced for one of its services.
 pub(crate) fn host(host_id: &str, service: &str) -> Bytes {
     under(HOSTS, &format!("{host_id}/{service}"))
 }
 
+/// Which AWS identity a host joined with.
+pub(crate) fn host_origin(host_id: &str) -> Bytes {
+    under(HOST_ORIGINS, host_id)
+}
+
 /// A lock.
 pub(crate) fn lock(name: &str) -> Bytes {
     under(LOCKS, name)
+}
+
+/// A login of a person.
+pub(crate) fn login(user: &str, id: &str) -> Bytes {
+    under(LOGINS, &format!("{user}/{id}"))
+}
+
+/// Under which one person's logins are: names of people hold no `/`.
+pub(crate) fn logins_of(user: &str) -> Bytes {
+    under(LOGINS, &format!("{user}/"))
 }
 
 /// The scope that owns a discovered identity.
@@ -89,6 +147,11 @@ pub(crate) fn rescan(scope_id: &str) -> Bytes {
     under(RESCANS, scope_id)
 }
 
+/// Whether the state was, or is being, restored from a backup.
+pub(crate) fn restore() -> Bytes {
+    Bytes::from_static(RESTORE.as_bytes())
+}
+
 /// A role.
 pub(crate) fn role(name: &str) -> Bytes {
     under(ROLES, name)
@@ -109,7 +172,7 @@ pub(crate) fn signup(digest: &str) -> Bytes {
     under(SIGNUPS, digest)
 }
 
-/// A join token, by the digest of its secret.
+/// A join token, by the digest of its name.
 pub(crate) fn token(digest: &str) -> Bytes {
     under(TOKENS, digest)
 }

@@ -36,7 +36,7 @@ pub(crate) use frames::{Header, Items};
 pub(crate) use publish::{Begun, PublishError};
 pub(crate) use rescan::RescanError;
 pub(crate) use scopes::{AcquireError, Worker};
-pub(crate) use status::ListScopesError;
+pub(crate) use status::{ListScopesError, stored_status};
 pub(crate) use whatif::{Asking, Pushed, Request as PlanQuestion, Turn, WhatIfError};
 
 use crate::{

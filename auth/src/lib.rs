@@ -8,14 +8,18 @@
 mod access;
 mod audit;
 mod authority;
+mod backup;
 mod configs;
 mod databases;
 mod grpc;
+mod health_configs;
 mod inventory;
 mod keys;
 mod ledger;
 mod presence;
 mod record;
+mod resources;
+mod seal;
 mod service;
 mod store;
 

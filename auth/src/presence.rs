@@ -15,12 +15,13 @@ use std::{
 use bytes::Bytes;
 use tidegate_core::{DatabaseServer, HostId, labels::LABELS_MAX};
 use tidegate_identity::HostHolder;
-use tidegate_proto::{Invalid, v1};
+use tidegate_proto::{Invalid, convert, v1};
+use tidegate_service::clock::SharedClock;
 
 use crate::{
     inventory::Inventory,
     keys,
-    record::encode,
+    record::{decode, encode},
     store::{
         CommitError, Entry, LeaseError, LeaseId, RangeQuery, Store, StoreUnavailable, Txn,
         chunks::Chunks,
@@ -75,6 +76,8 @@ pub(crate) struct Presence {
     pub(crate) store: Arc<dyn Store>,
     /// What is shown of it.
     pub(crate) inventory: Arc<Inventory>,
+    /// The time.
+    pub(crate) clock: SharedClock,
     /// How long entries outlive the last sign of life.
     pub(crate) lease: Duration,
 }
@@ -102,12 +105,13 @@ impl Presence {
         host: &HostHolder,
         hello: v1::Hello,
     ) -> Result<(Session, u64), PresenceError> {
-        let hello = checked_hello(host, hello)?;
+        let mut hello = checked_hello(host, hello)?;
         let host_id = host.host_id.as_str();
-        let lease = match self.earlier_lease(host_id, &hello.services).await? {
-            Some(lease) => lease,
-            None => self.store.grant(self.lease).await?,
+        let (lease, since) = match self.earlier_lease(host_id, &hello.services).await? {
+            Some(earlier) => earlier,
+            None => (self.store.grant(self.lease).await?, None),
         };
+        hello.since = since.or_else(|| Some(convert::timestamp(self.clock.now())));
         let value = encode(&hello);
         let mut txn = Txn::new();
         for service in &hello.services {
@@ -134,15 +138,20 @@ impl Presence {
         Ok((session, revision))
     }
 
-    /// The lease of an earlier stream of the same process and services, if it still lives.
+    /// The lease of an earlier stream of the same process and services, if it still lives, and since when it was up.
     async fn earlier_lease(
         &self,
         host_id: &str,
         services: &[String],
-    ) -> Result<Option<LeaseId>, StoreUnavailable> {
+    ) -> Result<Option<(LeaseId, Option<prost_types::Timestamp>)>, StoreUnavailable> {
         let mut leases = HashSet::new();
+        let mut since = None;
         for service in services {
             let entry = self.store.get(keys::host(host_id, service)).await?;
+            let told = entry
+                .as_ref()
+                .and_then(|entry| decode::<v1::Hello>(entry).ok());
+            since = since.or_else(|| told?.since);
             leases.insert(entry.and_then(|entry| entry.lease));
         }
         let one = if leases.len() == 1 {
@@ -152,7 +161,7 @@ impl Presence {
         };
         let Some(lease) = one else { return Ok(None) };
         match self.store.keep_alive(lease).await {
-            Ok(()) => Ok(Some(lease)),
+            Ok(()) => Ok(Some((lease, since))),
             Err(LeaseError::Gone(_)) => Ok(None),
             Err(LeaseError::Unavailable(unavailable)) => Err(unavailable),
         }
@@ -193,6 +202,7 @@ fn checked_hello(host: &HostHolder, hello: v1::Hello) -> Result<v1::Hello, Prese
         version: hello.version,
         public_addr: hello.public_addr,
         services,
+        since: None,
     })
 }
 

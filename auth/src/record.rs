@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message;
 use tidegate_proto::v1;
 
-use crate::store::Entry;
+use crate::{seal::SealedRecord, store::Entry};
 
 /// The format that this program writes.
 const FORMAT: u8 = 1;
@@ -94,16 +94,63 @@ pub(crate) struct ClusterRecord {
     pub(crate) created_at: Option<prost_types::Timestamp>,
 }
 
-/// A certificate authority.
+/// The certificate authorities of a kind. What an earlier program stored has the first two fields alone.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct CaRecord {
-    /// Its certificate.
+    /// The certificate of the only one; empty when there are `keys`.
     #[prost(string, tag = "1")]
     pub(crate) cert_pem: String,
     /// Its private key.
     #[prost(string, tag = "2")]
     pub(crate) key_pem: String,
+    /// The one that there is, or the old and the new one.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) keys: Vec<CaKeyRecord>,
+    /// Where their rotation is; absent for one that was never rotated.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) rotation: Option<RotationRecord>,
+}
+
+/// One certificate authority.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct CaKeyRecord {
+    /// Its certificate.
+    #[prost(string, tag = "1")]
+    pub(crate) cert_pem: String,
+    /// Its private key; empty when that is encrypted.
+    #[prost(string, tag = "2")]
+    pub(crate) key_pem: String,
+    /// Its private key, encrypted.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) sealed: Option<SealedRecord>,
+    /// Its certificate by the other one, while there are two.
+    #[prost(string, tag = "4")]
+    pub(crate) cross_pem: String,
+}
+
+impl fmt::Debug for CaKeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CaKeyRecord(redacted)")
+    }
+}
+
+/// Where a rotation is.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RotationRecord {
+    /// The phase's name.
+    #[prost(string, tag = "1")]
+    pub(crate) phase: String,
+    /// Grace of an automatic rotation; 0 is a manual one.
+    #[prost(uint64, tag = "2")]
+    pub(crate) grace_seconds: u64,
+    /// When the rotation began.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) started_at: Option<prost_types::Timestamp>,
+    /// When the phase began.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) since: Option<prost_types::Timestamp>,
 }
 
 impl fmt::Debug for CaRecord {
@@ -146,15 +193,64 @@ pub(crate) struct SignupRecord {
     pub(crate) expires_at: Option<prost_types::Timestamp>,
 }
 
-/// A join token; its key is the digest of the secret.
+/// A join token; its key is the digest of its name.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TokenRecord {
     /// What may join with it.
     #[prost(string, repeated, tag = "1")]
     pub(crate) types: Vec<String>,
-    /// Until when.
+    /// Until when; absent is for ever.
     #[prost(message, optional, tag = "2")]
     pub(crate) expires_at: Option<prost_types::Timestamp>,
+    /// Its name, unless that is a secret.
+    #[prost(string, tag = "3")]
+    pub(crate) name: String,
+    /// How it is joined with; empty is `token`.
+    #[prost(string, tag = "4")]
+    pub(crate) join_method: String,
+    /// Who may join by `iam`.
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) allow: Vec<v1::TokenAllow>,
+    /// How many hosts may join; 0 is any number.
+    #[prost(uint32, tag = "6")]
+    pub(crate) max_uses: u32,
+    /// How many joined.
+    #[prost(uint64, tag = "7")]
+    pub(crate) uses: u64,
+    /// Who joined, when the number is limited.
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) joined: Vec<JoinedRecord>,
+    /// Who made it.
+    #[prost(string, tag = "9")]
+    pub(crate) created_by: String,
+    /// When.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) created_at: Option<prost_types::Timestamp>,
+}
+
+/// A host that joined with a token for few hosts.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct JoinedRecord {
+    /// SHA-256 of the public key that its certificate is for.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key_digest: Vec<u8>,
+    /// The host.
+    #[prost(string, tag = "2")]
+    pub(crate) host_id: String,
+    /// When it joined.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) joined_at: Option<prost_types::Timestamp>,
+}
+
+/// The AWS identity that a host joined with, for when it joins again under the same id.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HostOriginRecord {
+    /// The account.
+    #[prost(string, tag = "1")]
+    pub(crate) account: String,
+    /// The ARN, session included.
+    #[prost(string, tag = "2")]
+    pub(crate) arn: String,
 }
 
 /// A database, with what decides who owns it.
@@ -219,6 +315,23 @@ pub(crate) struct WorkerRecord {
 /// Nothing: the key's revision says it all.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MarkRecord {}
+
+/// That the state was, or is being, restored from a backup.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RestoreRecord {
+    /// Digest of the backup.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) sha256: Vec<u8>,
+    /// When the backup was made.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) backup_created_at: Option<prost_types::Timestamp>,
+    /// When it was begun.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) begun_at: Option<prost_types::Timestamp>,
+    /// When it was done; absent when it was not, and then the state is neither the old nor the backup's.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) finished_at: Option<prost_types::Timestamp>,
+}
 
 /// What the ledger remembers of a scope.
 #[derive(Clone, PartialEq, Message)]
@@ -308,6 +421,11 @@ mod tests {
         let ca = CaRecord {
             cert_pem: "cert".to_owned(),
             key_pem: "hush".to_owned(),
+            keys: vec![CaKeyRecord {
+                key_pem: "hush".to_owned(),
+                ..CaKeyRecord::default()
+            }],
+            rotation: None,
         };
         let user = UserRecord {
             user: None,

@@ -5,21 +5,16 @@
 //! place before it ends.
 //!
 //! Over etcd several instances serve one cluster at the same time, and know nothing of each other: what they must agree
-//! on is decided by guards in the store. What is of one instance only: its audit log, its count of failed logins, and
-//! the times of scans and of scopes that wait to be retired, as status tells them.
+//! on is decided by guards in the store. What is of one instance only: its audit log, its count of the first
+//! failed logins, and the times of scans and of scopes that wait to be retired, as status tells them.
 
 mod gauges;
 mod identity;
+mod listeners;
+mod state;
 mod storage;
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tidegate_core::HostId;
@@ -36,27 +31,21 @@ use tidegate_service::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixStream},
     sync::mpsc,
 };
 use tonic::service::Routes;
 
 use crate::{
-    access::{Access, AccessParts},
-    audit::AuditLog,
+    audit::{Origin, export},
     authority::{Authority, HostRequest},
-    configs::DiscoveryConfigs,
-    databases::Databases,
-    grpc::{self, Services},
-    inventory::Inventory,
-    ledger::{Ledger, LedgerParts},
-    presence::Presence,
-    store::{BoxError, Store, Watch},
+    grpc,
+    store::BoxError,
 };
 
 use gauges::gauges;
 use identity::{OwnIdentity, own_host_id};
-use storage::Storage;
+use listeners::Listeners;
+use state::State;
 
 /// How long presence outlives the last sign of life.
 pub const PRESENCE_LEASE: Duration = Duration::from_secs(30);
@@ -64,8 +53,6 @@ pub const PRESENCE_LEASE: Duration = Duration::from_secs(30);
 pub const SCOPE_LEASE: Duration = Duration::from_secs(30);
 /// Shortest time from when no worker names a scope any more to when its databases go.
 pub const RETIRE_GRACE_MIN: Duration = Duration::from_mins(3);
-/// The local socket's name in the data directory.
-const SOCKET_NAME: &str = "auth.sock";
 
 /// Where and as whom the service runs.
 #[derive(Clone, Debug)]
@@ -193,7 +180,8 @@ impl AuthHandle {
         let trust = TrustBundle::try_from(self.authority.trust()).map_err(setup("trust"))?;
         Ok(IssuedHost {
             key,
-            chain_pem: issued.chain_pem,
+            chain_pem: issued.client.chain_pem,
+            server_chain_pem: issued.server.map(|server| server.chain_pem),
             trust,
         })
     }
@@ -232,8 +220,16 @@ impl AuthService {
         tasks: &Tasks,
     ) -> Result<AuthHandle, AuthError> {
         let component = readiness.component("auth");
-        let state = State::open(&settings, clock.clone()).await?;
         let host_id = own_host_id(&node.data_dir)?;
+        let origin = Origin {
+            cluster: settings.cluster_name.to_string(),
+            instance: host_id.to_string(),
+        };
+        // Boxed, here and below: starting is large, and every caller would be as large.
+        let opening = State::open(&settings, origin, clock.clone(), &metrics);
+        let state = Box::pin(opening).await?;
+        let targets = &settings.audit_targets;
+        export::start(&state.audit, targets, &metrics, &readiness, tasks);
         let own = OwnIdentity::new(
             state.authority.clone(),
             host_id.clone(),
@@ -248,57 +244,16 @@ impl AuthService {
             authority: state.authority.clone(),
             host_id,
         };
-        state
-            .serve(
-                settings, timings, own, listeners, &metrics, component, tasks,
-            )
-            .await?;
+        let serving = state.serve(
+            settings, timings, own, listeners, &metrics, component, tasks,
+        );
+        Box::pin(serving).await?;
         tracing::info!(address = %handle.local_addr, ca_pin = %handle.ca_pin, "serving the control plane");
         Ok(handle)
     }
 }
 
-/// What is open before anything is served.
-struct State {
-    storage: Storage,
-    store: Arc<dyn Store>,
-    audit: AuditLog,
-    authority: Arc<Authority>,
-    inventory: Arc<Inventory>,
-    watch: Watch,
-    clock: SharedClock,
-}
-
 impl State {
-    async fn open(settings: &AuthSettings, clock: SharedClock) -> Result<Self, AuthError> {
-        let place = storage::place(&settings.storage);
-        let failed = |source: BoxError| AuthError::Store {
-            place: place.clone(),
-            source,
-        };
-        let storage = Storage::open(&settings.storage).await.map_err(failed)?;
-        let audit = storage::audit_log(&settings.audit_dir, clock.clone()).map_err(|source| {
-            let place = storage::folder(&settings.audit_dir);
-            AuthError::Store { place, source }
-        })?;
-        let store = storage.store();
-        let authority = Authority::load(&store, &settings.cluster_name, clock.clone())
-            .await
-            .map_err(|error| AuthError::Authority(error.into()))?;
-        let (inventory, watch) = Inventory::load(store.clone())
-            .await
-            .map_err(|error| failed(error.into()))?;
-        Ok(Self {
-            storage,
-            store,
-            audit,
-            authority: Arc::new(authority),
-            inventory,
-            watch,
-            clock,
-        })
-    }
-
     #[allow(clippy::too_many_arguments)] // each is a part of the process, handed on once
     async fn serve(
         self,
@@ -322,6 +277,10 @@ impl State {
         let tls = own.current.clone();
         tasks.spawn("auth_certificate", own.keep(shutdown.clone()));
         tasks.spawn(
+            "auth_authorities",
+            self.authority.clone().follow(until_drained.clone()),
+        );
+        tasks.spawn(
             "auth_inventory",
             self.inventory
                 .clone()
@@ -335,9 +294,21 @@ impl State {
                 .clone()
                 .follow(until_drained.clone()),
         );
+        let requests = (services.clone(), shutdown.clone());
+        tasks.spawn("auth_requests", async move {
+            requests.0.access.tend_requests(requests.1).await;
+        });
         tasks.spawn(
             "auth_gauges",
             gauges(self.inventory.clone(), metrics, shutdown.clone()),
+        );
+        tasks.spawn(
+            "auth_health_configs",
+            services.health.clone().follow(until_drained.clone()),
+        );
+        tasks.spawn(
+            "auth_restores",
+            services.restores.clone().follow(shutdown.clone()),
         );
         let ended = shutdown.clone();
         tasks.spawn(
@@ -370,59 +341,6 @@ impl State {
         });
         Ok(())
     }
-
-    async fn services(
-        &self,
-        settings: &AuthSettings,
-        timings: Timings,
-        metrics: &Metrics,
-        shutdown: ShutdownToken,
-    ) -> Result<Arc<Services>, AuthError> {
-        let access = Access::new(AccessParts {
-            store: self.store.clone(),
-            inventory: self.inventory.clone(),
-            authority: self.authority.clone(),
-            audit: self.audit.clone(),
-            clock: self.clock.clone(),
-            static_tokens: settings.static_tokens.clone(),
-        })
-        .await
-        .map_err(setup("access"))?;
-        let parts = LedgerParts {
-            store: self.store.clone(),
-            inventory: self.inventory.clone(),
-            audit: self.audit.clone(),
-            clock: self.clock.clone(),
-            timings,
-        };
-        let ledger = Ledger::open(parts, metrics)
-            .await
-            .map_err(setup("the discovery ledger"))?;
-        Ok(Arc::new(Services {
-            access,
-            audit: self.audit.clone(),
-            authority: self.authority.clone(),
-            clock: self.clock.clone(),
-            configs: DiscoveryConfigs {
-                store: self.store.clone(),
-                inventory: self.inventory.clone(),
-                audit: self.audit.clone(),
-            },
-            databases: Databases {
-                store: self.store.clone(),
-                inventory: self.inventory.clone(),
-                audit: self.audit.clone(),
-            },
-            inventory: self.inventory.clone(),
-            ledger,
-            presence: Arc::new(Presence {
-                store: self.store.clone(),
-                inventory: self.inventory.clone(),
-                lease: timings.presence_lease,
-            }),
-            shutdown,
-        }))
-    }
 }
 
 async fn serve<S, I>(which: &'static str, routes: Routes, incoming: I, shutdown: ShutdownToken)
@@ -436,33 +354,5 @@ where
             error = chain(&error),
             "stopped serving gRPC"
         );
-    }
-}
-
-type LocalIncoming = Pin<Box<dyn Stream<Item = io::Result<Connection<UnixStream>>> + Send>>;
-
-/// Where callers come from.
-struct Listeners {
-    tcp: TcpListener,
-    local: LocalIncoming,
-    local_addr: SocketAddr,
-    socket: PathBuf,
-}
-
-impl Listeners {
-    async fn bind(address: SocketAddr, data_dir: &Path) -> Result<Self, AuthError> {
-        let refused = |on: String| move |source| AuthError::Listen { on, source };
-        let tcp = TcpListener::bind(address)
-            .await
-            .map_err(refused(address.to_string()))?;
-        let local_addr = tcp.local_addr().map_err(refused(address.to_string()))?;
-        let socket = data_dir.join(SOCKET_NAME);
-        let local = rpc::unix_incoming(&socket).map_err(refused(socket.display().to_string()))?;
-        Ok(Self {
-            tcp,
-            local: Box::pin(local),
-            local_addr,
-            socket,
-        })
     }
 }

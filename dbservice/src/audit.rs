@@ -1,38 +1,40 @@
 //! Audit events on their way to the auth service.
 //!
-//! Sessions put events into one bounded queue; one task sends them in batches and tries again until they are taken. An
-//! event has an id of its own, so a batch that is sent twice is kept once.
+//! Sessions put events into one bounded queue; one task sends them in batches on a stream ([`stream`]), a few ahead of
+//! what is acknowledged, and sends again on the next stream what was not. An event has an id of its own, so that one
+//! which is sent twice is kept once.
 //!
 //! Invariant: the relay never waits for audit. A statement that finds no room is counted, and its session says how many
 //! at its end; a session that a role holds to strict audit ends before such a statement reaches the database. The start
 //! and end of a session do wait: part of the queue is kept free for them.
 
-use std::{collections::BTreeMap, time::Duration};
+mod stream;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use tidegate_proto::{
-    convert,
-    v1::{self, AuditEvent, audit_service_client::AuditServiceClient},
-};
-use tidegate_service::{rpc, tasks::ShutdownToken};
+use tidegate_proto::{convert, v1::AuditEvent};
+use tidegate_service::tasks::ShutdownToken;
 use tokio::sync::mpsc;
-use tonic::{Code, Status, transport::Channel};
-use tracing::{error, info, warn};
+use tonic::transport::Channel;
+use tracing::error;
 use uuid::Uuid;
 
-use crate::{metrics::ServiceMetrics, retry::Retry};
+use crate::metrics::ServiceMetrics;
+use stream::Outbox;
 
 /// Events that wait to be sent.
 pub(crate) const QUEUE_EVENTS_MAX: usize = 8192;
 
 /// Places in the queue that statements may not take.
 const RESERVED_EVENTS: usize = 1024;
-
-/// Events in one request; the most that the service takes.
-const BATCH_EVENTS_MAX: usize = 256;
-
-/// How long a request may take.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long after the end of the last session events are still being sent at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,13 +76,17 @@ pub(crate) struct Subject {
     pub(crate) db_name: String,
     /// `db_protocol`, `db_origin`, `user_agent`, …
     pub(crate) fields: BTreeMap<String, String>,
+    /// Events made so far, which numbers them.
+    pub(crate) emitted: Arc<AtomicI64>,
 }
 
 /// Makes an event.
 pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent {
     let (name, code) = kind.name_and_code();
     AuditEvent {
-        uid: Uuid::new_v4().to_string(),
+        // Ordered by time, which keeps the index of a long log small and quick.
+        uid: Uuid::now_v7().to_string(),
+        ei: subject.emitted.fetch_add(1, Ordering::Relaxed),
         time: Some(convert::timestamp(now)),
         event: name.to_owned(),
         code: code.to_owned(),
@@ -91,8 +97,8 @@ pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent
         db_service: subject.db_service.clone(),
         db_user: subject.db_user.clone(),
         db_name: subject.db_name.clone(),
-        server_id: String::new(),
         fields: subject.fields.clone(),
+        ..AuditEvent::default()
     }
 }
 
@@ -145,16 +151,16 @@ pub(crate) async fn send_all(
     shutdown: ShutdownToken,
     sessions_end_within: Duration,
 ) {
-    let mut batch = Vec::with_capacity(BATCH_EVENTS_MAX);
+    let mut outbox = Outbox::default();
     let deadline = async {
         shutdown.cancelled().await;
         tokio::time::sleep(sessions_end_within + FLUSH_TIMEOUT).await;
     };
     tokio::select! {
-        () = send_until_closed(&mut receiver, &mut batch, channel, &metrics) => {}
+        () = stream::send_until_closed(&mut receiver, &mut outbox, channel, &metrics) => {}
         () = deadline => {}
     }
-    let lost = batch.len() + receiver.len();
+    let lost = outbox.events() + receiver.len();
     if lost > 0 {
         metrics.audit_dropped.inc_by(count(lost));
         error!(
@@ -164,64 +170,8 @@ pub(crate) async fn send_all(
     }
 }
 
-async fn send_until_closed(
-    receiver: &mut AuditReceiver,
-    batch: &mut Vec<AuditEvent>,
-    channel: Channel,
-    metrics: &ServiceMetrics,
-) {
-    let mut client = AuditServiceClient::new(channel);
-    let mut retry = Retry::new();
-    while receiver.recv_many(batch, BATCH_EVENTS_MAX).await > 0 {
-        let mut is_late = false;
-        loop {
-            retry.begin();
-            let request = v1::EmitRequest {
-                events: batch.clone(),
-            };
-            let status = match tokio::time::timeout(SEND_TIMEOUT, client.emit(request)).await {
-                Ok(Ok(_)) => break,
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
-            };
-            let cause = rpc::describe(&status);
-            if is_hopeless(&status) {
-                metrics.audit_dropped.inc_by(count(batch.len()));
-                error!(
-                    error = cause,
-                    events = batch.len(),
-                    "the auth service refuses audit events; they are dropped"
-                );
-                break;
-            }
-            is_late = true;
-            if retry.failed(&cause) {
-                warn!(
-                    error = cause,
-                    waiting = receiver.len(),
-                    "cannot send audit events; they wait"
-                );
-            }
-            retry.pause().await;
-        }
-        if is_late {
-            info!(waiting = receiver.len(), "audit events are sent again");
-        }
-        retry.succeeded();
-        batch.clear();
-    }
-}
-
 fn count(events: usize) -> u64 {
     u64::try_from(events).unwrap_or(u64::MAX)
-}
-
-/// Whether the same request can never be taken.
-fn is_hopeless(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented
-    )
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl Announcer {
             hostname: self.hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             services: vec![SERVICE.to_owned()],
-            public_addr: String::new(),
+            ..v1::Hello::default()
         })
     }
 

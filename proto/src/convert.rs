@@ -5,7 +5,9 @@
 
 mod database;
 mod discovery;
+mod health;
 mod lock;
+mod request;
 mod role;
 mod server;
 
@@ -17,6 +19,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::v1;
+
+/// Longest text of a status, in bytes.
+pub const TOLD_BYTES_MAX: usize = 1024;
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 /// A message whose field does not hold what it must.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,11 +53,9 @@ impl Invalid {
 
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
-        let details = ErrorDetails::with_bad_request_violation(
-            invalid.field.clone(),
-            invalid.problem.clone(),
-        );
-        Self::with_error_details(Code::InvalidArgument, invalid.to_string(), details)
+        let details =
+            ErrorDetails::with_bad_request_violation(told(&invalid.field), told(&invalid.problem));
+        Self::with_error_details(Code::InvalidArgument, told(&invalid.to_string()), details)
     }
 }
 
@@ -82,9 +86,30 @@ pub fn span(
     field: &str,
     span: Option<prost_types::Duration>,
 ) -> Result<Option<std::time::Duration>, Invalid> {
-    span.map(std::time::Duration::try_from)
-        .transpose()
-        .map_err(|_| Invalid::new(field, "is no span of time that can be waited for"))
+    let Some(span) = span else {
+        return Ok(None);
+    };
+    // Not by the conversion of `prost-types`, which negates what has no opposite.
+    match (u64::try_from(span.seconds), u32::try_from(span.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < NANOS_PER_SECOND => {
+            Ok(Some(std::time::Duration::new(seconds, nanos)))
+        }
+        _ => Err(Invalid::new(
+            field,
+            "is no span of time that can be waited for",
+        )),
+    }
+}
+
+/// A text as a status may carry it: statuses travel in headers, and a client that gets more of them than it takes drops
+/// the whole connection. What callers sent is in such texts, so they are as long as callers like.
+#[must_use]
+pub fn told(text: &str) -> String {
+    if text.len() <= TOLD_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(TOLD_BYTES_MAX);
+    format!("{}…", &text[..end])
 }
 
 fn parse<T: std::str::FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, Invalid> {

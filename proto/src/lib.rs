@@ -3,6 +3,7 @@
 //! The contract itself is in `proto/tidegate/v1/*.proto`; `cargo xtask gen` makes [`v1`] and [`DESCRIPTOR`] from it.
 //! What arrives over the wire is checked here once, field by field: past [`convert`] values cannot be wrong.
 
+pub mod audit;
 pub mod convert;
 pub mod scopes;
 

@@ -93,6 +93,7 @@ async fn stay(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         services: vec!["proxy".to_owned()],
         public_addr: announcement.public_addr.clone(),
+        since: None,
     };
     sender
         .try_send(say(Message::Hello(hello)))

@@ -5,7 +5,7 @@
 
 use tidegate_proto::{Invalid, v1};
 
-use super::{Access, AccessError, new_secret, people::shown, ttl};
+use super::{Access, AccessError, new_secret, people::shown, sessions::Cause, ttl};
 use crate::{
     audit::event,
     keys,
@@ -39,7 +39,7 @@ impl Access {
         Ok(updated)
     }
 
-    /// Voids a person's password and sign-up token, and makes a new token.
+    /// Voids a person's password, second factors and sign-up token, ends all logins, and makes a new token.
     pub(crate) async fn reset_user(
         &self,
         actor: &str,
@@ -60,7 +60,13 @@ impl Access {
         }
         record.password_hash = String::new();
         record.signup_digest = digest;
-        record.user.get_or_insert_default().signed_up = false;
+        let user = record.user.get_or_insert_default();
+        user.signed_up = false;
+        user.second_factors = 0;
+        let txn = txn.delete(keys::factors(&request.name));
+        let (txn, ending) = self
+            .ending_all(txn, actor, &request.name, Cause::Reset)
+            .await?;
         let reset = match self.replace(&entry, record, txn).await {
             Ok(reset) => reset,
             Err(error) => {
@@ -68,7 +74,8 @@ impl Access {
                 return Err(error);
             }
         };
-        self.lockout.succeeded(&request.name);
+        self.forget_failures(&request.name).await?;
+        self.ended(actor, &request.name, ending).await?;
         let mut told = event::new(event::USER_RESET);
         actor.clone_into(&mut told.user);
         told.fields.insert("name".to_owned(), request.name);
@@ -80,7 +87,7 @@ impl Access {
         })
     }
 
-    async fn existing(&self, name: &str) -> Result<(Entry, UserRecord), AccessError> {
+    pub(super) async fn existing(&self, name: &str) -> Result<(Entry, UserRecord), AccessError> {
         self.user(name).await?.ok_or_else(|| AccessError::NotFound {
             what: "user",
             name: name.chars().take(128).collect(),

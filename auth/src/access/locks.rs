@@ -88,7 +88,47 @@ impl Known {
         strikes(self.locks.iter().map(|stored| &stored.lock), facts, now)
     }
 
-    /// Those in force, as they are sent.
+    /// All that were read.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = &Lock> {
+        self.locks.iter().map(|stored| &stored.lock)
+    }
+
+    /// How many are of logins that were ended.
+    pub(crate) fn of_logins(&self) -> usize {
+        self.locks()
+            .filter(|lock| lock.target.is_of_logins())
+            .count()
+    }
+
+    /// Up to when logins of a person were ended, all or one by one.
+    pub(crate) fn logins_ended_until(&self, user: &str) -> Option<Timestamp> {
+        self.locks()
+            .filter(|lock| lock.target.user.as_deref() == Some(user))
+            .filter_map(|lock| lock.target.logins_until)
+            .max()
+    }
+
+    /// Names of those on one login of a person each.
+    pub(crate) fn of_one_login(&self, user: &str, most: usize) -> Vec<String> {
+        self.locks()
+            .filter(|lock| lock.target.user.as_deref() == Some(user) && lock.target.login.is_some())
+            .take(most)
+            .map(|lock| lock.name.clone())
+            .collect()
+    }
+
+    /// Those in force that administrators made, as they are listed.
+    pub(crate) fn listed(&self, now: Timestamp) -> Vec<v1::Lock> {
+        let is_listed =
+            |stored: &&Stored| stored.lock.is_in_force(now) && !stored.lock.target.is_of_logins();
+        self.locks
+            .iter()
+            .filter(is_listed)
+            .map(Stored::message)
+            .collect()
+    }
+
+    /// Those in force, as they are sent to who enforces them.
     pub(crate) fn messages(&self, now: Timestamp) -> Vec<v1::Lock> {
         self.locks
             .iter()
@@ -205,7 +245,7 @@ impl Locks {
     }
 
     /// Reads them all, and tells whoever watches.
-    async fn read(&self) -> Result<(), StoreUnavailable> {
+    pub(super) async fn read(&self) -> Result<(), StoreUnavailable> {
         let mut query = RangeQuery::prefix(keys::LOCKS);
         let mut known = Known::default();
         loop {

@@ -1,107 +1,95 @@
 //! Certificates for people: after a password, and bound to one database.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
-use tidegate_core::{Traits, locks::LockFacts};
+use tidegate_core::{
+    Traits,
+    locks::{LockFacts, LoginMark},
+};
 use tidegate_identity::{Route, USER_CERT_TTL_MAX, UserHolder};
 use tidegate_proto::{Invalid, convert, v1};
 
-use super::{Access, AccessError, check_name};
+use super::{
+    Access, AccessError,
+    proof::{Claim, Purpose},
+    sessions::NewLogin,
+};
 use crate::{
     audit::event,
     inventory::{Viewer, tables::Row as _},
     record::UserRecord,
+    store::Txn,
 };
 
-/// What is said of a login that failed, whatever the cause.
-const LOGIN_REFUSED: &str = "wrong user name or password";
-
 impl Access {
-    /// Exchanges a password for a certificate. Unknown names cost what known ones do, and get the same answer.
+    /// Exchanges a proof of who somebody is for a certificate, and writes the login down.
     pub(crate) async fn login(
         &self,
         request: v1::LoginRequest,
-        remote: Option<std::net::SocketAddr>,
+        remote: Option<SocketAddr>,
     ) -> Result<v1::UserCertificate, AccessError> {
-        let v1::LoginRequest {
-            user,
-            password,
-            public_key,
-            ttl_seconds,
-        } = request;
-        let outcome = self
-            .try_login(&user, password, &public_key, ttl_seconds)
-            .await;
-        let failure = match &outcome {
-            Ok(_) => None,
-            Err(
-                AccessError::Unproven(_)
-                | AccessError::LockedOut { .. }
-                | AccessError::Denied { .. },
-            ) => outcome.as_ref().err(),
-            // Nothing was tried.
-            Err(_) => return outcome,
-        };
-        let mut told = event::new(match failure {
-            None => event::LOGIN,
-            Some(_) => event::LOGIN_FAILED,
-        });
-        // Whatever was typed into the name's field is kept short: it may be a password.
-        told.user = user.chars().take(128).collect();
-        told.error = failure.map(ToString::to_string).unwrap_or_default();
-        told.fields.insert("method".to_owned(), "local".to_owned());
-        if let Some(remote) = remote {
-            told.fields
-                .insert("addr.remote".to_owned(), remote.to_string());
-        }
-        self.parts.audit.record(told);
-        outcome
-    }
-
-    async fn try_login(
-        &self,
-        name: &str,
-        password: String,
-        public_key: &[u8],
-        ttl_seconds: u32,
-    ) -> Result<v1::UserCertificate, AccessError> {
-        let wait = self.lockout.wait(name, self.now());
-        if !wait.is_zero() {
-            return Err(AccessError::LockedOut { wait });
-        }
-        let record = match check_name("user", name) {
-            Ok(()) => self.user(name).await?.map(|(_, record)| record),
-            Err(_) => None,
-        };
-        let hash = record
-            .as_ref()
-            .filter(|record| !record.password_hash.is_empty())
-            .map(|record| record.password_hash.clone());
-        self.lockout.failed(name, self.now());
-        let proven = self.passwords.matches(password, hash).await;
-        let proven = proven.inspect_err(|_| self.lockout.forgive(name))?;
-        let Some(record) = record.filter(|_| proven) else {
-            return Err(AccessError::Unproven(LOGIN_REFUSED));
-        };
-        self.lockout.succeeded(name);
-        let holder = holder(record);
-        // Only who proved to be somebody is told of that somebody's locks.
-        self.refuse_locked(LockFacts {
-            user: Some(&holder.name),
-            roles: &holder.roles,
-            ..LockFacts::default()
-        })?;
+        let proven = self
+            .prove_person(Claim {
+                purpose: Purpose::Login,
+                user: request.user,
+                password: request.password,
+                code: request.otp,
+                enrolment: request.enrolment,
+                remote,
+            })
+            .await?;
+        let mark = self.new_mark(proven.name());
+        let holder = holder(proven.account().clone(), mark.clone());
         let longest = self.longest_login(&holder);
-        let ttl = match ttl_seconds {
+        let ttl = match request.ttl_seconds {
             0 => longest,
             seconds => Duration::from_secs(seconds.into()).min(longest),
         };
-        self.certificate(public_key, &holder, ttl)
+        let given = self.certificate(&request.public_key, &holder, ttl)?;
+        let ends = given
+            .expires_at
+            .as_ref()
+            .and_then(|at| convert::instant(at).ok());
+        let login = NewLogin {
+            mark: &mark,
+            user: &holder.name,
+            ends: ends.unwrap_or(mark.at),
+            remote,
+            client: &request.client,
+            second_factor: proven.second_factor(),
+        };
+        // A certificate that is not written down, or of an account that changed meanwhile, is given to nobody.
+        self.write_login(proven.unchanged(Txn::new()), login)
+            .await?;
+        self.tell_login(&holder.name, &mark, remote, proven.second_factor());
+        Ok(given)
+    }
+
+    fn tell_login(
+        &self,
+        user: &str,
+        mark: &LoginMark,
+        remote: Option<SocketAddr>,
+        second_factor: bool,
+    ) {
+        let mut told = event::new(event::LOGIN);
+        user.clone_into(&mut told.user);
+        for (key, value) in [
+            ("method", Some("local".to_owned())),
+            ("login", Some(mark.id.clone())),
+            ("with_mfa", Some(second_factor.to_string())),
+            ("addr.remote", remote.map(|addr| addr.to_string())),
+        ] {
+            if let Some(value) = value {
+                told.fields.insert(key.to_owned(), value);
+            }
+        }
+        self.parts.audit.record(told);
     }
 
     /// How long a login lasts at most: the strictest of the person's roles.
-    fn longest_login(&self, holder: &UserHolder) -> Duration {
+    pub(super) fn longest_login(&self, holder: &UserHolder) -> Duration {
         let policy = self.parts.inventory.roles().policy.clone();
         let subject = holder.subject();
         let options = policy.grants(&subject).options();
@@ -143,6 +131,8 @@ impl Access {
             user: Some(&holder.name),
             roles: &holder.roles,
             database: Some(&route.database),
+            access_requests: &holder.access_requests,
+            login: holder.login.as_ref().into(),
             ..LockFacts::default()
         })?;
         let left = Duration::try_from(expires_at.duration_since(self.now())).unwrap_or_default();
@@ -165,7 +155,7 @@ impl Access {
                 .any(|(_, row)| viewer.sees(&policy, row.labels()))
     }
 
-    fn certificate(
+    pub(super) fn certificate(
         &self,
         public_key: &[u8],
         holder: &UserHolder,
@@ -185,7 +175,7 @@ impl Access {
     }
 }
 
-fn holder(record: UserRecord) -> UserHolder {
+fn holder(record: UserRecord, mark: LoginMark) -> UserHolder {
     let user = record.user.unwrap_or_default();
     let traits: Traits = convert::traits(user.traits);
     UserHolder {
@@ -193,5 +183,7 @@ fn holder(record: UserRecord) -> UserHolder {
         roles: user.roles,
         traits,
         route: None,
+        access_requests: Vec::new(),
+        login: Some(mark),
     }
 }

@@ -1,7 +1,9 @@
-//! Passwords: the rule for new ones, and their hashes.
+//! Passwords: the rules for new ones ([`rules`]), and their hashes.
 //!
 //! Hashing is slow and takes memory on purpose, so it runs a few at a time off the runtime's threads, and callers
 //! beyond a bound are turned away instead of queued.
+
+pub(super) mod rules;
 
 use std::sync::Arc;
 
@@ -24,9 +26,7 @@ const ARGON2_LANES: u32 = 1;
 const HASHES_AT_ONCE_MAX: usize = 4;
 /// Callers that compute or wait.
 const CALLERS_MAX: usize = 128;
-/// Shortest password, in characters.
-pub(super) const PASSWORD_CHARS_MIN: usize = 12;
-/// Longest password.
+/// Longest password that is looked at.
 const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Why a password was not hashed or compared.
@@ -38,9 +38,6 @@ pub(super) enum PasswordError {
     /// The hash failed.
     #[error("cannot hash a password")]
     Hash(#[source] BoxError),
-    /// The password is not a good one.
-    #[error("{0}")]
-    Rule(String),
 }
 
 /// Hashes passwords.
@@ -63,20 +60,6 @@ impl Passwords {
             secret::random_bytes::<32>().map_err(|error| PasswordError::Hash(error.into()))?;
         passwords.nobody = passwords.hash(secret::hex(&random)).await?.into();
         Ok(passwords)
-    }
-
-    /// Whether a password may be set.
-    pub(super) fn check_rule(password: &str) -> Result<(), PasswordError> {
-        let refuse = |problem: String| Err(PasswordError::Rule(problem));
-        if password.chars().count() < PASSWORD_CHARS_MIN {
-            return refuse(format!(
-                "must have at least {PASSWORD_CHARS_MIN} characters"
-            ));
-        }
-        if password.len() > PASSWORD_BYTES_MAX {
-            return refuse(format!("must have at most {PASSWORD_BYTES_MAX} bytes"));
-        }
-        Ok(())
     }
 
     /// The hash of a password, in PHC form, with a salt of its own.
@@ -153,12 +136,5 @@ mod tests {
         assert!(!matches("correct horse", None).await.unwrap());
         let again = passwords.hash("correct horse".to_owned()).await.unwrap();
         assert_ne!(hash, again);
-    }
-
-    #[test]
-    fn short_and_endless_passwords_are_refused() {
-        assert!(Passwords::check_rule("elevenchars").is_err());
-        assert!(Passwords::check_rule("twelve chars").is_ok());
-        assert!(Passwords::check_rule(&"x".repeat(2000)).is_err());
     }
 }

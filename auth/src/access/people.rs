@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use tidegate_proto::{Invalid, convert, v1};
 
-use super::{Access, AccessError, Passwords, check_name, digest_of, new_secret, ttl};
+use super::{
+    Access, AccessError, check_name, digest_of, new_secret,
+    passwords::rules,
+    proof::{Claim, Purpose},
+    sessions::Cause,
+    ttl,
+};
 use crate::{
     audit::event,
     keys,
@@ -36,6 +42,8 @@ impl Access {
             created_at: Some(convert::timestamp(self.now())),
             signed_up: false,
             revision: 0,
+            second_factors: 0,
+            locked_out_until: None,
             ..wanted
         };
         let expires_at = self.end_of(ttl);
@@ -128,11 +136,26 @@ impl Access {
             let record: UserRecord = decode(&entry)?;
             users.extend(shown(record, entry.modified));
         }
+        self.tell_waits(&mut users).await?;
         Ok(users)
     }
 
-    /// Removes a person. Certificates that were given end being useful at once at this service, and everywhere when
-    /// they expire.
+    /// Says of people until when they cannot log in, for failures.
+    pub(crate) async fn tell_waits(&self, users: &mut [v1::User]) -> Result<(), AccessError> {
+        let (waits, now) = (self.all_failures().await?, self.now());
+        if waits.is_empty() {
+            return Ok(());
+        }
+        for user in users {
+            let failures = waits.get(&digest_of(&user.name));
+            let until = failures.and_then(|failures| failures.until(now));
+            user.locked_out_until = until.map(convert::timestamp);
+        }
+        Ok(())
+    }
+
+    /// Removes a person, and ends all logins with it: certificates are refused at once, here and at agents, also when
+    /// another person gets the name.
     pub(crate) async fn delete_user(&self, actor: &str, name: &str) -> Result<(), AccessError> {
         let key = keys::user(name);
         let Some((entry, record)) = self.user(name).await? else {
@@ -141,10 +164,14 @@ impl Access {
                 name: name.to_owned(),
             });
         };
-        let mut txn = Txn::new().at(key.clone(), entry.modified).delete(key);
+        let mut txn = Txn::new()
+            .at(key.clone(), entry.modified)
+            .delete(key)
+            .delete(keys::factors(name));
         if !record.signup_digest.is_empty() {
             txn = txn.delete(keys::signup(&record.signup_digest));
         }
+        let (txn, ending) = self.ending_all(txn, actor, name, Cause::Removed).await?;
         let committed = self.store().commit(txn).await;
         let revision = committed.map_err(|error| AccessError::commit("the user", error))?;
         let mut gone = event::new(event::USER_DELETE);
@@ -152,6 +179,7 @@ impl Access {
         gone.fields.insert("name".to_owned(), name.to_owned());
         self.parts.audit.record(gone);
         self.parts.inventory.reached(revision).await;
+        self.ended(actor, name, ending).await?;
         Ok(())
     }
 
@@ -161,7 +189,6 @@ impl Access {
         token: &str,
         password: String,
     ) -> Result<String, AccessError> {
-        Passwords::check_rule(&password)?;
         let digest = digest_of(token);
         let refused = || AccessError::Unproven(SIGNUP_REFUSED);
         let entry = self
@@ -177,6 +204,7 @@ impl Access {
         if record.signup_digest != digest {
             return Err(refused());
         }
+        check_password("password", &password, &signup.user)?;
         record.password_hash = self.passwords.hash(password).await?;
         record.signup_digest = String::new();
         if let Some(user) = &mut record.user {
@@ -194,7 +222,53 @@ impl Access {
                 other => other,
             }
         })?;
+        self.forget_failures(&signup.user).await?;
         Ok(signup.user)
+    }
+
+    /// Replaces a person's own password.
+    pub(crate) async fn change_password(
+        &self,
+        request: v1::ChangePasswordRequest,
+        remote: Option<std::net::SocketAddr>,
+    ) -> Result<(), AccessError> {
+        let claim = Claim::of(Purpose::ChangePassword, request.proof, remote)?;
+        check_password("new_password", &request.new_password, &claim.user)?;
+        if claim.password == request.new_password {
+            let problem = "is the one that you have";
+            return Err(Invalid::new("new_password", problem).into());
+        }
+        let proven = self.prove_person(claim).await?;
+        let hash = self.passwords.hash(request.new_password).await?;
+        let txn = proven.unchanged(Txn::new());
+        let (entry, mut record) = proven.into_account();
+        record.password_hash = hash;
+        let committed = self
+            .store()
+            .commit(txn.put(entry.key, encode(&record)))
+            .await;
+        let revision = committed.map_err(|error| AccessError::commit("the user", error))?;
+        let mut told = event::new(event::PASSWORD_CHANGE);
+        told.user = record.user.unwrap_or_default().name;
+        self.parts.audit.record(told);
+        self.parts.inventory.reached(revision).await;
+        Ok(())
+    }
+
+    /// Lets a person try to log in again at once. Whether anything was in the way.
+    pub(crate) async fn unlock_user(&self, actor: &str, name: &str) -> Result<bool, AccessError> {
+        self.existing(name).await?;
+        let waited = self.forget_failures(name).await?;
+        let mut told = event::new(event::USER_UNLOCKED);
+        actor.clone_into(&mut told.user);
+        told.fields.insert("name".to_owned(), name.to_owned());
+        self.parts.audit.record(told);
+        Ok(waited)
+    }
+
+    /// That there is such a person.
+    pub(crate) async fn check_user_exists(&self, name: &str) -> Result<(), AccessError> {
+        self.existing(name).await.map(|_| ())
     }
 
     /// One person's record.
@@ -212,7 +286,11 @@ impl Access {
     }
 }
 
+fn check_password(field: &str, password: &str, user: &str) -> Result<(), Invalid> {
+    rules::check(password, user).map_err(|broken| Invalid::new(field, broken))
+}
+
 /// A person as listings show it.
-pub(super) fn shown(record: UserRecord, revision: u64) -> Option<v1::User> {
+pub(crate) fn shown(record: UserRecord, revision: u64) -> Option<v1::User> {
     record.user.map(|user| v1::User { revision, ..user })
 }

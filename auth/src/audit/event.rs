@@ -7,6 +7,18 @@ pub(crate) type Kind = (&'static str, &'static str, bool);
 
 /// A person or service called what it may not.
 pub(crate) const ACCESS_DENIED: Kind = ("access.denied", "TAC00W", false);
+/// Events of this service could not be stored, and there was no more room to keep them until they could.
+pub(crate) const AUDIT_EVENTS_LOST: Kind = ("audit.events.lost", "TAU01W", false);
+/// Events from before there were chains were put into them.
+pub(crate) const AUDIT_LOG_MIGRATED: Kind = ("audit.log.migrated", "TAU02I", true);
+/// A backup of the state was made.
+pub(crate) const BACKUP_CREATE: Kind = ("backup.create", "TBK00I", true);
+/// The state was restored from a backup.
+pub(crate) const BACKUP_RESTORE: Kind = ("backup.restore", "TBK01I", true);
+/// The state began to be restored from a backup.
+pub(crate) const BACKUP_RESTORE_BEGIN: Kind = ("backup.restore.begin", "TBK01W", true);
+/// A CA moved to another phase of its rotation. Ours: Teleport records no such event.
+pub(crate) const CA_ROTATED: Kind = ("cert_authority.rotate", "TCR00I", true);
 /// A database was added.
 pub(crate) const DB_CREATE: Kind = ("db.create", "TDB03I", true);
 /// A database went.
@@ -23,12 +35,27 @@ pub(crate) const DISCOVERY_CONFIG_DELETE: Kind = ("discovery_config.delete", "DC
 pub(crate) const DISCOVERY_CONFIG_UPDATE: Kind = ("discovery_config.update", "DC002I", true);
 /// Two scopes find one database.
 pub(crate) const DISCOVERY_CONFLICT: Kind = ("discovery.conflict", "TDG02W", true);
+/// How health is checked was said.
+pub(crate) const HEALTH_CHECK_CONFIG_CREATE: Kind =
+    ("health_check_config.create", "THCC001I", true);
+/// How health is checked was taken back.
+pub(crate) const HEALTH_CHECK_CONFIG_DELETE: Kind =
+    ("health_check_config.delete", "THCC003I", true);
+/// How health is checked was changed.
+pub(crate) const HEALTH_CHECK_CONFIG_UPDATE: Kind =
+    ("health_check_config.update", "THCC002I", true);
 /// A process joined.
 pub(crate) const JOIN: Kind = ("instance.join", "TJ002I", true);
 /// A process was not let in.
 pub(crate) const JOIN_FAILED: Kind = ("instance.join", "TJ002E", false);
 /// A join token was made.
 pub(crate) const JOIN_TOKEN_CREATE: Kind = ("join_token.create", "TJT00I", true);
+/// A join token was removed.
+pub(crate) const JOIN_TOKEN_DELETE: Kind = ("join_token.delete", "TJT01I", true);
+/// A join token was replaced.
+pub(crate) const JOIN_TOKEN_UPDATE: Kind = ("join_token.update", "TJT02I", true);
+/// A name has to wait after too many failed logins. Ours: Teleport records no such event.
+pub(crate) const LOCKED_OUT: Kind = ("user.locked_out", "TPE00W", false);
 /// A person logged in.
 pub(crate) const LOGIN: Kind = ("user.login", "T1000I", true);
 /// A lock was made or replaced.
@@ -37,6 +64,14 @@ pub(crate) const LOCK_CREATED: Kind = ("lock.created", "TLK00I", true);
 pub(crate) const LOCK_DELETED: Kind = ("lock.deleted", "TLK01I", true);
 /// A login failed.
 pub(crate) const LOGIN_FAILED: Kind = ("user.login", "T1000W", false);
+/// Logins were ended: their certificates are refused. Ours.
+pub(crate) const LOGINS_ENDED: Kind = ("user.logins_ended", "TPE02I", true);
+/// A second factor was added.
+pub(crate) const MFA_ADD: Kind = ("mfa.add", "T1006I", true);
+/// A second factor was removed.
+pub(crate) const MFA_DELETE: Kind = ("mfa.delete", "T1007I", true);
+/// A person changed the password.
+pub(crate) const PASSWORD_CHANGE: Kind = ("user.password_change", "T1005I", true);
 /// A role was made.
 pub(crate) const ROLE_CREATED: Kind = ("role.created", "T9000I", true);
 /// A role went.
@@ -47,12 +82,16 @@ pub(crate) const ROLE_UPDATED: Kind = ("role.updated", "T9002I", true);
 pub(crate) const SCOPE_FAILED: Kind = ("discovery.scope.failed", "TDG00W", false);
 /// A scan succeeded after one that failed.
 pub(crate) const SCOPE_RECOVERED: Kind = ("discovery.scope.recovered", "TDG00I", true);
+/// A source sent an event without a name; one without a code gets this code.
+pub(crate) const UNKNOWN: Kind = ("audit.unknown", "TAU00W", false);
 /// A person was added.
 pub(crate) const USER_CREATE: Kind = ("user.create", "T1002I", true);
 /// A person was removed.
 pub(crate) const USER_DELETE: Kind = ("user.delete", "T1004I", true);
 /// A person's password was voided, and a token to set another was made.
 pub(crate) const USER_RESET: Kind = ("reset_password_token.create", "T6000I", true);
+/// A person may try to log in again at once. Ours.
+pub(crate) const USER_UNLOCKED: Kind = ("user.unlocked", "TPE01I", true);
 /// A person got other roles or traits.
 pub(crate) const USER_UPDATE: Kind = ("user.update", "T1003I", true);
 

@@ -16,7 +16,7 @@ fn name_of(user: Option<&v1::User>) -> &str {
 
 impl Api {
     /// A stream that says so when the service goes away.
-    fn until_shutdown<M: Send + 'static>(
+    pub(super) fn until_shutdown<M: Send + 'static>(
         &self,
         messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
     ) -> Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>> {
@@ -119,7 +119,8 @@ impl AccessService for Api {
         &self,
         request: Request<v1::DeleteTokenRequest>,
     ) -> Result<Response<v1::DeleteTokenResponse>, Status> {
-        self.access.delete_token(&request.get_ref().token).await?;
+        let (actor, named) = (Caller::of(&request).actor(), &request.get_ref().token);
+        self.access.delete_token(&actor, named).await?;
         Ok(Response::new(v1::DeleteTokenResponse {}))
     }
 
@@ -188,7 +189,7 @@ impl AccessService for Api {
         request: Request<v1::ListLocksRequest>,
     ) -> Result<Response<v1::ListLocksResponse>, Status> {
         let caller = Caller::of(&request);
-        let mut locks = self.access.locks().known().messages(self.clock.now());
+        let mut locks = self.access.locks().known().listed(self.clock.now());
         locks.retain(|lock| caller.sees(kinds::LOCK, &lock.name));
         Ok(Response::new(v1::ListLocksResponse { locks }))
     }
@@ -245,7 +246,12 @@ impl AccessService for Api {
         Ok(Response::new(v1::ClusterStatus {
             cluster: self.authority.cluster().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ca_pins: vec![self.authority.pin().to_string()],
+            ca_pins: self
+                .authority
+                .pins()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             revision: look.revision,
             databases: count(look.databases.len()),
             database_servers: count(look.servers.len()),

@@ -13,7 +13,7 @@ use tidegate_proto::{
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Api, guard::Caller, status::refuse};
+use super::{Api, guard::Caller, status::refuse, undecodable::received};
 use crate::ledger::{Asking, Begun, Header, Items, PlanQuestion, Pushed, Turn, Worker};
 
 /// How long a caller may take from one frame to the next.
@@ -46,7 +46,7 @@ async fn plan_frame(
 }
 
 async fn next<M>(frames: &mut Streaming<M>) -> Result<Option<M>, Status> {
-    let next = tokio::time::timeout(FRAME_TIMEOUT, frames.message()).await;
+    let next = tokio::time::timeout(FRAME_TIMEOUT, received(frames)).await;
     next.map_err(|_| {
         refuse(
             Code::DeadlineExceeded,

@@ -11,6 +11,7 @@ mod caller;
 mod cut;
 mod decide;
 mod denials;
+mod sight;
 mod table;
 
 use std::{
@@ -33,11 +34,18 @@ use tidegate_service::{
 };
 use tonic::{Code, Status, body::Body};
 
-use crate::{access::locks::Locks, audit::AuditLog, inventory::Inventory};
+use crate::{
+    access::locks::Locks,
+    audit::AuditLog,
+    backup::Restores,
+    grpc::{status::refuse, undecodable},
+    inventory::Inventory,
+};
 pub(crate) use caller::Caller;
 use cut::Cut;
 use decide::{Cluster, Refusal, decide};
 use denials::Denials;
+pub(in crate::grpc) use sight::Sight;
 use table::{Requirement, table};
 
 /// The reason in the status when no role allows a call.
@@ -55,6 +63,8 @@ pub(crate) struct GuardParts {
     pub(crate) audit: AuditLog,
     /// The time.
     pub(crate) clock: SharedClock,
+    /// Whether the state is whole.
+    pub(crate) restores: Arc<Restores>,
 }
 
 /// Decides who may pass.
@@ -86,6 +96,11 @@ impl Guard {
 
     fn check(&self, path: &str, peer: &Peer) -> Result<Caller, Status> {
         let requirement = self.methods.get(path).ok_or(Refusal::UnknownMethod);
+        if self.parts.restores.is_unfinished() && !passes_while_restoring(path) {
+            let message = "the state is being restored from a backup; an administrator repeats \
+                           `tgctl backup restore` if that was cut off";
+            return Err(refuse(Code::Unavailable, "RESTORING", message));
+        }
         let policy = self.parts.inventory.roles().policy.clone();
         let cluster = Cluster {
             name: &self.parts.cluster,
@@ -128,6 +143,11 @@ impl Guard {
         let (locks, clock) = (self.parts.locks.watch(), self.parts.clock.clone());
         answer.map(|body| Body::new(Cut::new(body, caller, locks, clock)))
     }
+}
+
+/// What is served of a state that is neither the old one nor the backup's.
+fn passes_while_restoring(path: &str) -> bool {
+    path == "/tidegate.v1.BackupService/RestoreBackup" || path.starts_with("/grpc.")
 }
 
 /// What a service said when it denied a call without an answer of any length.
@@ -190,7 +210,7 @@ where
                 let answer = self.inner.call(request);
                 let guard = self.guard.clone();
                 Box::pin(async move {
-                    let answer = answer.await?.map(Body::new);
+                    let answer = undecodable::answered(answer.await?.map(Body::new));
                     Ok(guard.answered(&path, caller, answer))
                 })
             }

@@ -21,9 +21,9 @@ use crate::inventory::{
 /// Most selectors of one watch.
 const SELECTORS_MAX: usize = 256;
 
-type Watched<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+pub(super) type Watched<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
-fn selector(message: Option<v1::Selector>) -> Result<Option<Selector>, Invalid> {
+pub(super) fn selector(message: Option<v1::Selector>) -> Result<Option<Selector>, Invalid> {
     message.map(Selector::try_from).transpose()
 }
 
@@ -53,8 +53,10 @@ impl Api {
         after_revision: u64,
         message: fn(RowEvent<R>) -> M,
     ) -> Result<Watched<M>, Status> {
+        self.check_resumable(after_revision)?;
         let filter = Filter {
             selectors,
+            conditions: Conditions::default(),
             viewer: caller.viewer(),
         };
         let watch = self
@@ -66,8 +68,25 @@ impl Api {
             .map(move |event: Result<RowEvent<R>, WatchEnd>| {
                 event.map(message).map_err(Status::from)
             });
+        Ok(self.until_expired(caller, events))
+    }
+
+    /// Refuses to go on from a revision of the state before it was restored; 0 asks for a full listing.
+    pub(super) fn check_resumable(&self, after_revision: u64) -> Result<(), WatchEnd> {
+        if after_revision == 0 || self.restores.is_of_this_state(after_revision) {
+            return Ok(());
+        }
+        Err(WatchEnd::HistoryGone(after_revision))
+    }
+
+    /// A stream that ends with the certificate of the person who asked for it.
+    pub(super) fn until_expired<M: Send + 'static>(
+        &self,
+        caller: &Caller,
+        events: impl Stream<Item = Result<M, Status>> + Send + 'static,
+    ) -> Watched<M> {
         let Ok((_, expires_at)) = caller.user() else {
-            return Ok(events.boxed());
+            return events.boxed();
         };
         let clock = self.clock.clone();
         let expiry = async move { clock.wait_until(expires_at).await };
@@ -77,7 +96,7 @@ impl Api {
             "your certificate has expired: log in again",
         ))));
         // After an end of its own nobody asks for more.
-        Ok(events.take_until(expiry).chain(expired).boxed())
+        events.take_until(expiry).chain(expired).boxed()
     }
 }
 

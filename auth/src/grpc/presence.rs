@@ -10,7 +10,7 @@ use tidegate_proto::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Api, guard::Caller, status::refuse};
+use super::{Api, guard::Caller, status::refuse, undecodable::received};
 use crate::presence::Session;
 
 /// An announcing process.
@@ -31,7 +31,7 @@ impl Api {
             () = self.shutdown.cancelled() => {
                 return Err(refuse(Code::Unavailable, "SHUTTING_DOWN", "the auth service is shutting down"));
             }
-            next = tokio::time::timeout(lease, announcing.messages.message()) => next,
+            next = tokio::time::timeout(lease, received(&mut announcing.messages)) => next,
         };
         let next = next.map_err(|_| {
             refuse(

@@ -4,15 +4,18 @@
 
 use std::collections::HashMap;
 
-use tidegate_service::telemetry::chain;
+use tidegate_proto::convert::told;
+use tidegate_service::{backup::BackupError, telemetry::chain};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     access::AccessError,
     audit::AuditUnavailable,
+    backup::{CreateError, MarkerError, RestoreError},
     configs::ConfigError,
     databases::DatabaseError,
+    health_configs::HealthConfigError,
     inventory::WatchEnd,
     ledger::{AcquireError, AdoptError, ListScopesError, PublishError, RescanError, WhatIfError},
     presence::PresenceError,
@@ -22,14 +25,17 @@ use crate::{
 /// The domain of our reasons.
 const DOMAIN: &str = "tidegate.dev";
 
+/// Most problems of a role that a status lists; all together must fit into the headers of an answer.
+const PROBLEMS_TOLD_MAX: usize = 4;
+
 /// A refusal with a stable reason.
 pub(super) fn refuse(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, told(&message.into()), details)
 }
 
 /// A fault of ours: all of it to the log, nothing of the cause to the caller.
-fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
+pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
     tracing::error!(error = chain(error), "a request failed");
     refuse(
         Code::Internal,
@@ -58,16 +64,17 @@ impl From<AccessError> for Status {
             AccessError::Forbidden { reason, .. } => {
                 refuse(Code::FailedPrecondition, reason, message)
             }
+            AccessError::Iam(iam) => refuse(iam.code(), iam.reason(), message),
             AccessError::Internal { .. } => internal(&error),
             AccessError::Invalid(invalid) => invalid.into(),
             AccessError::LockedOut { .. } => refuse(Code::ResourceExhausted, "LOCKED_OUT", message),
             AccessError::NotFound { .. } => refuse(Code::NotFound, "NOT_FOUND", message),
             AccessError::Role(problems) => {
                 let mut details = ErrorDetails::new();
-                for problem in problems {
-                    details.add_bad_request_violation(problem.field, problem.problem);
+                for problem in problems.into_iter().take(PROBLEMS_TOLD_MAX) {
+                    details.add_bad_request_violation(told(&problem.field), told(&problem.problem));
                 }
-                Self::with_error_details(Code::InvalidArgument, message, details)
+                Self::with_error_details(Code::InvalidArgument, told(&message), details)
             }
             AccessError::Unavailable(unavailable) => store(&unavailable),
             AccessError::Unproven(_) => refuse(Code::Unauthenticated, "UNPROVEN", message),
@@ -100,7 +107,51 @@ impl From<AdoptError> for Status {
 
 impl From<AuditUnavailable> for Status {
     fn from(error: AuditUnavailable) -> Self {
-        refuse(Code::Unavailable, "AUDIT_UNAVAILABLE", error.to_string())
+        let message = error.to_string();
+        match error {
+            AuditUnavailable::Closed | AuditUnavailable::Failed => {
+                refuse(Code::Unavailable, "AUDIT_UNAVAILABLE", message)
+            }
+            AuditUnavailable::Full => refuse(Code::ResourceExhausted, "AUDIT_FULL", message),
+        }
+    }
+}
+
+impl From<CreateError> for Status {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::TooFast => refuse(Code::Aborted, "CHANGES_TOO_FAST", error.to_string()),
+            CreateError::Unavailable(unavailable) => store(&unavailable),
+            CreateError::Write(_) => internal(&error),
+        }
+    }
+}
+
+impl From<RestoreError> for Status {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::Backup(BackupError::Io(_)) | RestoreError::Spool(_) => {
+                tracing::error!(error = chain(&error), "a backup cannot be taken in");
+                let message = "the backup cannot be taken in: see the auth service's log, and whether its disk is full";
+                refuse(Code::Unavailable, "SPOOL_UNAVAILABLE", message)
+            }
+            RestoreError::Backup(invalid) => refuse(
+                Code::InvalidArgument,
+                "BACKUP_UNUSABLE",
+                invalid.to_string(),
+            ),
+            RestoreError::Busy => refuse(Code::ResourceExhausted, "BUSY", message),
+            RestoreError::Cluster { .. } => {
+                refuse(Code::FailedPrecondition, "OTHER_CLUSTER", message)
+            }
+            RestoreError::Commit(_) => internal(&error),
+            RestoreError::Contended => refuse(Code::Aborted, "CONFLICT", message),
+            RestoreError::Marker(MarkerError::Unavailable(unavailable))
+            | RestoreError::Unavailable(unavailable) => store(&unavailable),
+            RestoreError::Marker(_) => internal(&error),
+            RestoreError::NotNew { .. } => refuse(Code::FailedPrecondition, "NOT_NEW", message),
+        }
     }
 }
 
@@ -113,6 +164,19 @@ impl From<ConfigError> for Status {
             ConfigError::NotFound(_) => refuse(Code::NotFound, "NOT_FOUND", message),
             ConfigError::TooMany => refuse(Code::ResourceExhausted, "TOO_MANY", message),
             ConfigError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<HealthConfigError> for Status {
+    fn from(error: HealthConfigError) -> Self {
+        let message = error.to_string();
+        match error {
+            HealthConfigError::Conflict { .. } => refuse(Code::Aborted, "CONFLICT", message),
+            HealthConfigError::Invalid(invalid) => invalid.into(),
+            HealthConfigError::NotFound(_) => refuse(Code::NotFound, "NOT_FOUND", message),
+            HealthConfigError::TooMany => refuse(Code::ResourceExhausted, "TOO_MANY", message),
+            HealthConfigError::Unavailable(unavailable) => store(&unavailable),
         }
     }
 }

@@ -48,6 +48,15 @@ impl Term {
     }
 }
 
+impl Term {
+    /// The labels that satisfy it.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values
+            .iter()
+            .map(|value| (self.key.as_str(), value.as_str()))
+    }
+}
+
 /// Whether a key is found in the index as it is written.
 pub(crate) fn is_indexed(key: &str) -> bool {
     key != "*" && !key.starts_with(TELEPORT_PREFIX) && !key.starts_with(TELEPORT_INTERNAL_PREFIX)
@@ -177,6 +186,13 @@ impl<R: Row> LabelIndex<R> {
             .iter()
             .filter_map(|slot| self.rows.get(*slot as usize));
         rows.filter_map(Clone::clone).collect()
+    }
+
+    /// How many rows have a label.
+    pub(super) fn rows_with(&self, term: &Term) -> usize {
+        let values = self.keys.get(term.key.as_str());
+        let slots = |value: &String| values?.get(value.as_str()).map(Slots::len);
+        term.values.iter().filter_map(slots).sum()
     }
 
     /// The rows that have all these labels; `None` when nothing is asked for, which is all rows.

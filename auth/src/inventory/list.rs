@@ -156,7 +156,7 @@ impl Inventory {
         viewer: &Viewer,
     ) -> Result<(Counts, u64), QueryError> {
         let revision = self.revision();
-        let whole = matches!(viewer, Viewer::All) && conditions.are_labels_only();
+        let whole = viewer.sees_everything() && conditions.are_labels_only();
         if whole && is_indexed(label) {
             let look = self.tables();
             let counts = look
@@ -190,6 +190,39 @@ impl Inventory {
         .await?;
         let values = values.iter().map(|(value, count)| (value.as_str(), *count));
         Ok((Counts::largest(values, total, VALUES_MAX), revision))
+    }
+
+    /// Shows every row that is meant and may be seen, in no order, and gives the revision. A row that comes and goes
+    /// meanwhile may be shown or not.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`] when it would cost too much.
+    pub(crate) async fn visit<R: ListRows>(
+        &self,
+        conditions: &Conditions,
+        viewer: &Viewer,
+        mut visit: impl FnMut(&R),
+    ) -> Result<u64, QueryError> {
+        let revision = self.revision();
+        let roles = self.roles();
+        let view = viewer.view(&roles.policy);
+        let mut budget = Budget::new();
+        let source = match self.candidates::<R>(conditions) {
+            Some(slots) => Source::Index(slots.iter().collect()),
+            None => Source::Table {
+                after: None,
+                database: None,
+            },
+        };
+        self.walk(source, |row: &Arc<R>| {
+            if conditions.meet(row.as_ref(), &view, &mut budget)? {
+                visit(row);
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
+        Ok(revision)
     }
 
     /// The rows that can be meant, when that is known without looking at them.

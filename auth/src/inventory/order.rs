@@ -26,6 +26,24 @@ const LABEL: &str = "labels.";
 /// What `unavailable` is called by the label and by people.
 const STATUS: &str = "status";
 
+/// Something that an order can put in its place.
+pub(crate) trait Ordered {
+    /// As orders look at it.
+    fn sort_fields(&self) -> &dyn Fields;
+    /// Its place when nothing else tells: no two have the same.
+    fn sort_key(&self) -> (&str, &str);
+}
+
+impl<R: Row> Ordered for R {
+    fn sort_fields(&self) -> &dyn Fields {
+        Row::fields(self)
+    }
+
+    fn sort_key(&self) -> (&str, &str) {
+        Row::key(self)
+    }
+}
+
 /// An order of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Order {
@@ -40,7 +58,10 @@ struct By {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
+    Flag(&'static str),
     Label(String),
+    List(&'static str),
+    Number(&'static str),
     Text(&'static str),
 }
 
@@ -96,28 +117,28 @@ impl Order {
     }
 
     /// Which of two rows comes first.
-    pub(crate) fn compare<R: Row>(&self, a: &R, b: &R) -> Ordering {
+    pub(crate) fn compare<R: Ordered>(&self, a: &R, b: &R) -> Ordering {
         let by = self.fields.iter().map(|by| {
-            let (a, b) = (by.what.of(a.fields()), by.what.of(b.fields()));
-            by.directed(a.cmp(&b))
+            let (a, b) = (by.what.of(a.sort_fields()), by.what.of(b.sort_fields()));
+            by.directed(by.what.compare(&a, &b))
         });
-        first(by).then_with(|| a.key().cmp(&b.key()))
+        first(by).then_with(|| a.sort_key().cmp(&b.sort_key()))
     }
 
     /// How a row stands to a place.
-    pub(crate) fn compare_to<R: Row>(&self, row: &R, place: &Place) -> Ordering {
+    pub(crate) fn compare_to<R: Ordered>(&self, row: &R, place: &Place) -> Ordering {
         let by = self.fields.iter().zip(&place.values).map(|(by, value)| {
-            let own = by.what.of(row.fields());
-            by.directed((*own).cmp(value.as_str()))
+            let own = by.what.of(row.sort_fields());
+            by.directed(by.what.compare(&own, value))
         });
         let key = (place.key.0.as_str(), place.key.1.as_str());
-        first(by).then_with(|| row.key().cmp(&key))
+        first(by).then_with(|| row.sort_key().cmp(&key))
     }
 
     /// Where a row stands.
-    pub(crate) fn place<R: Row>(&self, row: &R) -> Place {
-        let values = self.fields.iter().map(|by| by.what.of(row.fields()));
-        let (name, host) = row.key();
+    pub(crate) fn place<R: Ordered>(&self, row: &R) -> Place {
+        let values = self.fields.iter().map(|by| by.what.of(row.sort_fields()));
+        let (name, host) = row.sort_key();
         Place {
             values: values.map(Cow::into_owned).collect(),
             key: (name.to_owned(), host.to_owned()),
@@ -201,13 +222,27 @@ impl What {
                 Err(format!("has `{}`, which is no label key", shortened(key)))
             };
         }
-        let meant = if name == STATUS { "unavailable" } else { name };
-        match schema.field(meant) {
-            Some(field) if field.holds == FieldType::Text => Ok(Self::Text(field.path)),
-            Some(field) if field.holds == FieldType::Labels => {
-                Err("needs the key of a label: write `labels.KEY`".to_owned())
-            }
-            _ => Err(unknown(schema, name)),
+        let meant = if name == STATUS {
+            meant_by_status(schema)
+        } else {
+            name
+        };
+        let field = schema.field(meant).ok_or_else(|| unknown(schema, name))?;
+        match field.holds {
+            FieldType::Flag => Ok(Self::Flag(field.path)),
+            FieldType::Labels => Err("needs the key of a label: write `labels.KEY`".to_owned()),
+            FieldType::List => Ok(Self::List(field.path)),
+            FieldType::Number => Ok(Self::Number(field.path)),
+            FieldType::Text => Ok(Self::Text(field.path)),
+            FieldType::Traits => Err(unknown(schema, name)),
+        }
+    }
+
+    /// Which of two values comes first. Numbers are written without leading zeros, so the shorter is the smaller.
+    fn compare(&self, a: &str, b: &str) -> Ordering {
+        match self {
+            Self::Number(_) => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+            _ => a.cmp(b),
         }
     }
 
@@ -221,7 +256,9 @@ impl What {
                     .unwrap_or_default())
                 .into()
             }
-            Self::Text(path) => match fields.text(path) {
+            Self::Flag(path) => if fields.flag(path) { "yes" } else { "no" }.into(),
+            Self::List(path) => cut(&fields.list(path).join(",")).to_owned().into(),
+            Self::Number(path) | Self::Text(path) => match fields.text(path) {
                 None => Cow::Borrowed(""),
                 Some(Cow::Borrowed(text)) => cut(text).into(),
                 Some(Cow::Owned(text)) => cut(&text).to_owned().into(),
@@ -244,9 +281,20 @@ fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
+/// A database's status is why it cannot be connected to; other things have one of their own.
+fn meant_by_status(schema: &'static Schema) -> &'static str {
+    if schema.field(STATUS).is_some() {
+        STATUS
+    } else {
+        "unavailable"
+    }
+}
+
 fn unknown(schema: &'static Schema, name: &str) -> String {
-    let fields = schema.iter().filter(|field| field.holds == FieldType::Text);
-    let known = fields.map(|field| field.path).chain([STATUS]);
+    let is_ordered = |holds| !matches!(holds, FieldType::Labels | FieldType::Traits);
+    let fields = schema.iter().filter(|field| is_ordered(field.holds));
+    let status = (meant_by_status(schema) == "unavailable").then_some(STATUS);
+    let known = fields.map(|field| field.path).chain(status);
     format!(
         "cannot be by `{}`: {}",
         shortened(name),
@@ -255,7 +303,7 @@ fn unknown(schema: &'static Schema, name: &str) -> String {
 }
 
 /// What may have been meant, else all that there is.
-pub(super) fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> String {
+pub(crate) fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let likely = known
         .iter()

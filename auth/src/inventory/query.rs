@@ -3,14 +3,14 @@
 //! A question is paid in steps, one budget for all of its rows, so that none can run long: see [`QUERY_STEPS_MAX`].
 
 use tidegate_core::{
-    Predicate, Selector,
-    predicate::{PREDICATE_BYTES_MAX, Schema},
+    Labels, Predicate, Selector,
+    predicate::{Fields, PREDICATE_BYTES_MAX, Schema},
 };
 use tidegate_proto::Invalid;
 
 use super::{
     index::Term,
-    order::{Order, Place},
+    order::{Order, Ordered, Place},
     page,
     rows::Row,
     view::View,
@@ -24,6 +24,8 @@ pub(crate) const PAGE_SIZE_MAX: usize = 1000;
 const SEARCH_WORDS_MAX: usize = 16;
 /// Longest search word.
 const SEARCH_WORD_BYTES_MAX: usize = 256;
+/// What a word costs that is looked for in something that is no row of the inventory.
+const WORD_STEPS: usize = 16;
 /// What one listing or count may cost. A step is a part of a predicate, a value of a selector, or a text searched for a
 /// word: a predicate of ten parts over a million databases takes about twenty million.
 pub(crate) const QUERY_STEPS_MAX: u64 = 400_000_000;
@@ -41,11 +43,11 @@ pub(crate) enum QueryError {
 
 /// Steps that are left of a question's budget.
 #[derive(Debug)]
-pub(super) struct Budget(u64);
+pub(crate) struct Budget(u64);
 
 impl Budget {
     /// For a new question.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(QUERY_STEPS_MAX)
     }
 
@@ -90,12 +92,7 @@ impl Conditions {
         }
         let filter = predicate(schema, filter)?;
         let selected = selector.as_ref().map(Selector::written);
-        let mut terms: Vec<Term> = selected
-            .into_iter()
-            .flatten()
-            .filter(|(_, values)| values.iter().all(|value| is_exact(value)))
-            .filter_map(|(key, values)| Term::new(key, values))
-            .collect();
+        let mut terms: Vec<Term> = selector.iter().flat_map(terms_of).collect();
         let required = filter.iter().flat_map(Predicate::required_labels);
         terms.extend(required.filter_map(|(key, value)| Term::new(key, [value])));
         Ok(Self {
@@ -153,11 +150,43 @@ impl Conditions {
         })
     }
 
+    /// As [`Self::meet`], of something that is no row here and that whoever asks may see. `mentions` tells whether a
+    /// word, in lower case, occurs in it.
+    pub(crate) fn meet_fields(
+        &self,
+        fields: &dyn Fields,
+        mentions: impl Fn(&str) -> bool,
+        budget: &mut Budget,
+    ) -> Result<bool, QueryError> {
+        budget.spend(1 + self.selector_steps + self.words.len() * WORD_STEPS)?;
+        let none = Labels::new();
+        let labels = fields.labels("labels").unwrap_or(&none);
+        let selected = |selector: &Selector| selector.matches(labels);
+        if !self.selector.as_ref().is_none_or(selected)
+            || !self.words.iter().all(|word| mentions(word))
+        {
+            return Ok(false);
+        }
+        self.filter.as_ref().map_or(Ok(true), |filter| {
+            filter
+                .evaluate_within(fields, &mut budget.0)
+                .map_err(|_| QueryError::TooExpensive)
+        })
+    }
+
     fn canonical(&self) -> String {
         let selected = self.selector.as_ref().map(Selector::written);
         let filter = self.filter.as_ref().map(ToString::to_string);
         format!("{selected:?}|{:?}|{filter:?}", self.words)
     }
+}
+
+/// Labels without which a selector is not met.
+pub(super) fn terms_of(selector: &Selector) -> impl Iterator<Item = Term> {
+    let exact = selector.written().iter();
+    exact
+        .filter(|(_, values)| values.iter().all(|value| is_exact(value)))
+        .filter_map(|(key, values)| Term::new(key, values))
 }
 
 /// Whether a selector's value means itself alone.
@@ -186,15 +215,15 @@ fn predicate(schema: &'static Schema, written: &str) -> Result<Option<Predicate>
 #[derive(Clone, Debug)]
 pub(crate) struct ListQuery {
     /// Rows on the page.
-    pub(super) page_size: usize,
+    pub(crate) page_size: usize,
     /// Which.
-    pub(super) conditions: Conditions,
+    pub(crate) conditions: Conditions,
     /// Only rows of this database.
     pub(super) database: Option<String>,
     /// In which order.
-    pub(super) order: Order,
+    pub(crate) order: Order,
     /// After which row the page starts.
-    pub(super) after: Option<Place>,
+    pub(crate) after: Option<Place>,
     fingerprint: String,
 }
 
@@ -258,7 +287,7 @@ impl ListQuery {
     }
 
     /// The token of the page after this row.
-    pub(super) fn token_after<R: Row>(&self, row: &R) -> String {
+    pub(crate) fn token_after<R: Ordered>(&self, row: &R) -> String {
         page::token(&self.fingerprint, &self.order.place(row).written())
     }
 }

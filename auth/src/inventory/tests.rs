@@ -65,6 +65,7 @@ impl House {
     async fn watch(&self, env: &str, after: u64) -> Result<Events, WatchEnd> {
         let filter = Filter {
             selectors: vec![Selector::new([("env", [env])]).unwrap()],
+            conditions: Conditions::default(),
             viewer: Viewer::All,
         };
         let stream = self
@@ -257,6 +258,7 @@ async fn a_watch_may_have_several_selectors() {
     let selector = |env| Selector::new([("env", [env])]).unwrap();
     let filter = Filter {
         selectors: vec![selector("prod"), selector("te*")],
+        conditions: Conditions::default(),
         viewer: Viewer::All,
     };
     let stream = house
@@ -319,7 +321,7 @@ async fn a_slow_watcher_is_told_where_to_resume() {
     let house = House::new().await;
     let mut events = house.watch("prod", 0).await.unwrap();
     assert_eq!(events.next().await, "0 synced");
-    for _ in 0..WATCHER_LAG_MAX / 50 + 1 {
+    for _ in 0..feed::QUEUE_MAX / 50 + 1 {
         let writes = (0..50).map(|_| {
             house
                 .store
@@ -337,30 +339,37 @@ async fn a_slow_watcher_is_told_where_to_resume() {
 #[tokio::test]
 async fn who_watches_starts_again_when_roles_change() {
     let house = House::new().await;
-    let filter = Filter {
-        selectors: Vec::new(),
-        viewer: Viewer::Person(Subject {
-            user: "alice".to_owned(),
-            roles: vec!["access".to_owned()],
-            traits: [].into(),
-        }),
+    let alice = Subject {
+        user: "alice".to_owned(),
+        roles: vec!["access".to_owned()],
+        traits: [].into(),
     };
-    let stream = house
-        .inventory
-        .watch::<DatabaseRow>(filter, 0, house.shutdown.clone())
-        .await
-        .unwrap();
-    let mut events = Events(Box::pin(stream));
-    assert_eq!(events.next().await, "0 synced");
-    let role = v1::Role {
-        name: "x".to_owned(),
-        ..v1::Role::default()
-    };
-    house
-        .commit(Txn::new().put(keys::role("x"), encode(&role)))
-        .await;
-    house.put("a", "prod").await;
-    assert_eq!(events.next().await, "RolesChanged");
+    // At once, whether or not a database changes.
+    for (round, viewer) in [Viewer::Person(alice), Viewer::AllByRule]
+        .into_iter()
+        .enumerate()
+    {
+        let filter = Filter {
+            selectors: Vec::new(),
+            conditions: Conditions::default(),
+            viewer,
+        };
+        let stream = house
+            .inventory
+            .watch::<DatabaseRow>(filter, 0, house.shutdown.clone())
+            .await
+            .unwrap();
+        let mut events = Events(Box::pin(stream));
+        assert_eq!(events.next().await, format!("{round} synced"));
+        let role = v1::Role {
+            name: format!("x{round}"),
+            ..v1::Role::default()
+        };
+        house
+            .commit(Txn::new().put(keys::role(&role.name), encode(&role)))
+            .await;
+        assert_eq!(events.next().await, "RolesChanged");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

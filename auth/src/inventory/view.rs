@@ -5,8 +5,10 @@ use tidegate_core::{Labels, Policy, Subject, access::Grants};
 /// Whoever lists or watches.
 #[derive(Clone, Debug)]
 pub(crate) enum Viewer {
-    /// Services and administrators: they see everything.
+    /// Services and administrators of the host: they see everything.
     All,
+    /// A person who sees everything by a rule of a role.
+    AllByRule,
     /// A person: sees what a role allows.
     Person(Subject),
 }
@@ -15,9 +17,19 @@ impl Viewer {
     /// What may be shown under these roles, ready to be asked about many databases.
     pub(crate) fn view<'v>(&'v self, policy: &'v Policy) -> View<'v> {
         match self {
-            Self::All => View::All,
+            Self::All | Self::AllByRule => View::All,
             Self::Person(subject) => View::Granted(policy.grants(subject)),
         }
+    }
+
+    /// Whether other roles may show something else.
+    pub(crate) const fn depends_on_roles(&self) -> bool {
+        matches!(self, Self::AllByRule | Self::Person(_))
+    }
+
+    /// Whether everything is shown.
+    pub(crate) const fn sees_everything(&self) -> bool {
+        matches!(self, Self::All | Self::AllByRule)
     }
 
     /// Whether one database with these labels may be shown.

@@ -1,7 +1,7 @@
 //! Watches: a full listing, `synced`, then changes; or what changed after a revision, `synced`, then changes.
 //!
-//! A watcher is pulled, not pushed: it holds its place in a ring of changes that all watchers share, so a slow one
-//! costs no memory, and one that falls out of the ring is told where to resume.
+//! A watcher takes what the feed queues for it ([`super::feed`]), and is never waited for: one whose queue is full is told
+//! where to resume.
 //!
 //! Invariants:
 //! - each change is judged by what the watcher was shown before it: a row that stops matching is sent as deleted, one
@@ -14,13 +14,14 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures::StreamExt as _;
 use tidegate_core::Selector;
 use tidegate_service::tasks::ShutdownToken;
-use tokio::{sync::broadcast, time::Interval};
+use tokio::{sync::watch as cell, time::Interval};
 
 use super::{
     Inventory, State, Viewer,
-    tables::{
-        DatabaseRow, Roles, Row, RowChange, RowChanges, ServerRow, Tables, database_row, server_row,
-    },
+    feed::{Ended, Feed, Interest, Subscription},
+    index::{LabelIndex, Term},
+    query::{Budget, Conditions, terms_of},
+    tables::{DatabaseRow, Roles, Row, RowChange, ServerRow, Tables, database_row, server_row},
     view::View,
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Between two bookmarks.
-pub(super) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
+pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
 /// Rows of the listing that are looked at in one go.
 const LISTED_AT_ONCE: usize = 1024;
 /// How long a resuming watcher may be ahead of this instance's tables.
@@ -40,6 +41,8 @@ const AHEAD_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Filter {
     /// Any of these; none is all.
     pub(crate) selectors: Vec<Selector>,
+    /// All of this.
+    pub(crate) conditions: Conditions,
     /// Who watches.
     pub(crate) viewer: Viewer,
 }
@@ -86,8 +89,10 @@ pub(crate) trait WatchRows: Row + Sized {
     fn all(tables: &Tables) -> Vec<Arc<Self>>;
     /// A stored entry as a row.
     fn read(entry: &Entry) -> Option<Self>;
+    /// Its rows by label.
+    fn index(tables: &Tables) -> &LabelIndex<Self>;
     #[doc(hidden)]
-    fn changes(state: &StateRef<'_>) -> broadcast::Receiver<Arc<RowChanges<Self>>>;
+    fn feed<'s>(state: &StateRef<'s>) -> &'s Feed<Self>;
 }
 
 /// Keeps [`State`] out of the trait's public face.
@@ -104,8 +109,12 @@ impl WatchRows for DatabaseRow {
         database_row(entry)
     }
 
-    fn changes(state: &StateRef<'_>) -> broadcast::Receiver<Arc<RowChanges<Self>>> {
-        state.0.databases.subscribe()
+    fn index(tables: &Tables) -> &LabelIndex<Self> {
+        &tables.database_labels
+    }
+
+    fn feed<'s>(state: &StateRef<'s>) -> &'s Feed<Self> {
+        &state.0.databases
     }
 }
 
@@ -120,12 +129,14 @@ impl WatchRows for ServerRow {
         server_row(entry)
     }
 
-    fn changes(state: &StateRef<'_>) -> broadcast::Receiver<Arc<RowChanges<Self>>> {
-        state.0.servers.subscribe()
+    fn index(tables: &Tables) -> &LabelIndex<Self> {
+        &tables.server_labels
+    }
+
+    fn feed<'s>(state: &StateRef<'s>) -> &'s Feed<Self> {
+        &state.0.servers
     }
 }
-
-type Changes<R> = broadcast::Receiver<Arc<RowChanges<R>>>;
 
 /// A watcher's place.
 struct Watcher<R> {
@@ -133,7 +144,8 @@ struct Watcher<R> {
     filter: Filter,
     /// The roles that decide what is sent; the watch ends when they change.
     roles: Arc<Roles>,
-    changes: Changes<R>,
+    new_roles: cell::Receiver<Arc<Roles>>,
+    changes: Subscription<R>,
     /// What is left of the listing; `None` when it is done or was not asked for.
     listing: Option<std::vec::IntoIter<Arc<R>>>,
     ready: VecDeque<RowEvent<R>>,
@@ -158,15 +170,17 @@ impl Inventory {
         shutdown: ShutdownToken,
     ) -> Result<impl futures::Stream<Item = Result<RowEvent<R>, WatchEnd>> + Send + use<R>, WatchEnd>
     {
-        let roles = self.roles();
+        let mut new_roles = self.watch_roles();
+        let roles = new_roles.borrow_and_update().clone();
         let mut bookmarks = tokio::time::interval(BOOKMARK_INTERVAL);
         bookmarks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         bookmarks.reset();
-        let (changes, rows, seen) = self.place::<R>(after_revision == 0);
+        let (changes, rows, seen) = self.place::<R>(&filter, after_revision == 0);
         let mut watcher = Watcher {
             inventory: self.clone(),
             filter,
             roles,
+            new_roles,
             changes,
             listing: rows.map(Vec::into_iter),
             ready: VecDeque::new(),
@@ -188,9 +202,14 @@ impl Inventory {
     }
 
     /// One consistent look: the place in the changes, the rows if asked for, and the revision of both.
-    fn place<R: WatchRows>(&self, listing: bool) -> (Changes<R>, Option<Vec<Arc<R>>>, u64) {
+    fn place<R: WatchRows>(
+        &self,
+        filter: &Filter,
+        listing: bool,
+    ) -> (Subscription<R>, Option<Vec<Arc<R>>>, u64) {
         let look = self.tables();
-        let changes = R::changes(&StateRef(&look.0));
+        let interest = Interest::new(&filter.terms(), R::index(&look));
+        let changes = R::feed(&StateRef(&look.0)).subscribe(interest);
         let rows = listing.then(|| R::all(&look));
         (changes, rows, look.revision)
     }
@@ -199,7 +218,7 @@ impl Inventory {
 impl<R: WatchRows> Watcher<R> {
     /// Reads what changed between `after` and this watcher's place from the store.
     async fn resume(&mut self, after: u64) -> Result<(), WatchEnd> {
-        if matches!(self.filter.viewer, Viewer::Person(_)) && after < self.roles.revision {
+        if self.filter.viewer.depends_on_roles() && after < self.roles.revision {
             return Err(WatchEnd::RolesChanged);
         }
         if after > self.seen {
@@ -248,7 +267,7 @@ impl<R: WatchRows> Watcher<R> {
 
     async fn next(&mut self) -> Result<RowEvent<R>, WatchEnd> {
         loop {
-            if matches!(self.filter.viewer, Viewer::Person(_))
+            if self.filter.viewer.depends_on_roles()
                 && self.inventory.roles().revision != self.roles.revision
             {
                 return Err(WatchEnd::RolesChanged);
@@ -292,24 +311,26 @@ impl<R: WatchRows> Watcher<R> {
         let changes = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(WatchEnd::ShuttingDown(self.seen)),
-            changes = self.changes.recv() => changes,
+            // Whether that ends this watch is looked at before anything more is sent.
+            Ok(()) = self.new_roles.changed() => return Ok(None),
+            changes = self.changes.next() => changes,
             _ = self.bookmarks.tick() => return Ok(self.bookmark()),
         };
         match changes {
             Ok(changes) => {
-                if changes.revision > self.seen {
-                    self.judge(changes.revision, changes.changes.iter().cloned());
-                    self.seen = changes.revision;
+                if changes.revision() > self.seen {
+                    self.judge(changes.revision(), changes.changes());
+                    self.seen = changes.revision();
                 }
                 Ok(None)
             }
-            Err(broadcast::error::RecvError::Lagged(_)) => Err(WatchEnd::TooSlow(self.seen)),
-            Err(broadcast::error::RecvError::Closed) => Err(WatchEnd::HistoryGone(self.seen)),
+            Err(Ended::TooSlow) => Err(WatchEnd::TooSlow(self.seen)),
+            Err(Ended::Closed) => Err(WatchEnd::HistoryGone(self.seen)),
         }
     }
 
-    /// The tables' revision, when nothing of it is still in the ring and the watcher was not told of it: it may have
-    /// looked at many changes that did not concern it.
+    /// The tables' revision, when nothing of it waits in the queue and the watcher was not told of it: many changes may
+    /// not have concerned it.
     fn bookmark(&mut self) -> Option<RowEvent<R>> {
         let revision = self.inventory.revision();
         if !self.changes.is_empty() || revision <= self.resumable {
@@ -348,10 +369,30 @@ impl<R: WatchRows> Watcher<R> {
 }
 
 impl Filter {
+    /// Lists of labels: a row that is meant has all of at least one list.
+    fn terms(&self) -> Vec<Vec<Term>> {
+        let always = self.conditions.terms();
+        if self.selectors.is_empty() {
+            return vec![always.to_vec()];
+        }
+        // An empty selector is met by nothing.
+        let selectors = self
+            .selectors
+            .iter()
+            .filter(|selector| !selector.is_empty());
+        selectors
+            .map(|selector| terms_of(selector).chain(always.iter().cloned()).collect())
+            .collect()
+    }
+
     fn meets<R: Row>(&self, row: &R, view: &View<'_>) -> bool {
         let labels = row.labels();
         let selected = |selector: &Selector| selector.matches(labels);
-        (self.selectors.is_empty() || self.selectors.iter().any(selected)) && view.sees(labels)
+        (self.selectors.is_empty() || self.selectors.iter().any(selected))
+            && self
+                .conditions
+                .meet(row, view, &mut Budget::new())
+                .unwrap_or(false)
     }
 }
 

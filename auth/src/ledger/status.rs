@@ -7,14 +7,14 @@ use tidegate_proto::{Invalid, convert::timestamp, v1};
 use tidegate_service::rpc::MESSAGE_BYTES_MAX;
 
 use super::{
-    Ledger,
+    Ledger, Memory,
     scopes::{holder_of, named},
 };
 use crate::{
     inventory::page,
     keys,
-    record::{ScopeRecord, decode},
-    store::StoreUnavailable,
+    record::{HolderRecord, ScopeRecord, decode},
+    store::{Entry, StoreUnavailable},
 };
 
 /// Most scopes in one page.
@@ -71,34 +71,22 @@ impl Ledger {
                 .as_ref()
                 .map(|scope| scope.id.clone())
                 .unwrap_or_default();
-            let status = known.entry(id).or_insert_with(|| v1::ScopeStatus {
-                scope: holder.scope.clone(),
-                ..v1::ScopeStatus::default()
-            });
-            status.held_by = named(&holder.hostname, &holder.host_id);
-            status.epoch = entry.created;
+            let status = known.entry(id).or_default();
+            held(status, holder, entry.created);
         }
         let memory = self.memory();
         let mut room = SHADOWED_TOLD_MAX;
         for (id, status) in &mut known {
-            if let Some(attempt) = memory.attempts.get(id) {
-                status.last_attempt = attempt.finished_at;
-                status.aws_calls = attempt.aws_calls;
-                status.left_out.clone_from(&attempt.left_out);
-                status.failure.clone_from(&attempt.failure);
-                if attempt.complete {
-                    status.last_success = attempt.finished_at;
-                }
-            }
-            let shadowed = memory.shadows.listed(id);
-            if !shadowed.is_empty() {
-                status.shadowed = shadowed;
-            }
+            memory.complete(id, status);
             status.shadowed.truncate(room);
             room -= status.shadowed.len();
-            status.retires_at = memory.retiring.get(id).copied().map(timestamp);
         }
         Ok(known.into_values().collect())
+    }
+
+    /// Adds what this instance alone knows of a scope: its last scan, and when it retires.
+    pub(crate) fn complete_status(&self, id: &str, status: &mut v1::ScopeStatus) {
+        self.memory().complete(id, status);
     }
 
     /// The stored records of all scopes that can be read. What other instances wrote of shadows is taken in.
@@ -119,6 +107,48 @@ impl Ledger {
         }
         Ok(read.into_iter().map(|(record, _)| record).collect())
     }
+}
+
+impl Memory {
+    fn complete(&self, id: &str, status: &mut v1::ScopeStatus) {
+        if let Some(attempt) = self.attempts.get(id) {
+            status.last_attempt = attempt.finished_at;
+            status.aws_calls = attempt.aws_calls;
+            status.left_out.clone_from(&attempt.left_out);
+            status.failure.clone_from(&attempt.failure);
+            if attempt.complete {
+                status.last_success = attempt.finished_at;
+            }
+        }
+        let shadowed = self.shadows.listed(id);
+        if !shadowed.is_empty() {
+            status.shadowed = shadowed;
+        }
+        status.retires_at = self.retiring.get(id).copied().map(timestamp);
+    }
+}
+
+/// A scope as its record tells, and who holds it as its holder's record tells; whichever there is.
+pub(crate) fn stored_status(scope: Option<&Entry>, holder: Option<&Entry>) -> v1::ScopeStatus {
+    let record = scope.and_then(|entry| {
+        decode::<ScopeRecord>(entry)
+            .inspect_err(|error| {
+                tracing::error!(error = %error, "left out a stored scope that cannot be read");
+            })
+            .ok()
+    });
+    let mut told = record.map(status).unwrap_or_default();
+    if let Some(entry) = holder {
+        held(&mut told, holder_of(entry), entry.created);
+    }
+    told
+}
+
+/// Adds who holds it.
+fn held(status: &mut v1::ScopeStatus, holder: HolderRecord, epoch: u64) {
+    status.held_by = named(&holder.hostname, &holder.host_id);
+    status.epoch = epoch;
+    status.scope = status.scope.take().or(holder.scope);
 }
 
 /// Why scopes were not listed.

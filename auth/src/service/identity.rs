@@ -17,11 +17,12 @@ use tidegate_identity::{
     tls::{self, ClientAuth, ServerTls},
 };
 use tidegate_service::{clock::SharedClock, rpc::Backoff, tasks::ShutdownToken, telemetry::chain};
+use tokio::sync::watch;
 
 use super::{AuthError, setup};
 use crate::{
     access::new_host_id,
-    authority::{Authority, HostRequest},
+    authority::{Authority, HostRequest, Sets},
 };
 
 /// The file that keeps the process's id.
@@ -61,6 +62,8 @@ pub(super) struct OwnIdentity {
     host_id: HostId,
     nodename: String,
     clock: SharedClock,
+    /// Since before the certificate was made, so that no change is missed.
+    cas: watch::Receiver<Arc<Sets>>,
     /// Read for each connection.
     pub(super) current: Arc<ArcSwap<ServerConfig>>,
     expires_at: Timestamp,
@@ -73,18 +76,20 @@ impl OwnIdentity {
         nodename: String,
         clock: SharedClock,
     ) -> Result<Self, IdentityError> {
+        let cas = authority.watch();
         let (config, expires_at) = issue_own(&authority, &host_id, &nodename)?;
         Ok(Self {
             authority,
             host_id,
             nodename,
             clock,
+            cas,
             current: Arc::new(ArcSwap::new(config)),
             expires_at,
         })
     }
 
-    /// Replaces the certificate when a third of its life is left.
+    /// Replaces the certificate when a third of its life is left, and when the CAs changed.
     pub(super) async fn keep(mut self, shutdown: ShutdownToken) {
         let left = SignedDuration::try_from(HOST_CERT_TTL / 3).unwrap_or(SignedDuration::ZERO);
         let mut backoff = Backoff::new();
@@ -96,6 +101,9 @@ impl OwnIdentity {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.clock.wait_until(due) => {}
+                changed = self.cas.changed() => if changed.is_err() {
+                    return;
+                },
             }
             match issue_own(&self.authority, &self.host_id, &self.nodename) {
                 Ok((config, expires_at)) => {
@@ -125,7 +133,7 @@ fn issue_own(
     nodename: &str,
 ) -> Result<(Arc<ServerConfig>, Timestamp), IdentityError> {
     let key = KeyPair::generate()?;
-    let issued = authority.issue_host(HostRequest {
+    let issued = authority.issue_own(HostRequest {
         public_key: &key.public_key_der(),
         host_id,
         hostname: nodename,

@@ -5,14 +5,16 @@ use std::{os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 use http::Uri;
 use tidegate_service::{
     clock::SharedClock,
+    metrics::Metrics,
     settings::{EtcdSettings, StorageSettings},
 };
 
 use crate::{
-    audit::AuditLog,
+    audit::{AuditLog, Origin},
     store::{
         BoxError, Store,
         etcd::{EtcdIdentity, EtcdLogin, EtcdOptions, EtcdStore, EtcdTls},
+        patience::Patient,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
@@ -36,12 +38,13 @@ impl Storage {
         })
     }
 
-    /// For everybody who need not know which it is.
+    /// For everybody who need not know which it is; whoever asks is answered in time, or told that there is no answer.
     pub(super) fn store(&self) -> Arc<dyn Store> {
-        match self {
+        let store: Arc<dyn Store> = match self {
             Self::Etcd(store) => store.clone(),
             Self::Sqlite(store) => store.clone(),
-        }
+        };
+        Arc::new(Patient::new(store))
     }
 
     /// Ends it: what is written is safe, and later calls fail.
@@ -74,12 +77,17 @@ fn options(settings: &EtcdSettings) -> Result<EtcdOptions, http::uri::InvalidUri
 }
 
 /// Opens this instance's audit log, in a folder that is made when there is none.
-pub(super) fn audit_log(dir: &Path, clock: SharedClock) -> Result<AuditLog, BoxError> {
+pub(super) fn audit_log(
+    dir: &Path,
+    origin: Origin,
+    clock: SharedClock,
+    metrics: &Metrics,
+) -> Result<AuditLog, BoxError> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)?;
-    Ok(AuditLog::open(dir, clock)?)
+    Ok(AuditLog::open_as(dir, origin, clock, metrics)?)
 }
 
 /// Where the state is, for people.

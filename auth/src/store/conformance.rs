@@ -2,6 +2,8 @@
 //!
 //! [`conformance!`] makes one test of each rule for a [`Factory`].
 
+mod past;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -9,6 +11,11 @@ use futures::{StreamExt as _, future::BoxFuture};
 
 use super::{
     Batch, CommitError, LeaseError, RangeQuery, Store, TXN_OPS_MAX, Txn, Watch, WatchError, Watched,
+};
+
+pub(crate) use past::{
+    a_lease_tells_how_long_it_lives, a_range_of_the_past_shows_what_was_there,
+    neither_lost_history_nor_the_future_can_be_read,
 };
 
 /// Makes one store, opens it again, and moves its time.
@@ -514,6 +521,8 @@ macro_rules! conformance {
             one_key_cannot_change_twice_in_a_transaction,
             ranges_are_ordered_bounded_and_resumable,
             large_values_come_back_whole,
+            a_range_of_the_past_shows_what_was_there,
+            neither_lost_history_nor_the_future_can_be_read,
             a_watch_gives_history_then_what_is_new,
             a_watch_from_now_is_caught_up_at_once,
             a_watch_misses_nothing_while_others_write,
@@ -524,6 +533,7 @@ macro_rules! conformance {
             many_leases_are_kept_at_once,
             a_key_written_again_without_its_lease_stays,
             a_revoked_lease_ends_at_once,
+            a_lease_tells_how_long_it_lives,
             after_a_restart_a_lease_has_its_full_time,
         );
     };

@@ -32,8 +32,8 @@ use tokio::sync::watch as cell;
 use tonic::transport::Channel;
 
 use super::{
-    CommitError, Entry, LeaseError, LeaseId, RANGE_ENTRIES_MAX, Range, RangeQuery, Store,
-    StoreUnavailable, Txn, Watch, WatchError,
+    CommitError, Entry, LeaseError, LeaseId, PastError, RANGE_ENTRIES_MAX, Range, RangeQuery,
+    Store, StoreUnavailable, Txn, Watch, WatchError,
 };
 use client::{CallError, Client, Kind};
 use compact::Compactor;
@@ -119,6 +119,32 @@ impl Inner {
     }
 
     async fn range(&self, query: RangeQuery) -> Result<Range, StoreUnavailable> {
+        let read = self.pages(query, 0).await;
+        let page = self.page(read.map_err(|error| error.unavailable("read"))?);
+        self.told(page.revision);
+        Ok(page)
+    }
+
+    async fn range_at(&self, query: RangeQuery, revision: u64) -> Result<Range, PastError> {
+        // 0 would mean now, and an empty etcd is at revision 1.
+        let asked = revision.max(1);
+        match self.pages(query, asked).await {
+            Ok(found) => Ok(Range {
+                revision,
+                ..self.page(found)
+            }),
+            Err(error) => Err(match error.failure {
+                Failure::Compacted => PastError::Compacted {
+                    compacted: revision + 1,
+                },
+                Failure::FutureRevision => PastError::Future { asked: revision },
+                _ => error.unavailable("read").into(),
+            }),
+        }
+    }
+
+    /// Reads a page as it was at a revision; 0 is now.
+    async fn pages(&self, query: RangeQuery, revision: u64) -> Result<RangeResponse, CallError> {
         let first = self.names.data(&query.prefix);
         let range_end = prefix_end(&first);
         let key = match &query.after {
@@ -131,16 +157,12 @@ impl Inner {
                 key: key.clone(),
                 range_end: range_end.clone(),
                 limit: i64::try_from(limit).unwrap_or(i64::MAX),
+                revision: signed(revision),
                 ..RangeRequest::default()
             };
             match self.read(request).await {
-                Ok(found) => {
-                    let page = self.page(found);
-                    self.told(page.revision);
-                    return Ok(page);
-                }
                 Err(error) if error.failure == Failure::AnswerTooLong && limit > 1 => limit /= 2,
-                Err(error) => return Err(error.unavailable("read")),
+                outcome => return outcome,
             }
         }
     }
@@ -203,6 +225,14 @@ impl Store for EtcdStore {
         self.0.range(query).boxed()
     }
 
+    fn range_at(
+        &self,
+        query: RangeQuery,
+        revision: u64,
+    ) -> BoxFuture<'_, Result<Range, PastError>> {
+        async move { self.0.range_at(query, revision).await }.boxed()
+    }
+
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<u64, CommitError>> {
         self.0.commit(txn).boxed()
     }
@@ -213,6 +243,17 @@ impl Store for EtcdStore {
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), LeaseError>> {
         self.0.keep_alive(lease).boxed()
+    }
+
+    fn time_left(
+        &self,
+        lease: LeaseId,
+    ) -> BoxFuture<'_, Result<Option<Duration>, StoreUnavailable>> {
+        async move {
+            let left = self.0.time_left(lease).await;
+            left.map_err(|error| error.unavailable("read"))
+        }
+        .boxed()
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreUnavailable>> {
@@ -229,4 +270,4 @@ impl Store for EtcdStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

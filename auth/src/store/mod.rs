@@ -16,6 +16,7 @@ pub(crate) mod chunks;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub(crate) mod etcd;
+pub(crate) mod patience;
 pub(crate) mod sqlite;
 
 use std::{fmt, time::Duration};
@@ -297,6 +298,26 @@ pub(crate) enum LeaseError {
     Unavailable(#[from] StoreUnavailable),
 }
 
+/// Why keys cannot be read as they were.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PastError {
+    /// History up to this revision is gone.
+    #[error("history up to revision {compacted} is gone")]
+    Compacted {
+        /// The last revision that is gone.
+        compacted: u64,
+    },
+    /// The store has not reached the revision.
+    #[error("the store has not reached revision {asked}")]
+    Future {
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The store does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] StoreUnavailable),
+}
+
 /// Why a watch ended, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchError {
@@ -333,6 +354,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Reads keys in order.
     fn range(&self, query: RangeQuery) -> BoxFuture<'_, Result<Range, StoreUnavailable>>;
 
+    /// Reads keys in order, as they were at a revision; [`Range::revision`] is that one. So many pages show one state.
+    fn range_at(&self, query: RangeQuery, revision: u64)
+    -> BoxFuture<'_, Result<Range, PastError>>;
+
     /// Carries out a transaction and gives its revision; the store's own when nothing changed.
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<u64, CommitError>>;
 
@@ -341,6 +366,12 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Gives a lease its full time again.
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), LeaseError>>;
+
+    /// How long a lease still lives if nobody keeps it alive; `None` when it is gone.
+    fn time_left(
+        &self,
+        lease: LeaseId,
+    ) -> BoxFuture<'_, Result<Option<Duration>, StoreUnavailable>>;
 
     /// Ends a lease now and deletes its keys, in one transaction. Nothing happens when it is gone already.
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreUnavailable>>;

@@ -10,6 +10,7 @@
 
 mod index;
 mod leases;
+mod past;
 mod reader;
 mod schema;
 mod writer;
@@ -21,11 +22,11 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub(crate) use leases::{Monotonic, SystemMonotonic};
-pub(crate) use schema::{OpenError, open_writer};
+pub(crate) use schema::{OpenError, open_reader, open_writer};
 
 use super::{
-    Batch, CommitError, Entry, LeaseError, LeaseId, RANGE_ENTRIES_MAX, Range, RangeQuery, Store,
-    StoreUnavailable, TXN_OPS_MAX, Txn, Watch, WatchError, Watched,
+    Batch, CommitError, Entry, LeaseError, LeaseId, PastError, RANGE_ENTRIES_MAX, Range,
+    RangeQuery, Store, StoreUnavailable, TXN_OPS_MAX, Txn, Watch, WatchError, Watched,
 };
 use index::{Heads, Index};
 use leases::Leases;
@@ -59,6 +60,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct SqliteOptions {
     /// Revisions of history kept at least, for watches that resume.
     pub(crate) history_revisions_min: u64,
+    /// Most pages that the file may have; `None` is as many as the disk holds.
+    pub(crate) pages_max: Option<u32>,
     /// What lease deadlines are measured with.
     pub(crate) time: Arc<dyn Monotonic>,
 }
@@ -67,6 +70,7 @@ impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
             history_revisions_min: 10_000,
+            pages_max: None,
             time: Arc::new(SystemMonotonic::default()),
         }
     }
@@ -91,6 +95,12 @@ impl SqliteStore {
         let lock = schema::lock(directory)?;
         let path = directory.join("state.db");
         let connection = schema::open_store(&path)?;
+        if let Some(pages) = options.pages_max {
+            schema::limit(&connection, pages).map_err(|source| OpenError::Sqlite {
+                path: path.clone(),
+                source,
+            })?;
+        }
         let (committed, _) = broadcast::channel(WATCH_LAG_MAX);
         let leases = Arc::new(Leases::new(options.time));
         let writer = Writer::new(
@@ -180,6 +190,14 @@ impl SqliteStore {
     }
 }
 
+/// Where the keys begin that a query is about.
+fn start(query: &RangeQuery) -> Bound<&Bytes> {
+    match &query.after {
+        Some(after) if *after >= query.prefix => Bound::Excluded(after),
+        _ => Bound::Included(&query.prefix),
+    }
+}
+
 async fn sweep(store: std::sync::Weak<SqliteStore>) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -214,10 +232,7 @@ impl Store for SqliteStore {
     fn range(&self, query: RangeQuery) -> BoxFuture<'_, Result<Range, StoreUnavailable>> {
         async move {
             let limit = query.limit.clamp(1, RANGE_ENTRIES_MAX);
-            let start = match &query.after {
-                Some(after) if *after >= query.prefix => Bound::Excluded(after),
-                _ => Bound::Included(&query.prefix),
-            };
+            let start = start(&query);
             let read = self.read(|heads| {
                 let mut places: Vec<(Bytes, u64)> = heads
                     .under(&query.prefix, start)
@@ -236,6 +251,14 @@ impl Store for SqliteStore {
             })
         }
         .boxed()
+    }
+
+    fn range_at(
+        &self,
+        query: RangeQuery,
+        revision: u64,
+    ) -> BoxFuture<'_, Result<Range, PastError>> {
+        past::range(self, query, revision).boxed()
     }
 
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<u64, CommitError>> {
@@ -259,6 +282,13 @@ impl Store for SqliteStore {
             Err(LeaseError::Gone(lease))
         };
         std::future::ready(kept).boxed()
+    }
+
+    fn time_left(
+        &self,
+        lease: LeaseId,
+    ) -> BoxFuture<'_, Result<Option<Duration>, StoreUnavailable>> {
+        std::future::ready(Ok(self.leases.left(lease))).boxed()
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreUnavailable>> {
@@ -405,4 +435,4 @@ impl WatchState {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,8 +13,9 @@ use tidegate_identity::{
 use tidegate_proto::v1::{
     self, access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
     discovery_service_client::DiscoveryServiceClient,
-    inventory_service_client::InventoryServiceClient,
-    presence_service_client::PresenceServiceClient, session_service_client::SessionServiceClient,
+    inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
+    people_service_client::PeopleServiceClient, presence_service_client::PresenceServiceClient,
+    resource_service_client::ResourceServiceClient, session_service_client::SessionServiceClient,
     trust_service_client::TrustServiceClient,
 };
 use tidegate_service::{
@@ -22,8 +23,11 @@ use tidegate_service::{
     clock::ManualClock,
     metrics::Metrics,
     rpc::{self, Endpoints},
-    settings::{AuthSettings, StaticToken, StorageSettings},
-    tasks::Tasks,
+    settings::{
+        AuthSettings, AuthenticationSettings, CaKeySettings, SecondFactor, StaticToken,
+        StorageSettings, StsEndpoint,
+    },
+    tasks::{TaskFailure, Tasks},
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -36,8 +40,19 @@ pub(crate) struct House {
     pub(crate) directory: Arc<TempDir>,
     pub(crate) handle: AuthHandle,
     pub(crate) clock: ManualClock,
-    timings: Timings,
+    options: Options,
     tasks: Tasks,
+}
+
+/// How a control plane is set up, where that is not as usual.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) timings: Timings,
+    pub(crate) sts_endpoint: Option<StsEndpoint>,
+    pub(crate) ca_keys: Option<CaKeySettings>,
+    pub(crate) second_factor: SecondFactor,
+    /// Where the state is kept; a folder of its own when not said.
+    pub(crate) storage: Option<StorageSettings>,
 }
 
 /// Somebody with a certificate.
@@ -65,8 +80,20 @@ impl Caller {
         DiscoveryServiceClient::new(self.0.clone())
     }
 
+    pub(crate) fn resources(&self) -> ResourceServiceClient<Channel> {
+        ResourceServiceClient::new(self.0.clone())
+    }
+
     pub(crate) fn inventory(&self) -> InventoryServiceClient<Channel> {
         InventoryServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn people(&self) -> PeopleServiceClient<Channel> {
+        PeopleServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn joining(&self) -> JoinServiceClient<Channel> {
+        JoinServiceClient::new(self.0.clone())
     }
 
     pub(crate) fn presence(&self) -> PresenceServiceClient<Channel> {
@@ -108,23 +135,45 @@ impl House {
     }
 
     pub(crate) async fn with(timings: Timings) -> Self {
-        let clock = ManualClock::new(Timestamp::now());
-        Self::on(Arc::new(tempfile::tempdir().unwrap()), timings, clock).await
+        let options = Options {
+            timings,
+            ..Options::default()
+        };
+        Self::with_options(options).await
     }
 
-    async fn on(directory: Arc<TempDir>, timings: Timings, clock: ManualClock) -> Self {
+    pub(crate) async fn with_second_factor(second_factor: SecondFactor) -> Self {
+        let options = Options {
+            second_factor,
+            ..Options::default()
+        };
+        Self::with_options(options).await
+    }
+
+    pub(crate) async fn with_options(options: Options) -> Self {
+        let clock = ManualClock::new(Timestamp::now());
+        Self::on(Arc::new(tempfile::tempdir().unwrap()), options, clock).await
+    }
+
+    async fn on(directory: Arc<TempDir>, options: Options, clock: ManualClock) -> Self {
         let tasks = Tasks::new();
         let settings = AuthSettings {
             cluster_name: "tidegate.test".parse().unwrap(),
             listen_addr: "127.0.0.1:0".parse().unwrap(),
-            storage: StorageSettings::Sqlite {
+            storage: options.storage.clone().unwrap_or(StorageSettings::Sqlite {
                 dir: directory.path().join("backend"),
-            },
+            }),
+            audit_targets: Vec::new(),
             audit_dir: directory.path().join("backend"),
             static_tokens: vec![StaticToken {
                 types: vec!["proxy".to_owned()],
                 secret: SecretString::from(STATIC_TOKEN),
             }],
+            sts_endpoint: options.sts_endpoint.clone(),
+            ca_keys: options.ca_keys.clone(),
+            authentication: AuthenticationSettings {
+                second_factor: options.second_factor,
+            },
         };
         let node = Node {
             data_dir: directory.path().to_owned(),
@@ -133,7 +182,7 @@ impl House {
         let handle = AuthService::start_with(
             settings,
             node,
-            timings,
+            options.timings,
             Arc::new(clock.clone()),
             Metrics::new(),
             Readiness::new(),
@@ -145,9 +194,15 @@ impl House {
             directory,
             handle,
             clock,
-            timings,
+            options,
             tasks,
         }
+    }
+
+    /// Another instance over the same state, where that is shared, at the same time.
+    pub(crate) async fn beside(&self) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        Self::on(directory, self.options.clone(), self.clock.clone()).await
     }
 
     /// Stops everything and starts again on the same directory.
@@ -157,7 +212,32 @@ impl House {
             "the service must stop when told to"
         );
         assert_eq!(self.tasks.failure(), None);
-        Self::on(self.directory.clone(), self.timings, self.clock.clone()).await
+        Self::on(
+            self.directory.clone(),
+            self.options.clone(),
+            self.clock.clone(),
+        )
+        .await
+    }
+
+    /// Waits until the service ends by itself, and gives why.
+    pub(crate) async fn ended(&self) -> Option<TaskFailure> {
+        self.tasks.shutdown().cancelled().await;
+        self.tasks.failure()
+    }
+
+    /// Starts again on the same directory after the service ended by itself.
+    pub(crate) async fn started_again(self) -> Self {
+        assert!(
+            self.tasks.close_and_wait(GRACE).await,
+            "the service must stop when it ends"
+        );
+        Self::on(
+            self.directory.clone(),
+            self.options.clone(),
+            self.clock.clone(),
+        )
+        .await
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -200,7 +280,7 @@ impl House {
     pub(crate) async fn join_token(&self, types: &[&str]) -> String {
         let request = v1::CreateTokenRequest {
             types: types.iter().map(|kind| (*kind).to_owned()).collect(),
-            ttl: None,
+            ..v1::CreateTokenRequest::default()
         };
         let created = self.admin().access().create_token(request).await.unwrap();
         created.into_inner().secret
@@ -270,7 +350,7 @@ impl House {
             user: name.to_owned(),
             password: password.to_owned(),
             public_key: key.public_key_der(),
-            ttl_seconds: 0,
+            ..v1::LoginRequest::default()
         };
         let answer = self.stranger().session().login(request).await?.into_inner();
         Ok(Identity {

@@ -412,13 +412,13 @@ async fn a_database_that_is_not_the_administrators_cannot_be_replaced_and_says_w
 }
 
 /// An agent's presence, which ends when it is dropped.
-struct Presence {
+pub(crate) struct Presence {
     _messages: mpsc::Sender<v1::AnnounceRequest>,
     _answers: Streaming<v1::AnnounceResponse>,
 }
 
 /// Announces databases of an agent's configuration file.
-async fn serve(house: &House, identity: &Identity, names: &[&str]) -> Presence {
+pub(crate) async fn serve(house: &House, identity: &Identity, names: &[&str]) -> Presence {
     use v1::announce_request::Message;
     let configured = |name: &&str| v1::DatabaseServer {
         database: Some(v1::Database {

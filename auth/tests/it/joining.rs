@@ -1,3 +1,7 @@
+mod iam;
+mod sts;
+mod tokens;
+
 use std::time::Duration;
 
 use tidegate_identity::{Holder, KeyPair, PeerIdentity, tls::first_certificate_der};
@@ -12,6 +16,29 @@ fn services_of(chain_pem: &str) -> Vec<String> {
         Holder::Host(host) => host.services,
         Holder::User(_) => panic!("not a host's certificate"),
     }
+}
+
+/// How long an event may take from when it happened to when it is listed.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+
+/// So many events of a kind, once they are told.
+async fn told(house: &House, event: &str, count: usize) -> Vec<v1::AuditEvent> {
+    let request = v1::ListEventsRequest {
+        event: event.to_owned(),
+        ..v1::ListEventsRequest::default()
+    };
+    let told = tokio::time::timeout(TOLD_WITHIN, async {
+        loop {
+            let listed = house.admin().audit().list_events(request.clone()).await;
+            let events = listed.unwrap().into_inner().events;
+            if events.len() >= count {
+                return events;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    told.await
+        .unwrap_or_else(|_| panic!("no {count} events {event}"))
 }
 
 #[tokio::test]

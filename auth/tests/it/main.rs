@@ -2,15 +2,24 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 
+mod audit;
+mod backup;
 mod configs;
 mod discovery;
+mod factors;
+mod fuzz;
+mod health;
 mod house;
 mod inventory;
 mod joining;
 mod locks;
+mod logins;
 mod people;
 mod planning;
 mod presence;
+mod queries;
+mod requests;
+mod rotation;
 mod rules;
 mod serving;
 mod sharing;

@@ -78,6 +78,7 @@ fn hello(services: &[&str], public_addr: &str) -> v1::Hello {
             .map(|service| (*service).to_owned())
             .collect(),
         public_addr: public_addr.to_owned(),
+        ..v1::Hello::default()
     }
 }
 

@@ -6,7 +6,7 @@ use tidegate_service::{
     admin::Readiness,
     clock::SystemClock,
     metrics::Metrics,
-    settings::{AuthSettings, StorageSettings},
+    settings::{AuthSettings, AuthenticationSettings, StorageSettings},
     tasks::Tasks,
 };
 use tonic::Code;
@@ -121,10 +121,14 @@ async fn what_happened_is_in_the_audit_log_once() {
         ..v1::AuditEvent::default()
     };
     for _ in 0..2 {
-        let request = v1::EmitRequest {
+        let batch = v1::EmitStreamRequest {
+            batch: 1,
             events: vec![event.clone()],
         };
-        agent.audit().emit(request).await.unwrap();
+        let mut audit = agent.audit();
+        let sent = audit.emit_stream(futures::stream::iter([batch]));
+        let acknowledged = sent.await.unwrap().into_inner().message().await.unwrap();
+        assert_eq!(acknowledged.unwrap().durable_batch, 1);
     }
     let request = v1::ListEventsRequest::default();
     let events = house
@@ -158,8 +162,12 @@ async fn the_state_of_another_cluster_is_refused() {
         storage: StorageSettings::Sqlite {
             dir: directory.join("backend"),
         },
+        audit_targets: Vec::new(),
         audit_dir: directory.join("backend"),
         static_tokens: Vec::new(),
+        sts_endpoint: None,
+        ca_keys: None,
+        authentication: AuthenticationSettings::default(),
     };
     let start = |settings: AuthSettings| {
         let node = Node {

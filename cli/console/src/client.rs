@@ -15,8 +15,12 @@ use tidegate_identity::{
 };
 use tidegate_proto::v1::{
     access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
-    discovery_service_client::DiscoveryServiceClient,
-    inventory_service_client::InventoryServiceClient, session_service_client::SessionServiceClient,
+    backup_service_client::BackupServiceClient,
+    cert_authority_service_client::CertAuthorityServiceClient,
+    discovery_service_client::DiscoveryServiceClient, health_service_client::HealthServiceClient,
+    inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
+    people_service_client::PeopleServiceClient, request_service_client::RequestServiceClient,
+    resource_service_client::ResourceServiceClient, session_service_client::SessionServiceClient,
     trust_service_client::TrustServiceClient,
 };
 use tidegate_service::rpc::{self, Endpoints, MESSAGE_BYTES_MAX};
@@ -24,7 +28,7 @@ use tonic::transport::Channel;
 
 use crate::{
     Failure,
-    profile::{Profile, ProxyAddr},
+    profile::{Credentials, Profile, ProxyAddr},
 };
 
 /// Calls to the auth service.
@@ -70,7 +74,19 @@ impl Client {
     ///
     /// When nobody is logged in, or the certificate expired.
     pub fn of_profile(profile: &Profile) -> Result<Self, Failure> {
-        let credentials = profile.credentials(Timestamp::now())?;
+        Self::of_credentials(profile, &profile.credentials(Timestamp::now())?)
+    }
+
+    /// As the person whose login a profile holds, without roles that were had by asking.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is logged in, or the certificate expired.
+    pub fn of_login(profile: &Profile) -> Result<Self, Failure> {
+        Self::of_credentials(profile, &profile.own_credentials(Timestamp::now())?)
+    }
+
+    fn of_credentials(profile: &Profile, credentials: &Credentials) -> Result<Self, Failure> {
         let host_ca = profile.host_ca_pem()?;
         Self::through_proxy(
             &profile.facts().proxy_addr,
@@ -91,6 +107,19 @@ impl Client {
         AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// The whole state, for root and the service's user on an auth host.
+    #[must_use]
+    pub fn backup(&self) -> BackupServiceClient<Channel> {
+        BackupServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The cluster's CAs and their rotation.
+    #[must_use]
+    pub fn cert_authorities(&self) -> CertAuthorityServiceClient<Channel> {
+        CertAuthorityServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     /// What discovery looks for, and how that goes.
     #[must_use]
     pub fn discovery(&self) -> DiscoveryServiceClient<Channel> {
@@ -98,10 +127,41 @@ impl Client {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// How databases' health is checked.
+    #[must_use]
+    pub fn health(&self) -> HealthServiceClient<Channel> {
+        HealthServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     /// Databases and who serves them.
     #[must_use]
     pub fn inventory(&self) -> InventoryServiceClient<Channel> {
         InventoryServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Join tokens as resources.
+    #[must_use]
+    pub fn joining(&self) -> JoinServiceClient<Channel> {
+        JoinServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Passwords, second factors and logins.
+    #[must_use]
+    pub fn people(&self) -> PeopleServiceClient<Channel> {
+        PeopleServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Requests for roles.
+    #[must_use]
+    pub fn requests(&self) -> RequestServiceClient<Channel> {
+        RequestServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Resources of every kind.
+    #[must_use]
+    pub fn resources(&self) -> ResourceServiceClient<Channel> {
+        ResourceServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -8,12 +8,14 @@
 //!     host-ca.pem         whom to trust towards the cluster
 //!     db-ca.pem           whom to trust towards databases
 //!     user.pem, user.key  the person's certificate and key
+//!     assumed.json        a certificate with roles that were had by asking, while there is one
 //!     db/<database>.*     what `tg db login` made
 //! ```
 //!
 //! Invariant: every file is written whole or not at all and can be read by its owner alone (0600, folders 0700). What
 //! a certificate says is read from the certificate, never from `profile.json`.
 
+mod assumed;
 mod files;
 mod proxy_addr;
 
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_core::ClusterName;
 use tidegate_identity::{Holder, KeyPair, PeerIdentity, UserHolder, tls};
 
+pub use assumed::{Assumed, AssumedRequest};
 pub use files::{read_private, remove_file, remove_folder, write_private};
 pub use proxy_addr::{PROXY_PORT, ProxyAddr};
 
@@ -338,12 +341,45 @@ impl Profile {
         })
     }
 
-    /// The person's certificate and key, when they are still good at `now`.
+    /// Replaces the CAs by those that the cluster has now; what is the same is not written.
+    ///
+    /// # Errors
+    ///
+    /// When a text holds no certificate, or a file cannot be written.
+    pub fn keep_trust(&self, host_ca_pem: &str, db_ca_pem: &str) -> Result<(), ProfileError> {
+        for (name, pem) in [(HOST_CA, host_ca_pem), (DB_CA, db_ca_pem)] {
+            let path = self.dir.join(name);
+            if let Err(error) = tls::certificates(pem) {
+                return Err(ProfileError::Damaged {
+                    problem: format!("the cluster's answer for it is unusable: {error}"),
+                    path,
+                });
+            }
+            if read_private(&path)?.is_none_or(|kept| kept != pem) {
+                write_private(&path, pem.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The certificate and key to show: with roles that were had by asking while there are any, else [`Self::own_credentials`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::own_credentials`].
+    pub fn credentials(&self, now: Timestamp) -> Result<Credentials, ProfileError> {
+        match self.assumed(now)? {
+            Some(assumed) => Ok(assumed.credentials),
+            None => self.own_credentials(now),
+        }
+    }
+
+    /// The certificate and key of the login, when they are still good at `now`.
     ///
     /// # Errors
     ///
     /// When nobody is logged in, the certificate expired, or a file is damaged.
-    pub fn credentials(&self, now: Timestamp) -> Result<Credentials, ProfileError> {
+    pub fn own_credentials(&self, now: Timestamp) -> Result<Credentials, ProfileError> {
         let chain = self.dir.join(USER_CHAIN);
         let Some(chain_pem) = read_private(&chain)? else {
             return Err(ProfileError::LoggedOut {
@@ -368,6 +404,7 @@ impl Profile {
     ///
     /// When a file cannot be removed.
     pub fn log_out(&self) -> Result<(), ProfileError> {
+        self.drop_assumed()?;
         remove_file(&self.dir.join(USER_CHAIN))?;
         remove_file(&self.dir.join(USER_KEY))?;
         remove_folder(&self.database_dir())?;
@@ -392,25 +429,37 @@ pub fn read_credentials(
     key_path: &Path,
     key_pem: &str,
 ) -> Result<Credentials, ProfileError> {
-    let damaged = |path: &Path, problem: String| ProfileError::Damaged {
-        path: path.to_owned(),
-        problem,
-    };
-    let identity = tls::first_certificate_der(&chain_pem)
-        .and_then(|der| PeerIdentity::from_der(&der))
-        .map_err(|error| damaged(chain, error.to_string()))?;
-    let Holder::User(user) = identity.holder else {
-        return Err(damaged(
-            chain,
-            "it is not a person's certificate".to_owned(),
-        ));
-    };
+    let (user, expires_at) = read_certificate(chain, &chain_pem)?;
     Ok(Credentials {
         chain_pem,
         key: KeyPair::from_pem(key_pem).map_err(|error| damaged(key_path, error.to_string()))?,
         user,
-        expires_at: identity.expires_at,
+        expires_at,
     })
+}
+
+/// Whose a certificate is, and when it ends.
+fn read_certificate(
+    chain: &Path,
+    chain_pem: &str,
+) -> Result<(UserHolder, Timestamp), ProfileError> {
+    let identity = tls::first_certificate_der(chain_pem)
+        .and_then(|der| PeerIdentity::from_der(&der))
+        .map_err(|error| damaged(chain, error.to_string()))?;
+    match identity.holder {
+        Holder::User(user) => Ok((user, identity.expires_at)),
+        Holder::Host(_) => Err(damaged(
+            chain,
+            "it is not a person's certificate".to_owned(),
+        )),
+    }
+}
+
+fn damaged(path: &Path, problem: String) -> ProfileError {
+    ProfileError::Damaged {
+        path: path.to_owned(),
+        problem,
+    }
 }
 
 #[cfg(test)]

@@ -13,12 +13,45 @@ use crate::{Failure, table::visible};
 
 /// How long a call may take before the program gives up.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reason of a status: a name has to wait after too many failed logins.
+const LOCKED_OUT: &str = "LOCKED_OUT";
 /// Reason of a status: a lock strikes the caller.
 const LOCKED: &str = "LOCKED";
 /// Reason of a status: a query would look at more than one query may.
 const QUERY_TOO_EXPENSIVE: &str = "QUERY_TOO_EXPENSIVE";
 /// Most causes looked at behind a failed call.
 const CAUSES_MAX: usize = 16;
+
+/// A call that was answered with a status.
+#[derive(Debug)]
+pub struct Refused {
+    /// The word by which the service tells why; empty when nobody answered.
+    pub reason: String,
+    /// What it means to a person.
+    pub failure: Failure,
+}
+
+/// As [`call`], for who goes on in another way for some reasons.
+///
+/// # Errors
+///
+/// As [`call`], with the reason.
+pub async fn call_or_reason<T>(
+    doing: &str,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Refused> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Refused {
+            reason: reason(&status),
+            failure: failure(doing, &status),
+        }),
+        Err(_) => Err(Refused {
+            reason: String::new(),
+            failure: no_answer(doing),
+        }),
+    }
+}
 
 /// Waits for an answer. `doing` reads after "could not ": `list databases`.
 ///
@@ -55,12 +88,16 @@ pub async fn call_refusable<T>(
                 _ => failure,
             })
         }
-        Err(_) => Err(unreachable(&format!(
-            "no answer within {} seconds",
-            CALL_TIMEOUT.as_secs()
-        ))
-        .within(doing)),
+        Err(_) => Err(no_answer(doing)),
     }
+}
+
+fn no_answer(doing: &str) -> Failure {
+    unreachable(&format!(
+        "no answer within {} seconds",
+        CALL_TIMEOUT.as_secs()
+    ))
+    .within(doing)
 }
 
 /// What a status means.
@@ -97,6 +134,9 @@ fn meaning(status: &Status) -> Failure {
         Code::ResourceExhausted if reason(status) == QUERY_TOO_EXPENSIVE => {
             Failure::new(said).hint("narrow it by labels, or ask for a simpler predicate")
         }
+        Code::ResourceExhausted if reason(status) == LOCKED_OUT => Failure::new(said).hint(
+            "an administrator can let you try again at once (`tgctl users unlock`)",
+        ),
         Code::ResourceExhausted => Failure::new(said).hint("wait a moment and try again"),
         Code::Unimplemented => Failure::new(format!("the auth service does not know this call ({said})"))
             .hint("the program and the cluster differ in version; `tgctl status` shows the cluster's, `version` the program's"),
@@ -113,6 +153,12 @@ fn meaning(status: &Status) -> Failure {
         | Code::Aborted
         | Code::OutOfRange => Failure::new(said),
     }
+}
+
+/// Whether a call failed because whoever answered could not prove to be the cluster.
+#[must_use]
+pub fn is_untrusted(status: &Status) -> bool {
+    tidegate_service::rpc::connect_error(status).is_some_and(ConnectError::is_untrusted)
 }
 
 fn unreachable(why: &str) -> Failure {

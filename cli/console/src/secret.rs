@@ -1,4 +1,4 @@
-//! Passwords as people give them: typed at a terminal, piped in, or in a file. They never print.
+//! Passwords and codes as people give them: typed at a terminal, piped in, or in a file. They never print.
 
 use std::{
     fs::File,
@@ -26,6 +26,20 @@ pub fn ask(prompt: &str) -> Result<SecretString, Failure> {
     not_empty(typed)
 }
 
+/// Asks at the terminal for a code, which need not be given.
+///
+/// # Errors
+///
+/// When there is no terminal.
+pub fn ask_code(prompt: &str) -> Result<Option<SecretString>, Failure> {
+    let typed = rpassword::prompt_password(prompt).map_err(|error| {
+        Failure::new(format!("cannot ask for a code: {error}"))
+            .hint("without a terminal, give it with `--otp`")
+    })?;
+    let typed = typed.trim();
+    Ok((!typed.is_empty()).then(|| SecretString::from(typed)))
+}
+
 /// Asks twice, until both are equal or three tries are over.
 ///
 /// # Errors
@@ -44,7 +58,7 @@ pub fn ask_twice(prompt: &str) -> Result<SecretString, Failure> {
     Err(Failure::new("the passwords were not equal"))
 }
 
-/// The first line of standard input.
+/// The next line of standard input.
 ///
 /// # Errors
 ///

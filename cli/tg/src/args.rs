@@ -3,8 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use secrecy::SecretString;
 use tidegate_console::{Format, profile::ProxyAddr, when};
 use tidegate_identity::CaPin;
+
+use crate::request::RequestCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,9 +41,24 @@ pub(crate) enum Command {
     Db(DbCommand),
     /// Log in to a cluster.
     Login(LoginArgs),
-    /// Forget your certificates: of one proxy when `--proxy` names it, else of all.
-    #[command(after_help = "Examples:\n  tg logout\n  tg logout --proxy=tidegate.example.com")]
-    Logout,
+    /// Log out: end your login and forget its certificates, of one proxy when `--proxy` names it, else of all.
+    #[command(
+        after_help = "Examples:\n  tg logout\n  tg logout --proxy=tidegate.example.com\n  tg logout --all                                           # on every machine\n  tg logout --session=0199f2c4-8c5e-7d1a-b3f0-5a6b7c8d9e0f   # as `tg sessions` shows it"
+    )]
+    Logout(LogoutArgs),
+    /// Second factors: codes of an authenticator app, beside your password.
+    #[command(subcommand)]
+    Mfa(MfaCommand),
+    /// Change your password.
+    Passwd(PasswdArgs),
+    /// Roles that you do not have: ask for them, decide about what others ask for, use what was approved.
+    #[command(subcommand, visible_alias = "requests")]
+    Request(RequestCommand),
+    /// Your logins, on this machine and others.
+    #[command(
+        after_help = "Examples:\n  tg sessions\n  tg sessions --format=json | jq -r '.[] | select(.current | not) | .id'"
+    )]
+    Sessions(StatusArgs),
     /// Who you are, and for how long.
     #[command(
         after_help = "Examples:\n  tg status\n  tg status --format=json | jq -r .valid_until"
@@ -58,18 +76,105 @@ pub(crate) struct StatusArgs {
     pub(crate) format: Format,
 }
 
+/// Where what proves who one is comes from.
 #[derive(Debug, Args)]
-#[command(
-    group = ArgGroup::new("password").multiple(false),
-    after_help = "\
+#[command(group = ArgGroup::new("password").multiple(false))]
+pub(crate) struct SecretArgs {
+    /// Read the password from the first line of standard input.
+    #[arg(long, group = "password")]
+    pub(crate) password_stdin: bool,
+    /// Read the password from the first line of a file.
+    #[arg(long, value_name = "FILE", group = "password")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The code of your authenticator app [default: asked for at a terminal].
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "TIDEGATE_OTP",
+        hide_env_values = true,
+        value_parser = secret_text
+    )]
+    pub(crate) otp: Option<SecretString>,
+}
+
+impl SecretArgs {
+    /// Whether somebody is there to ask.
+    pub(crate) const fn at_terminal(&self) -> bool {
+        !self.password_stdin && self.password_file.is_none()
+    }
+}
+
+/// Takes a text as it is, and never prints it.
+fn secret_text(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// End all your logins, on every machine.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// End this login alone, as `tg sessions` shows it.
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub(crate) session: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MfaCommand {
+    /// Add a second factor: shows a secret for an authenticator app, and asks for a code that the app shows.
+    #[command(
+        after_help = "Examples:\n  tg mfa add\n  tg mfa add phone\n\nWith --password-stdin the code is read from the next line, after the secret was printed."
+    )]
+    Add(MfaAddArgs),
+    /// List your second factors.
+    #[command(after_help = "Examples:\n  tg mfa ls\n  tg mfa ls --format=json")]
+    Ls(StatusArgs),
+    /// Remove one of your second factors.
+    #[command(after_help = "Examples:\n  tg mfa rm phone")]
+    Rm(MfaRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MfaAddArgs {
+    /// By which you know it [default: app, app-2, ...].
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) secrets: SecretArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MfaRmArgs {
+    /// Its name, as `tg mfa ls` shows it.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) secrets: SecretArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tg passwd
+  tg passwd --password-file=/run/secrets/old --new-password-file=/run/secrets/new
+
+With --password-stdin the new password is the next line, unless a file is named for it.")]
+pub(crate) struct PasswdArgs {
+    #[command(flatten)]
+    pub(crate) secrets: SecretArgs,
+    /// Read the new password from the first line of a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 Examples:
   tg login --proxy=tidegate.example.com --user=alice
   tg login --proxy=tidegate.example.com --ca-pin=sha256:… --token=…
   tg login --proxy=10.0.0.5:3080 --user=ci --ttl=1h --password-file=/run/secrets/tidegate
+  tg login --proxy=10.0.0.5:3080 --user=ci --password-file=/run/secrets/tidegate --otp=123456
 
 The first time, an administrator gives you a token (`tgctl users add`) and the CA pin
-(`tgctl status`). Without a pin this machine has to trust the proxy's own certificate."
-)]
+(`tgctl status`). Without a pin this machine has to trust the proxy's own certificate.")]
 pub(crate) struct LoginArgs {
     /// Your name in the cluster [default: the last one used, else $USER].
     #[arg(long, env = "TIDEGATE_USER", hide_env_values = true)]
@@ -83,12 +188,11 @@ pub(crate) struct LoginArgs {
     /// How long the certificate should be good for; at most what the cluster allows [default: that].
     #[arg(long, value_parser = when::parse_span)]
     pub(crate) ttl: Option<Duration>,
-    /// Read the password from the first line of standard input.
-    #[arg(long, group = "password")]
-    pub(crate) password_stdin: bool,
-    /// Read the password from the first line of a file.
-    #[arg(long, value_name = "FILE", group = "password")]
-    pub(crate) password_file: Option<PathBuf>,
+    /// Use the roles of this approved request; without a login if there is one already.
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Vec<String>,
+    #[command(flatten)]
+    pub(crate) secrets: SecretArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -232,6 +336,17 @@ mod tests {
             "tg db connect my-redshift --db-user=role/redshift-user-role",
             "tg db logout my-redshift",
             "tg db connect orders -- -c select",
+            "tg request roles",
+            "tg request create --roles=access,dba --reason=look --max-duration=2h",
+            "tg request create --roles=access --nowait --format=json",
+            "tg request ls --mine",
+            "tg request ls --reviewable",
+            "tg request show 0193b1a2",
+            "tg request review 0193b1a2 --approve --reason=go",
+            "tg request assume 0193b1a2 0193b1a3",
+            "tg request drop",
+            "tg request rm 0193b1a2",
+            "tg login --request-id=0193b1a2",
         ] {
             let parsed = Tg::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -240,7 +355,15 @@ mod tests {
 
     #[test]
     fn a_password_comes_from_one_place() {
-        let both = "tg login --password-stdin --password-file=/x";
-        assert!(Tg::try_parse_from(both.split(' ')).is_err());
+        for command in ["login", "passwd", "mfa add", "mfa rm phone"] {
+            let both = format!("tg {command} --password-stdin --password-file=/x");
+            assert!(Tg::try_parse_from(both.split(' ')).is_err(), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_code_never_prints() {
+        let parsed = Tg::try_parse_from(["tg", "login", "--otp=123456"]).unwrap();
+        assert!(!format!("{parsed:?}").contains("123456"));
     }
 }

@@ -21,7 +21,10 @@ use tidegate_console::{
 };
 use tidegate_proto::v1;
 
-use crate::args::{ConnectArgs, DbLoginArgs, EnvArgs, Who};
+use crate::{
+    args::{ConnectArgs, DbLoginArgs, EnvArgs, Who},
+    trust,
+};
 use certificate::{Certificate, Route};
 use target::Target;
 
@@ -35,12 +38,15 @@ struct Session {
     profile: Profile,
     client: Client,
     database: v1::Database,
+    /// The cluster's CAs of this moment.
+    trust: v1::Trust,
 }
 
 impl Session {
     async fn open(proxy: Option<&ProxyAddr>, name: &str) -> Result<Self, Failure> {
         let profile = Home::locate()?.profile(proxy)?;
         let client = Client::of_profile(&profile)?;
+        let trust = trust::refresh(&profile, &client).await?;
         let database = inventory::find(&mut client.inventory(), name).await?;
         if database.protocol != PROTOCOL {
             return Err(Failure::new(format!(
@@ -60,14 +66,15 @@ impl Session {
             profile,
             client,
             database,
+            trust,
         })
     }
 
-    /// A certificate for this route: the one on disk while it is good, else a fresh one.
+    /// A certificate for this route: the one on disk while it is good and of a CA that agents trust, else a fresh one.
     async fn certificate(&self, route: Route) -> Result<Certificate, Failure> {
         let now = Timestamp::now();
         match certificate::find(&self.profile, &route.database, now)? {
-            Some(kept) if kept.route == route => Ok(kept),
+            Some(kept) if kept.route == route && kept.is_of(&self.trust.user_ca_pem) => Ok(kept),
             _ => certificate::issue(&self.profile, &self.client, route).await,
         }
     }

@@ -9,18 +9,27 @@ use secrecy::{ExposeSecret, SecretString};
 use tidegate_console::{
     Failure,
     client::Client,
+    output,
     profile::{self, Facts, Home, Login, Profile, ProxyAddr},
-    rpc, secret,
+    rpc::{self, Refused},
+    secret,
 };
 use tidegate_core::ClusterName;
 use tidegate_identity::{CaPin, KeyPair, tls, tls::Roots};
 use tidegate_proto::{
     convert,
-    v1::{GetTrustRequest, LoginRequest, SignUpRequest, UserCertificate},
+    v1::{
+        BeginFactorRequest, GetTrustRequest, LoginRequest, Proof, SignUpRequest, UserCertificate,
+    },
 };
 use tidegate_wire::route;
 
-use crate::{args::LoginArgs, profile::print_status};
+use crate::{
+    args::{LoginArgs, SecretArgs},
+    mfa,
+    profile::print_status,
+    proof, trust,
+};
 
 pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: LoginArgs) -> Result<(), Failure> {
     let home = Home::locate()?;
@@ -33,15 +42,17 @@ pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: LoginArgs) -> Result<
     let known = home.profile(Some(&proxy)).ok();
     let host_ca = trusted_host_ca(&proxy, known.as_ref(), &args.ca_pin).await?;
     let client = Client::through_proxy(&proxy, Roots::Pem(&host_ca), None)?;
+    let terms = proof::second_factor(&client).await?;
     let (user, password) = match &args.token {
         Some(token) => sign_up(&client, token, &args).await?,
         None => {
             let user = user_name(&args, known.as_ref())?;
             let prompt = format!("Enter password for {user}: ");
-            let password = given_password(&args).unwrap_or_else(|| secret::ask(&prompt))?;
+            let password = proof::password(&args.secrets, &prompt)?;
             (user, password)
         }
     };
+    let code = proof::code(&args.secrets, terms, args.token.is_some())?;
     let key = KeyPair::generate().map_err(tidegate_console::client::tls_unusable)?;
     let ttl = args.ttl.map_or(0, |ttl| ttl.as_secs());
     let request = LoginRequest {
@@ -49,15 +60,74 @@ pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: LoginArgs) -> Result<
         password: password.expose_secret().to_owned(),
         public_key: key.public_key_der(),
         ttl_seconds: u32::try_from(ttl).unwrap_or(u32::MAX),
+        otp: proof::exposed(code.as_ref()),
+        enrolment: String::new(),
+        client: concat!("tg ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let given = rpc::call_refusable(
-        "log in",
-        client.session().login(request),
-        Some("check name and password; a user who never signed up needs the token of `tgctl users add`"),
-    )
-    .await?;
+    let given = match try_login(&client, request.clone()).await {
+        Err(refused) if refused.reason == "SECOND_FACTOR_NEEDED" => {
+            enrol(&client, &args.secrets, request, refused).await?
+        }
+        Err(refused) if refused.reason == "UNPROVEN" => {
+            return Err(proof::refused(refused.failure, terms, code.is_some()));
+        }
+        outcome => outcome.map_err(|refused| refused.failure)?,
+    };
     let profile = keep(&home, proxy, user, &key, given)?;
     print_status(&profile, tidegate_console::Format::Text)
+}
+
+async fn try_login(client: &Client, request: LoginRequest) -> Result<UserCertificate, Refused> {
+    rpc::call_or_reason("log in", client.session().login(request)).await
+}
+
+/// Adds the second factor that the cluster asks for, and logs in with the code that confirms it.
+async fn enrol(
+    client: &Client,
+    secrets: &SecretArgs,
+    request: LoginRequest,
+    needed: Refused,
+) -> Result<UserCertificate, Failure> {
+    if secrets.password_file.is_some() {
+        return Err(needed
+            .failure
+            .hint("log in once at a terminal (`tg login`), which adds one"));
+    }
+    let begin = BeginFactorRequest {
+        proof: Some(Proof {
+            user: request.user.clone(),
+            password: request.password.clone(),
+            otp: String::new(),
+        }),
+        name: String::new(),
+    };
+    let doing = "add a second factor";
+    let begun = rpc::call(doing, client.people().begin_factor(begin)).await?;
+    output::print("This cluster asks for a second factor beside the password.\n")?;
+    mfa::show(&begun)?;
+    let tries = if secrets.at_terminal() {
+        mfa::CODE_TRIES_MAX
+    } else {
+        1
+    };
+    let mut last = needed;
+    for _ in 0..tries {
+        let confirming = LoginRequest {
+            otp: mfa::confirming_code(secrets)?.expose_secret().to_owned(),
+            enrolment: begun.enrolment.clone(),
+            ..request.clone()
+        };
+        match try_login(client, confirming).await {
+            Err(refused) if refused.reason == "UNPROVEN" => {
+                output::remark("That code is wrong; wait for the next one and try again.");
+                last = refused;
+            }
+            outcome => return outcome.map_err(|refused| refused.failure),
+        }
+    }
+    Err(last.failure.hint(
+        "the code was wrong: check that the clock of the app's device is right, and log in again",
+    ))
 }
 
 /// The cluster's host CA: by the pin that the person was given, else as the last login left it, else as the proxy
@@ -71,8 +141,9 @@ async fn trusted_host_ca(
         return pinned_host_ca(proxy, pins).await;
     }
     match known.and_then(|profile| profile.host_ca_pem().ok()) {
-        Some(kept) => Ok(kept),
-        None => first_contact::host_ca(proxy).await,
+        Some(kept) if trust::is_known(proxy, &kept).await? => Ok(kept),
+        // Nobody logged in before, or a rotation of the CA has passed since.
+        _ => first_contact::host_ca(proxy).await,
     }
 }
 
@@ -103,8 +174,8 @@ async fn sign_up(
     token: &str,
     args: &LoginArgs,
 ) -> Result<(String, SecretString), Failure> {
-    let password =
-        given_password(args).unwrap_or_else(|| secret::ask_twice("Choose a password: "))?;
+    let password = proof::given_password(&args.secrets)
+        .unwrap_or_else(|| secret::ask_twice("Choose a password: "))?;
     let request = SignUpRequest {
         token: token.to_owned(),
         password: password.expose_secret().to_owned(),
@@ -122,14 +193,6 @@ async fn sign_up(
         ))
         .hint(format!("log in with --user={signed_up}"))),
         _ => Ok((signed_up, password)),
-    }
-}
-
-/// The password from a pipe or a file, when either was asked for.
-fn given_password(args: &LoginArgs) -> Option<Result<SecretString, Failure>> {
-    match &args.password_file {
-        Some(file) => Some(secret::from_file(file)),
-        None => args.password_stdin.then(secret::from_stdin),
     }
 }
 

@@ -6,14 +6,20 @@
 mod args;
 mod db;
 mod login;
+mod mfa;
+mod passwd;
 mod profile;
+mod proof;
+mod request;
+mod sessions;
+mod trust;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use tidegate_console::{Failure, output, program};
 
-use args::{Command, DbCommand, Tg};
+use args::{Command, DbCommand, MfaCommand, Tg};
 
 fn main() -> ExitCode {
     let args = Tg::parse();
@@ -30,8 +36,15 @@ async fn run(args: Tg) -> Result<(), Failure> {
             DbCommand::Logout(logout) => db::logout(proxy, logout.name.as_deref()),
             DbCommand::Ls(ls) => db::ls(proxy, ls).await,
         },
-        Command::Login(login) => login::login(proxy, login).await,
-        Command::Logout => profile::logout(proxy),
+        Command::Login(login) if login.request_id.is_empty() => login::login(proxy, login).await,
+        Command::Login(login) => request::login(proxy, login).await,
+        Command::Logout(logout) => sessions::logout(proxy, logout).await,
+        Command::Mfa(MfaCommand::Add(add)) => mfa::add(proxy, add).await,
+        Command::Mfa(MfaCommand::Ls(ls)) => mfa::ls(proxy, ls.format).await,
+        Command::Mfa(MfaCommand::Rm(rm)) => mfa::rm(proxy, rm).await,
+        Command::Passwd(passwd) => passwd::passwd(proxy, passwd).await,
+        Command::Sessions(sessions) => sessions::ls(proxy, sessions.format).await,
+        Command::Request(command) => request::run(proxy, command).await,
         Command::Status(status) => profile::status(proxy, status.format),
         Command::Version => output::print(&program::version("tg")),
     }

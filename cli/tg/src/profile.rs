@@ -1,10 +1,10 @@
-//! `tg status` and `tg logout`.
+//! `tg status`.
 
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_console::{
-    Failure, Format, Output, output,
-    profile::{Home, Profile, ProxyAddr},
+    Failure, Format, Output,
+    profile::{AssumedRequest, Home, Profile, ProxyAddr},
     table::visible,
     when,
 };
@@ -23,6 +23,8 @@ struct Status {
     db_names: Vec<String>,
     /// Databases logged in to.
     databases: Vec<String>,
+    /// Requests whose roles are in use.
+    access_requests: Vec<AssumedRequest>,
     valid_until: Timestamp,
 }
 
@@ -33,7 +35,12 @@ pub(crate) fn status(proxy: Option<&ProxyAddr>, format: Format) -> Result<(), Fa
 /// Prints who a profile is for.
 pub(crate) fn print_status(profile: &Profile, format: Format) -> Result<(), Failure> {
     let now = Timestamp::now();
-    let credentials = profile.credentials(now)?;
+    let own = profile.own_credentials(now)?;
+    let valid_until = own.expires_at;
+    let (credentials, access_requests) = match profile.assumed(now)? {
+        Some(assumed) => (assumed.credentials, assumed.requests),
+        None => (own, Vec::new()),
+    };
     let list = |name: &str| {
         credentials
             .user
@@ -50,7 +57,8 @@ pub(crate) fn print_status(profile: &Profile, format: Format) -> Result<(), Fail
         db_users: list(TRAIT_DB_USERS),
         db_names: list(TRAIT_DB_NAMES),
         databases: db::active_names(profile, now)?,
-        valid_until: credentials.expires_at,
+        access_requests,
+        valid_until,
     };
     Output::new(format).value(&status, || text(&status, now))
 }
@@ -79,6 +87,12 @@ fn text(status: &Status, now: Timestamp) -> String {
     if !status.databases.is_empty() {
         lines.push(("Databases", list(&status.databases)));
     }
+    for request in &status.access_requests {
+        let roles = visible(&request.roles.join(", "));
+        let left = when::left(request.expires, now);
+        let id = visible(&request.id);
+        lines.push(("Request", format!("{id}: {roles} [{left} left]")));
+    }
     lines.push(("Valid until", valid_until));
     lines
         .iter()
@@ -89,27 +103,6 @@ fn text(status: &Status, now: Timestamp) -> String {
             format!("{mark} {name:<15}{value}\n")
         })
         .collect()
-}
-
-pub(crate) fn logout(proxy: Option<&ProxyAddr>) -> Result<(), Failure> {
-    let home = Home::locate()?;
-    let profiles = match proxy {
-        Some(proxy) => vec![home.profile(Some(proxy))?],
-        None => home.profiles()?,
-    };
-    let mut left = 0;
-    for profile in &profiles {
-        db::forget_all(profile)?;
-        if profile.facts().expires_at.is_some() {
-            left += 1;
-            output::print(&format!("Logged out of {}.\n", profile.facts().proxy_addr))?;
-        }
-        profile.log_out()?;
-    }
-    if left == 0 {
-        output::print("You were not logged in.\n")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -127,6 +120,11 @@ mod tests {
             db_users: vec!["*".to_owned()],
             db_names: Vec::new(),
             databases: Vec::new(),
+            access_requests: vec![AssumedRequest {
+                id: "0190".to_owned(),
+                roles: vec!["analyst".to_owned()],
+                expires: "2026-11-22T12:00:00Z".parse().unwrap(),
+            }],
             valid_until: "2026-11-22T21:59:30Z".parse().unwrap(),
         };
         assert_eq!(
@@ -138,6 +136,7 @@ mod tests {
   Roles:         access, analyst
   DB users:      *
   DB names:      none
+  Request:       0190: analyst [2h left]
   Valid until:   2026-11-22 21:59:30 UTC [11h59m left]
 "
         );

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fake::{Fake, SIGNUP_TOKEN};
+use fake::{Fake, SIGNUP_TOKEN, people::CODE};
 use tempfile::TempDir;
 use tidegate_proto::v1;
 use tokio::{io::AsyncWriteExt, process::Command};
@@ -205,7 +205,9 @@ async fn a_wrong_password_leaves_nothing_behind() {
     let (code, errors) = errors_of(machine.login_output(&[&machine.pin()], "wrong").await);
     assert_eq!(code, 1);
     assert!(
-        errors.starts_with("ERROR: could not log in: wrong name or password\n  hint: check name"),
+        errors.starts_with(
+            "ERROR: could not log in: wrong user name, password or code\n  hint: check name"
+        ),
         "{errors}"
     );
     assert!(!machine.path(".tidegate").exists());
@@ -479,4 +481,142 @@ async fn a_certificate_that_the_cluster_refuses_says_to_log_in_again() {
     assert_eq!(code, 1);
     assert!(errors.contains("closed the connection"), "{errors}");
     assert!(errors.contains("log in again with `tg login`"), "{errors}");
+}
+
+/// What is typed after the password, a line each.
+async fn with_lines(machine: &Machine, arguments: &[&str], lines: &str) -> Output {
+    let mut child = machine
+        .command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let _ = stdin.write_all(lines.as_bytes()).await;
+    drop(stdin);
+    child.wait_with_output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_login_gives_a_code_where_one_is_asked_for_and_says_what_is_missing_otherwise() {
+    let machine = Machine::logged_in().await;
+    {
+        let mut state = machine.fake.state();
+        state.second_factor = v1::SecondFactor::On;
+        state.factors.insert("alice".to_owned(), "app".to_owned());
+    }
+    let (code, errors) = errors_of(machine.login_output(&[], "secret").await);
+    assert_eq!(code, 1);
+    assert!(errors.contains("no code was given"), "{errors}");
+    assert!(errors.contains("--otp"), "{errors}");
+    let (_, errors) = errors_of(machine.login_output(&["--otp=000000"], "secret").await);
+    assert!(errors.contains("a code works once"), "{errors}");
+    let otp = format!("--otp={CODE}");
+    machine.login(&[&otp]).await;
+    let client = machine.fake.state().clients.last().cloned().unwrap();
+    assert!(client.starts_with("tg "), "{client}");
+}
+
+#[tokio::test]
+async fn a_first_login_adds_the_second_factor_that_the_cluster_asks_for() {
+    let machine = Machine::logged_in().await;
+    machine.fake.state().second_factor = v1::SecondFactor::On;
+    let (_, errors) = errors_of_printing(machine.login_output(&[], "secret").await);
+    assert!(
+        errors.contains("no code followed on standard input"),
+        "{errors}"
+    );
+    let lines = format!("secret\n{CODE}");
+    let text = text_of(machine.login_output(&[], &lines).await);
+    assert!(text.contains("GEZD GNBV GY3T QOJQ"), "{text}");
+    assert!(text.contains("otpauth://totp/x:alice"), "{text}");
+    assert!(text.contains("Logged in as:  alice\n"), "{text}");
+    assert!(machine.fake.state().factors.contains_key("alice"));
+
+    let file = machine.path("password");
+    fs::write(&file, "secret\n").unwrap();
+    machine.fake.state().factors.clear();
+    let file = format!("--password-file={}", file.display());
+    let proxy = format!("--proxy={}", machine.addr);
+    let (_, errors) = machine
+        .fails(&["login", &proxy, "--user=alice", &file])
+        .await;
+    assert!(errors.contains("log in once at a terminal"), "{errors}");
+}
+
+/// As [`errors_of`], for a program that printed something before it failed.
+fn errors_of_printing(output: Output) -> (i32, String) {
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn second_factors_are_added_listed_and_removed() {
+    let machine = Machine::logged_in().await;
+    machine.fake.state().second_factor = v1::SecondFactor::Optional;
+    let add = ["mfa", "add", "phone", "--password-stdin"];
+    let wrong = with_lines(&machine, &add, "secret\n000000\n").await;
+    assert!(errors_of_printing(wrong).1.contains("the code is wrong"));
+    let lines = format!("secret\n{CODE}\n");
+    let text = text_of(with_lines(&machine, &add, &lines).await);
+    assert!(
+        text.contains("Second factor \"phone\" has been added."),
+        "{text}"
+    );
+    assert!(machine.prints(&["mfa", "ls"]).await.contains("phone"));
+
+    let rm = ["mfa", "rm", "phone", "--password-stdin"];
+    let (_, errors) = errors_of(with_lines(&machine, &rm, "secret\n").await);
+    assert!(errors.contains("no code was given"), "{errors}");
+    let otp = format!("--otp={CODE}");
+    let rm = ["mfa", "rm", "phone", "--password-stdin", &otp];
+    let text = text_of(with_lines(&machine, &rm, "secret\n").await);
+    assert_eq!(text, "Second factor \"phone\" has been removed.\n");
+}
+
+#[tokio::test]
+async fn a_password_is_changed_by_the_old_one() {
+    let machine = Machine::logged_in().await;
+    let passwd = ["passwd", "--password-stdin"];
+    let (_, errors) =
+        errors_of(with_lines(&machine, &passwd, "mistyped\nseven tall trees\n").await);
+    assert!(errors.contains("could not change the password"), "{errors}");
+    let text = text_of(with_lines(&machine, &passwd, "secret\nseven tall trees\n").await);
+    assert!(
+        text.starts_with("Your password has been changed."),
+        "{text}"
+    );
+    assert_eq!(machine.fake.state().passwords["alice"], "seven tall trees");
+}
+
+#[tokio::test]
+async fn logging_out_ends_the_login_at_the_cluster_and_forgets_it_here_whatever_the_cluster_says() {
+    let machine = Machine::logged_in().await;
+    assert!(machine.prints(&["sessions"]).await.contains("login-1"));
+    let text = machine.prints(&["logout", "--session=login-9"]).await;
+    assert_eq!(text, "Login login-9 has ended.\n");
+    assert_eq!(machine.fake.state().ended[0].id, "login-9");
+    machine.prints(&["status"]).await;
+
+    let text = machine.prints(&["logout", "--all"]).await;
+    assert!(
+        text.contains("and everywhere else: 2 logins ended"),
+        "{text}"
+    );
+    assert!(machine.fake.state().ended[1].all);
+    machine.fails(&["status"]).await;
+
+    machine.login(&[]).await;
+    machine.fake.state().ends_nothing = true;
+    let output = machine.run(&["logout"]).await;
+    assert!(output.status.success());
+    let remark = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        remark.contains("copies of them work until they end"),
+        "{remark}"
+    );
+    machine.fails(&["status"]).await;
 }

@@ -1,5 +1,8 @@
 //! The command line: program-wide options, and the verbs that are small. Others are in [`discovery`] and [`people`].
 
+mod audit;
+mod auth;
+mod backup;
 mod discovery;
 mod people;
 
@@ -8,8 +11,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use tidegate_console::{Format, when};
 
-pub(crate) use self::{discovery::*, people::*};
-use crate::resources::Reference;
+pub(crate) use self::{audit::*, auth::*, backup::*, discovery::*, people::*};
+use crate::{
+    get::{QueryArgs, Wanted},
+    requests::RequestsCommand,
+    resources::Reference,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,7 +70,13 @@ pub(crate) enum Command {
     /// What happened in the cluster.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Create databases, roles, locks and discovery configurations from a file.
+    /// The cluster's CAs: their rotation, and what encrypts them.
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// The cluster's state in a file, and back.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Create databases, roles, users and other resources from a file.
     Create(CreateArgs),
     /// Databases and who serves them.
     #[command(subcommand)]
@@ -71,10 +84,15 @@ pub(crate) enum Command {
     /// What discovery looks for, how that goes, and why a database is where it is.
     #[command(subcommand)]
     Discovery(DiscoveryCommand),
+    /// Change a resource in an editor.
+    Edit(EditArgs),
     /// Print resources in full.
     Get(GetArgs),
     /// Shut a person, a role, an agent or a database out, whatever roles allow. Running sessions end.
     Lock(LockArgs),
+    /// Who asked for which roles, and deciding about it.
+    #[command(subcommand, visible_alias = "request")]
+    Requests(RequestsCommand),
     /// Remove a resource.
     Rm(RmArgs),
     /// The cluster's name, version and CA pin.
@@ -138,44 +156,9 @@ pub(crate) struct ExplainAccessArgs {
     pub(crate) format: Format,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {
-    /// List events, the newest last.
-    #[command(
-        after_help = "Examples:\n  tgctl audit ls\n  tgctl audit ls --event=db.session.start --user=alice\n  tgctl audit ls --limit=1000 --format=json | jq '.[].db_service'"
-    )]
-    Ls(AuditLsArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditLsArgs {
-    /// Only this event, such as `db.session.start`.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) event: String,
-    /// Only events of this user.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) user: String,
-    /// At most this many, the newest.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=1000))]
-    pub(crate) limit: i32,
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, discovery_config, lock, role."
+    after_help = "Examples:\n  tgctl create orders.yaml\n  tgctl create -f roles.yaml        # replace what is there\n  tgctl get role/access | sed 's/name: access/name: mine/' | tgctl create -\n\nA file may hold several documents. Kinds: db, discovery_config, lock, role, token."
 )]
 pub(crate) struct CreateArgs {
     /// Replace resources that exist already.
@@ -229,12 +212,24 @@ pub(crate) struct DbLsArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n  tgctl get lock\n  tgctl get discovery_config/team\n\nKinds: db, db_server, discovery_config, lock, role, user, token. A database may be named by a prefix that only it has."
+    after_help = "Examples:\n  tgctl edit role/analyst\n  tgctl edit user/alice\n  EDITOR='code --wait' tgctl edit db/orders\n\nThe editor is VISUAL, else EDITOR, else vi. A text that is left as it is changes nothing; one that cannot be used is kept in a file. When somebody else changed the resource meanwhile nothing is written.\n\nKinds: db, discovery_config, health_check_config, lock, role, token, user."
+)]
+pub(crate) struct EditArgs {
+    /// What to change.
+    #[arg(value_name = "KIND/NAME")]
+    pub(crate) resource: Reference,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tgctl get db\n  tgctl get db/orders --format=json\n  tgctl get db_server/orders --format=json | jq '.[].status.target_health'\n  tgctl get role/access\n  tgctl get lock\n  tgctl get discovery_config/team\n  tgctl get user --query='contains(roles, \"editor\")' --sort=created_at:desc --format=text\n  tgctl get instance --query='contains(services, \"db\") && databases == \"0\"' --format=text\n  tgctl get discovery_scope --query='status != \"ok\"' --format=json\n  tgctl get lock --watch --format=json\n\nKinds: access_request, db, db_server, discovery_config, health_check_config, lock, role, user, token; and, to look at, discovery_scope, instance, proxy. A database may be named by a prefix that only it has.\n\nWith --query, --search, --labels, --sort, --limit or --watch the auth service is asked for resources that are registered in the cluster; fields of each kind: docs/reference/query-fields.md."
 )]
 pub(crate) struct GetArgs {
     /// What to print.
     #[arg(value_name = "KIND[/NAME]")]
-    pub(crate) resource: Reference,
+    pub(crate) resource: Wanted,
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
     /// How results are written.
     #[arg(long, value_enum, default_value_t = Format::Yaml)]
     pub(crate) format: Format,
@@ -257,6 +252,9 @@ pub(crate) struct LockArgs {
     /// A database, by its exact name.
     #[arg(long, value_name = "NAME")]
     pub(crate) db: Option<String>,
+    /// Whoever has roles by this access request.
+    #[arg(long, value_name = "ID")]
+    pub(crate) access_request: Option<String>,
     /// What those who are shut out may read.
     #[arg(
         long,
@@ -281,7 +279,7 @@ pub(crate) struct LockArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm lock/stolen-laptop\n  tgctl rm token/0a1b2c3d\n  tgctl rm discovery_config/team     # its databases go with it\n\nNames must be exact. Kinds: db, discovery_config, lock, role, user, token."
+    after_help = "Examples:\n  tgctl rm db/orders\n  tgctl rm role/analyst\n  tgctl rm lock/stolen-laptop\n  tgctl rm token/0a1b2c3d\n  tgctl rm discovery_config/team     # its databases go with it\n\nNames must be exact. Kinds: access_request, db, discovery_config, health_check_config, lock, role, user, token."
 )]
 pub(crate) struct RmArgs {
     /// What to remove.

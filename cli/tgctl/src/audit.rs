@@ -1,132 +1,65 @@
-//! `tgctl audit`: what happened.
+//! `tgctl audit`: what happened, and whether the record of it is whole.
 
-use std::collections::BTreeMap;
+mod export;
+mod heads;
+mod search;
+mod verify;
 
-use serde::Serialize;
-use tidegate_console::{Failure, Output, Table, client::Client, rpc, when};
-use tidegate_proto::{
-    convert,
-    v1::{AuditEvent, ListEventsRequest},
-};
+use std::time::Duration;
 
-use crate::args::AuditLsArgs;
+use tidegate_console::{Failure, client::Client, output, rpc};
+use tidegate_proto::v1::{AuditLogId, ReadRecordsRequest, ReadRecordsResponse};
+use tonic::{Status, Streaming};
 
-/// An event with the field names that SIEM rules know.
-#[derive(Serialize)]
-struct Event {
-    event: String,
-    code: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<jiff::Timestamp>,
-    uid: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    user: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    sid: String,
-    success: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    error: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    db_service: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    db_user: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    db_name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    server_id: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    fields: BTreeMap<String, String>,
+pub(crate) use export::export;
+pub(crate) use search::search;
+pub(crate) use verify::{verify, verify_files};
+
+/// How long the service may take to send a part of its log.
+const PART_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Says whose log was read: over etcd each instance has its own.
+fn say_who_answered(log: &AuditLogId) {
+    output::remark(&format!(
+        "Instance {} answered; its log is {}.",
+        log.instance, log.log
+    ));
 }
 
-impl From<AuditEvent> for Event {
-    fn from(event: AuditEvent) -> Self {
-        Self {
-            time: event.time.as_ref().and_then(|at| convert::instant(at).ok()),
-            event: event.event,
-            code: event.code,
-            uid: event.uid,
-            user: event.user,
-            sid: event.sid,
-            success: event.success,
-            error: event.error,
-            db_service: event.db_service,
-            db_user: event.db_user,
-            db_name: event.db_name,
-            server_id: event.server_id,
-            fields: event.fields,
-        }
-    }
+/// The log of the instance that answers, part by part.
+struct Records {
+    parts: Streaming<ReadRecordsResponse>,
 }
 
-pub(crate) async fn ls(client: &Client, args: AuditLsArgs) -> Result<(), Failure> {
-    let request = ListEventsRequest {
-        event: args.event,
-        user: args.user,
-        limit: args.limit,
-    };
-    let listed = rpc::call("list audit events", client.audit().list_events(request)).await?;
-    let events: Vec<Event> = listed.events.into_iter().map(Event::from).collect();
-    Output::new(args.format).list(&events, || table(&events))
-}
+impl Records {
+    const DOING: &str = "read the audit log";
 
-fn table(events: &[Event]) -> Table {
-    let mut table = Table::new([
-        "Time", "Event", "Code", "User", "Database", "DB User", "DB Name", "Result",
-    ])
-    .shrinking("Result");
-    for event in events {
-        let result = match (event.success, event.error.as_str()) {
-            (true, _) => "success",
-            (false, "") => "failure",
-            (false, error) => error,
+    /// Begins to read; the first part says whose log it is.
+    async fn open(
+        client: &Client,
+        source: Option<String>,
+    ) -> Result<(Self, AuditLogId, ReadRecordsResponse), Failure> {
+        let request = ReadRecordsRequest {
+            source: source.unwrap_or_default(),
         };
-        table.row([
-            event.time.map(when::utc).unwrap_or_default().as_str(),
-            &event.event,
-            &event.code,
-            &event.user,
-            &event.db_service,
-            &event.db_user,
-            &event.db_name,
-            result,
-        ]);
-    }
-    table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_one_row_and_a_failure_says_why() {
-        let event = |success, error: &str| {
-            Event::from(AuditEvent {
-                uid: "1".to_owned(),
-                time: Some(prost_types::Timestamp {
-                    seconds: 1_700_000_000,
-                    nanos: 0,
-                }),
-                event: "db.session.start".to_owned(),
-                code: if success { "TDB00I" } else { "TDB00W" }.to_owned(),
-                user: "alice".to_owned(),
-                success,
-                error: error.to_owned(),
-                db_service: "orders".to_owned(),
-                db_user: "reader".to_owned(),
-                db_name: "dev".to_owned(),
-                ..AuditEvent::default()
-            })
+        let mut audit = client.audit();
+        let mut records = Self {
+            parts: rpc::call(Self::DOING, audit.read_records(request)).await?,
         };
-        let events = [event(true, ""), event(false, "access denied")];
-        assert_eq!(
-            table(&events).render(None),
-            "\
-Time                     Event             Code    User   Database  DB User  DB Name  Result
------------------------  ----------------  ------  -----  --------  -------  -------  -------------
-2023-11-14 22:13:20 UTC  db.session.start  TDB00I  alice  orders    reader   dev      success
-2023-11-14 22:13:20 UTC  db.session.start  TDB00W  alice  orders    reader   dev      access denied
-"
-        );
+        let mut first = records.next().await?.unwrap_or_default();
+        let Some(log) = first.log.take() else {
+            return Err(
+                Failure::new("the auth service does not say whose log it is").within(Self::DOING),
+            );
+        };
+        Ok((records, log, first))
+    }
+
+    /// The next part; `None` at the end.
+    async fn next(&mut self) -> Result<Option<ReadRecordsResponse>, Failure> {
+        tokio::time::timeout(PART_TIMEOUT, self.parts.message())
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+            .map_err(|status| rpc::failure(Self::DOING, &status))
     }
 }

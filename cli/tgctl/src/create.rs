@@ -1,10 +1,13 @@
-//! `tgctl create`: databases, discovery configurations, locks and roles from a file.
+//! `tgctl create`: databases, discovery and health check configurations, locks, roles, tokens and users from a file.
 //!
 //! A file is read and checked whole before anything is sent: one wrong document and nothing is created.
 
+mod health;
 mod lock;
 mod place;
 mod role;
+mod token;
+mod user;
 
 use std::{
     fs,
@@ -24,18 +27,36 @@ use tidegate_service::settings::{
 };
 use tonic::Code;
 
-use crate::{args::CreateArgs, locks, resources};
+use crate::{args::CreateArgs, locks, resources, tokens};
 
 /// Largest file of resources.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(crate) const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a document asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
     Database(Box<Database>),
     DiscoveryConfig(Box<DiscoveryConfig>),
+    HealthCheckConfig(Box<v1::HealthCheckConfig>),
     Lock(Box<v1::Lock>),
     Role(Box<Role>),
+    Token(Box<v1::UpsertTokenRequest>),
+    User(Box<v1::User>),
+}
+
+impl Wanted {
+    /// Its kind and its name.
+    pub(crate) fn reference(&self) -> (&'static str, &str) {
+        match self {
+            Self::Database(database) => ("db", database.name.as_str()),
+            Self::DiscoveryConfig(config) => ("discovery_config", &config.name),
+            Self::HealthCheckConfig(config) => ("health_check_config", &config.name),
+            Self::Lock(lock) => ("lock", &lock.name),
+            Self::Role(role) => ("role", &role.name),
+            Self::Token(request) => ("token", &request.name),
+            Self::User(user) => ("user", &user.name),
+        }
+    }
 }
 
 /// Reads and checks a file, or standard input.
@@ -104,6 +125,29 @@ pub(crate) fn parse(text: &str, file: &Path) -> Result<(Vec<Wanted>, Vec<Warning
             wanted.extend(locks.into_iter().map(|lock| Wanted::Lock(Box::new(lock))));
             continue;
         }
+        if role::is_of_kind(&document, "token") {
+            let tokens =
+                token::parse(&document).map_err(|problems| place::failure(file, &problems))?;
+            wanted.extend(
+                tokens
+                    .into_iter()
+                    .map(|token| Wanted::Token(Box::new(token))),
+            );
+            continue;
+        }
+        if role::is_of_kind(&document, "health_check_config") {
+            let configs =
+                health::parse(&document).map_err(|problems| place::failure(file, &problems))?;
+            let configs = configs.into_iter().map(Box::new);
+            wanted.extend(configs.map(Wanted::HealthCheckConfig));
+            continue;
+        }
+        if role::is_of_kind(&document, "user") {
+            let users =
+                user::parse(&document).map_err(|problems| place::failure(file, &problems))?;
+            wanted.extend(users.into_iter().map(|user| Wanted::User(Box::new(user))));
+            continue;
+        }
         let read = resource::read_resources(&document)
             .map_err(|error| Failure::new(error.in_file(file)))?;
         warnings.extend(read.warnings);
@@ -158,8 +202,13 @@ pub(crate) async fn create(
             Wanted::DiscoveryConfig(config) => {
                 create_discovery_config(client, *config, replace).await?;
             }
+            Wanted::HealthCheckConfig(config) => {
+                crate::health::create(client, *config, replace).await?;
+            }
             Wanted::Lock(lock) => create_lock(client, *lock, replace).await?,
             Wanted::Role(role) => Box::pin(create_role(client, *role, replace)).await?,
+            Wanted::Token(token) => tokens::create(client, *token, replace).await?,
+            Wanted::User(user) => user::create(client, *user, replace).await?,
         }
     }
     Ok(())
@@ -206,12 +255,7 @@ async fn create_discovery_config(
         }
     }
     let request = UpsertDiscoveryConfigRequest {
-        config: Some(v1::DiscoveryConfig {
-            name: config.name,
-            discovery_group: config.discovery_group,
-            aws: config.matchers.into_iter().map(Into::into).collect(),
-            revision: 0,
-        }),
+        config: Some(discovery_config(config)),
     };
     rpc::call(
         &format!("create discovery_config `{name}`"),
@@ -221,6 +265,16 @@ async fn create_discovery_config(
     output::print(&format!(
         "Discovery configuration \"{name}\" has been created.\n"
     ))
+}
+
+/// A configuration as it is sent.
+pub(crate) fn discovery_config(config: DiscoveryConfig) -> v1::DiscoveryConfig {
+    v1::DiscoveryConfig {
+        name: config.name,
+        discovery_group: config.discovery_group,
+        aws: config.matchers.into_iter().map(Into::into).collect(),
+        revision: 0,
+    }
 }
 
 async fn create_lock(client: &Client, lock: v1::Lock, replace: bool) -> Result<(), Failure> {
@@ -259,7 +313,7 @@ async fn create_role(client: &Client, role: Role, replace: bool) -> Result<(), F
     output::print(&format!("Role \"{name}\" has been created.\n"))
 }
 
-fn exists_hint(failure: Failure, code: Code) -> Failure {
+pub(crate) fn exists_hint(failure: Failure, code: Code) -> Failure {
     if code == Code::AlreadyExists {
         failure.hint("`tgctl create -f FILE` replaces what is there")
     } else {

@@ -20,7 +20,7 @@ fn guide() -> (PathBuf, String) {
 }
 
 /// The blocks of a language in a text.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let opening = format!("```{language}\n");
     text.split(&opening)
         .skip(1)
@@ -29,7 +29,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 /// The words of a command line whose only quotes are single ones.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     for c in line.chars() {
@@ -52,7 +52,7 @@ fn the_resources_of_the_guide_can_be_created() {
         kinds.extend(wanted.into_iter().map(|wanted| match wanted {
             Wanted::Lock(_) => "lock",
             Wanted::Role(_) => "role",
-            Wanted::Database(_) | Wanted::DiscoveryConfig(_) => "other",
+            _ => "other",
         }));
     }
     assert_eq!(kinds, ["role", "role", "lock"]);

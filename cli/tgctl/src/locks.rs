@@ -20,12 +20,14 @@ pub(crate) async fn lock(client: &Client, args: LockArgs) -> Result<(), Failure>
         role: args.role,
         agent: args.agent,
         database: args.db,
+        access_request: args.access_request,
+        ..LockTarget::default()
     };
     if target.is_empty() {
-        return Err(
-            Failure::usage("a lock names a user, a role, an agent or a database")
-                .hint("tgctl lock --user=NAME --message=WHY --ttl=12h"),
-        );
+        return Err(Failure::usage(
+            "a lock names a user, a role, an agent, a database or an access request",
+        )
+        .hint("tgctl lock --user=NAME --message=WHY --ttl=12h"));
     }
     let request = UpsertLockRequest {
         lock: Some(v1::Lock {

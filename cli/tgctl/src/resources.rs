@@ -15,25 +15,61 @@ use tidegate_proto::v1::{
     DeleteRoleRequest, ListDiscoveryConfigsRequest, ListRolesRequest,
 };
 
-use crate::{databases, discovery, locks, tokens, users};
+use crate::{databases, discovery, health, locks, requests, tokens, users};
 
 /// Kinds of resources, by the names that people type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    AccessRequest,
     Database,
     DatabaseServer,
     DiscoveryConfig,
+    HealthCheckConfig,
     Lock,
     Role,
     Token,
     User,
 }
 
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::AccessRequest,
+        Self::Database,
+        Self::DatabaseServer,
+        Self::DiscoveryConfig,
+        Self::HealthCheckConfig,
+        Self::Lock,
+        Self::Role,
+        Self::Token,
+        Self::User,
+    ];
+
+    /// The kind as resources of it have it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::AccessRequest => "access_request",
+            Self::Database => "db",
+            Self::DatabaseServer => "db_server",
+            Self::DiscoveryConfig => "discovery_config",
+            Self::HealthCheckConfig => "health_check_config",
+            Self::Lock => "lock",
+            Self::Role => "role",
+            Self::Token => "token",
+            Self::User => "user",
+        }
+    }
+
+    /// The kind of this word.
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 /// A kind, and a name when one of it is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
-    kind: Kind,
-    name: Option<String>,
+    pub(crate) kind: Kind,
+    pub(crate) name: Option<String>,
 }
 
 impl FromStr for Reference {
@@ -45,16 +81,18 @@ impl FromStr for Reference {
             None => (text, None),
         };
         let kind = match kind.to_ascii_lowercase().as_str() {
+            "access_request" | "access_requests" | "request" | "requests" => Kind::AccessRequest,
             "db" | "dbs" | "database" | "databases" => Kind::Database,
             "db_server" | "db_servers" => Kind::DatabaseServer,
             "discovery_config" | "discovery_configs" => Kind::DiscoveryConfig,
+            "health_check_config" | "health_check_configs" => Kind::HealthCheckConfig,
             "lock" | "locks" => Kind::Lock,
             "role" | "roles" => Kind::Role,
             "token" | "tokens" => Kind::Token,
             "user" | "users" => Kind::User,
             _ => {
                 return Err(format!(
-                    "there is no kind of resource `{kind}`; kinds are db, db_server, discovery_config, lock, role, user and token"
+                    "there is no kind of resource `{kind}`; kinds are access_request, db, db_server, discovery_config, health_check_config, lock, role, user and token"
                 ));
             }
         };
@@ -76,6 +114,10 @@ pub(crate) async fn get(
     let Reference { kind, name } = reference;
     let out = Output::new(format);
     match kind {
+        Kind::AccessRequest => {
+            let found = requests::list(client, name.as_deref()).await?;
+            out.list(&found, || requests::table(&found))
+        }
         Kind::Database => {
             let found = get_databases(client, name.as_deref()).await?;
             let found: Vec<_> = found.iter().map(resource::Database::from).collect();
@@ -89,6 +131,10 @@ pub(crate) async fn get(
         Kind::DiscoveryConfig => {
             let found = named("discovery_config", discovery_configs(client).await?, name)?;
             out.list(&found, || discovery_config_table(&found))
+        }
+        Kind::HealthCheckConfig => {
+            let found = named("health_check_config", health::list(client).await?, name)?;
+            out.list(&found, || health::table(&found))
         }
         Kind::Lock => {
             let found = named("lock", locks::list(client).await?, name)?;
@@ -143,7 +189,7 @@ async fn get_servers(
     Ok(found)
 }
 
-async fn list_roles(client: &Client) -> Result<Vec<resource::Role>, Failure> {
+pub(crate) async fn list_roles(client: &Client) -> Result<Vec<resource::Role>, Failure> {
     let listed = rpc::call(
         "list roles",
         client.access().list_roles(ListRolesRequest {}),
@@ -186,13 +232,18 @@ fn named<Spec: Serialize, Status: Serialize>(
     let found = all
         .into_iter()
         .find(|resource| resource.metadata.name == name);
-    found.map(|resource| vec![resource]).ok_or_else(|| {
-        Failure::new(format!("there is no {kind} `{name}`"))
-            .hint(format!("`tgctl get {kind}` lists them"))
-    })
+    found
+        .map(|resource| vec![resource])
+        .ok_or_else(|| not_there(kind, &name))
 }
 
-fn database_table(databases: &[resource::Database]) -> Table {
+/// There is none of this name.
+pub(crate) fn not_there(kind: &str, name: &str) -> Failure {
+    Failure::new(format!("there is no {kind} `{name}`"))
+        .hint(format!("`tgctl get {kind}` lists them"))
+}
+
+pub(crate) fn database_table(databases: &[resource::Database]) -> Table {
     let mut table =
         Table::new(["Name", "Description", "Protocol", "URI", "Labels"]).shrinking("Labels");
     for database in databases {
@@ -207,7 +258,7 @@ fn database_table(databases: &[resource::Database]) -> Table {
     table
 }
 
-fn discovery_config_table(configs: &[resource::DiscoveryConfig]) -> Table {
+pub(crate) fn discovery_config_table(configs: &[resource::DiscoveryConfig]) -> Table {
     let mut table = Table::new(["Name", "Group", "Matchers", "Databases", "State"]);
     for config in configs {
         let status = config.status.as_ref();
@@ -227,7 +278,7 @@ fn discovery_config_table(configs: &[resource::DiscoveryConfig]) -> Table {
     table
 }
 
-fn role_table(roles: &[resource::Role]) -> Table {
+pub(crate) fn role_table(roles: &[resource::Role]) -> Table {
     let mut table = Table::new(["Role", "DB Labels", "DB Users", "DB Names"]);
     for role in roles {
         let allow = &role.spec.allow;
@@ -251,6 +302,7 @@ pub(crate) async fn rm(client: &Client, reference: Reference) -> Result<(), Fail
         return Err(Failure::usage("which one is to be removed?").hint("tgctl rm KIND/NAME"));
     };
     let what = match reference.kind {
+        Kind::AccessRequest => return requests::rm(client, &[name]).await,
         Kind::Database => {
             let request = DeleteDatabaseRequest { name: name.clone() };
             let doing = format!("remove database `{name}`");
@@ -268,6 +320,10 @@ pub(crate) async fn rm(client: &Client, reference: Reference) -> Result<(), Fail
             let _: v1::DeleteDiscoveryConfigResponse =
                 rpc::call(&doing, client.discovery().delete_discovery_config(request)).await?;
             "Discovery configuration"
+        }
+        Kind::HealthCheckConfig => {
+            health::rm(client, &name).await?;
+            "Health check configuration"
         }
         Kind::Lock => {
             let request = DeleteLockRequest { name: name.clone() };

@@ -1,5 +1,7 @@
 //! `tgctl users`: who may log in.
 
+pub(crate) mod logins;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
@@ -64,6 +66,9 @@ pub(crate) async fn add(client: &Client, args: UsersAddArgs) -> Result<(), Failu
 }
 
 pub(crate) async fn reset(client: &Client, args: UsersResetArgs) -> Result<(), Failure> {
+    if args.mfa_only {
+        return logins::reset_factors(client, &args.name, args.format).await;
+    }
     let request = ResetUserRequest {
         name: args.name.clone(),
         ttl: args.ttl.map(duration),
@@ -82,7 +87,10 @@ pub(crate) async fn reset(client: &Client, args: UsersResetArgs) -> Result<(), F
     };
     Output::new(args.format).value(&added, || {
         let name = visible(&added.user.metadata.name);
-        text(&format!("The password of user \"{name}\" is void."), &added)
+        let happened = format!(
+            "The password and the second factors of user \"{name}\" are void, and all logins have ended."
+        );
+        text(&happened, &added)
     })
 }
 
@@ -153,7 +161,7 @@ fn text(happened: &str, added: &Added) -> String {
 
 /// The command that redeems a sign-up token. What cannot be asked for is left for the administrator to fill in: the
 /// user is created by now, and the token would be lost with a failure.
-async fn login_command(client: &Client, user: &str, token: &str) -> String {
+pub(crate) async fn login_command(client: &Client, user: &str, token: &str) -> String {
     let proxies = rpc::call(
         "list proxies",
         client.inventory().list_proxies(ListProxiesRequest {}),
@@ -216,16 +224,26 @@ pub(crate) async fn list(client: &Client) -> Result<Vec<resource::User>, Failure
 }
 
 pub(crate) fn table(users: &[resource::User]) -> Table {
-    let mut table = Table::new(["User", "Roles", "DB Users", "DB Names", "Signed Up"]);
+    let mut table = Table::new([
+        "User",
+        "Roles",
+        "DB Users",
+        "DB Names",
+        "Signed Up",
+        "MFA",
+        "Locked Out Until",
+    ]);
     for user in users {
         let values = |key: &str| user.spec.traits.get(key).map(|all| all.join(","));
-        let signed_up = user.status.as_ref().is_some_and(|status| status.signed_up);
+        let status = user.status.clone().unwrap_or_default();
         table.row([
             user.metadata.name.as_str(),
             &user.spec.roles.join(","),
             &values(TRAIT_DB_USERS).unwrap_or_default(),
             &values(TRAIT_DB_NAMES).unwrap_or_default(),
-            if signed_up { "yes" } else { "no" },
+            if status.signed_up { "yes" } else { "no" },
+            &status.second_factors.to_string(),
+            &status.locked_out_until.map(when::utc).unwrap_or_default(),
         ]);
     }
     table
@@ -237,7 +255,10 @@ pub(crate) async fn rm(client: &Client, names: &[String]) -> Result<(), Failure>
         let doing = format!("remove user `{name}`");
         let _: v1::DeleteUserResponse =
             rpc::call(&doing, client.access().delete_user(request)).await?;
-        output::print(&format!("User \"{}\" has been removed.\n", visible(name)))?;
+        output::print(&format!(
+            "User \"{}\" has been removed, and all logins have ended.\n",
+            visible(name)
+        ))?;
     }
     Ok(())
 }

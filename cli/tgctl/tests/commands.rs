@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod audit;
+mod backup;
 mod discovery;
+mod edit;
 mod fake;
+mod getting;
 
 use std::{fs, process::Output};
 
@@ -228,14 +232,14 @@ async fn a_new_user_comes_with_the_command_to_sign_up() {
     assert_eq!(
         cluster.prints(&["users", "ls"]).await,
         "\
-User   Roles             DB Users  DB Names  Signed Up
------  ----------------  --------  --------  ---------
-alice  access,requester  *         *         no
+User   Roles             DB Users  DB Names  Signed Up  MFA  Locked Out Until
+-----  ----------------  --------  --------  ---------  ---  ----------------
+alice  access,requester  *         *         no         0
 "
     );
     assert_eq!(
         cluster.prints(&["users", "rm", "alice"]).await,
-        "User \"alice\" has been removed.\n"
+        "User \"alice\" has been removed, and all logins have ended.\n"
     );
     let (code, errors) = cluster.fails(&["users", "rm", "alice"]).await;
     assert_eq!(
@@ -261,11 +265,15 @@ async fn a_token_prints_alone_and_is_never_listed() {
     assert_eq!(
         cluster.prints(&["tokens", "ls"]).await,
         "\
-Token     Type          Expiry Time (UTC)
---------  ------------  -----------------------
-0a1b2c3d  db,discovery  1970-01-01 02:00:00 UTC
+Token     Type          Method  Uses  Expiry Time (UTC)
+--------  ------------  ------  ----  -----------------------
+0a1b2c3d  Db,Discovery  token   0     1970-01-01 02:00:00 UTC
 "
     );
+    cluster
+        .prints(&["tokens", "add", "--type=db", "--single-use"])
+        .await;
+    assert_eq!(cluster.fake.state().tokens["0a1b2c3d"].max_uses, 1);
     cluster.prints(&["tokens", "rm", "0a1b2c3d"]).await;
     assert!(cluster.fake.state().tokens.is_empty());
     let json = cluster
@@ -336,29 +344,6 @@ spec: {protocol: oracle, uri: 'pg.internal:5432'}
     assert_eq!(code, 1);
     assert!(errors.contains("resources.yaml:9:"), "{errors}");
     assert!(!cluster.fake.state().databases.contains_key("pg"));
-}
-
-#[tokio::test]
-async fn events_are_listed_by_name_and_user() {
-    let cluster = Cluster::new();
-    let event = |name: &str, user: &str| v1::AuditEvent {
-        event: name.to_owned(),
-        user: user.to_owned(),
-        code: "TDB00I".to_owned(),
-        success: true,
-        ..v1::AuditEvent::default()
-    };
-    cluster.fake.state().events = vec![
-        event("db.session.start", "alice"),
-        event("db.session.end", "alice"),
-        event("db.session.start", "bob"),
-    ];
-    let arguments = ["audit", "ls", "--event=db.session.start", "--user=bob"];
-    let text = cluster.prints(&arguments).await;
-    assert_eq!(text.lines().count(), 3, "{text}");
-    let all = cluster.prints(&["audit", "ls", "--format=json"]).await;
-    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
-    assert_eq!(all[1]["event"], "db.session.end");
 }
 
 #[tokio::test]
@@ -535,7 +520,7 @@ async fn a_user_gets_other_roles_and_traits_and_a_new_password() {
     }
     let reset = cluster.prints(&["users", "reset", "alice"]).await;
     assert!(
-        reset.starts_with("The password of user \"alice\" is void."),
+        reset.starts_with("The password and the second factors of user \"alice\" are void"),
         "{reset}"
     );
     assert!(
@@ -548,4 +533,59 @@ async fn a_user_gets_other_roles_and_traits_and_a_new_password() {
         .fails(&["users", "update", "bob", "--set-roles=access"])
         .await;
     assert!(errors.contains("there is no user `bob`"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_person_s_logins_are_listed_and_ended_and_a_lock_out_is_lifted() {
+    let cluster = Cluster::new();
+    let login = |id: &str| v1::Login {
+        id: id.to_owned(),
+        user: "alice".to_owned(),
+        remote_addr: "10.0.0.7:50000".to_owned(),
+        ..v1::Login::default()
+    };
+    let alice = v1::User {
+        name: "alice".to_owned(),
+        second_factors: 2,
+        locked_out_until: Some(prost_types::Timestamp::default()),
+        ..v1::User::default()
+    };
+    {
+        let mut state = cluster.fake.state();
+        state.logins = vec![login("l-1"), login("l-2"), login("l-3")];
+        state.users.insert("alice".to_owned(), alice);
+    }
+    let listed = cluster.prints(&["users", "ls"]).await;
+    assert!(listed.contains("1970-01-01"), "{listed}");
+    let listed = cluster.prints(&["users", "sessions", "alice"]).await;
+    assert!(
+        listed.contains("l-2") && listed.contains("10.0.0.7:50000"),
+        "{listed}"
+    );
+
+    let revoke = ["users", "revoke", "alice"];
+    let one = cluster
+        .prints(&[&revoke[..], &["--session=l-2"]].concat())
+        .await;
+    assert_eq!(one, "Login l-2 of user \"alice\" has ended.\n");
+    let (code, errors) = cluster
+        .fails(&[&revoke[..], &["--session=l-2"]].concat())
+        .await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("no login `l-2`"), "{errors}");
+    let all = cluster.prints(&revoke).await;
+    assert_eq!(
+        all,
+        "All logins of user \"alice\" have ended: 2 that were listed.\n"
+    );
+
+    let unlock = ["users", "unlock", "alice"];
+    let lifted = cluster.prints(&unlock).await;
+    assert_eq!(lifted, "User \"alice\" can try to log in again at once.\n");
+    assert!(cluster.prints(&unlock).await.contains("was not locked out"));
+    let reset = cluster
+        .prints(&["users", "reset", "alice", "--mfa-only"])
+        .await;
+    assert!(reset.contains("has no second factor any more"), "{reset}");
+    assert_eq!(cluster.fake.state().users["alice"].second_factors, 0);
 }

@@ -7,6 +7,7 @@
 //! [`run`] wires them.
 
 mod beside;
+mod caller;
 mod check;
 mod run;
 mod wiring;

@@ -3,7 +3,10 @@
 //! The auth service comes first, since the others take their identity from it when it runs in the same process, and
 //! join over the network otherwise. The process has one identity for all its services.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use tidegate_auth::{AuthHandle, AuthService, Node};
@@ -14,10 +17,11 @@ use tidegate_proxy::{Proxy, ProxyHandle};
 use tidegate_service::{
     admin::{self, Readiness},
     clock::{SharedClock, SystemClock},
-    host::{HostConfig, HostHandle},
+    host::{HostConfig, HostHandle, ProveCaller},
     metrics::Metrics,
     settings::{
-        AuthSettings, DatabaseSettings, DiscoverySettings, ProcessSettings, ProxySettings, Settings,
+        AuthSettings, DatabaseSettings, DiscoverySettings, JoinMethod, ProcessSettings,
+        ProxySettings, Settings,
     },
     tasks::Tasks,
     telemetry,
@@ -25,7 +29,7 @@ use tidegate_service::{
 use tokio::net::TcpListener;
 use tracing::{error, info};
 
-use crate::beside;
+use crate::{beside, caller::AwsCaller};
 
 /// What every service of the process is given.
 #[derive(Clone)]
@@ -88,8 +92,15 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
         Some(handle) => vec![reachable(handle.local_addr).to_string()],
         None => process.auth_servers.clone(),
     };
+    let joins_by_iam = auth.is_none() && process.join.method == JoinMethod::Iam;
+    let aws = if discovery.is_some() || database.is_some() || joins_by_iam {
+        Some(AwsFactory::load().await)
+    } else {
+        None
+    };
     let host = identity(
         &process,
+        aws.as_ref(),
         auth.as_ref(),
         &auth_servers,
         services,
@@ -111,8 +122,7 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
                 .get_or_insert_with(|| reachable(handle.local_addr).to_string());
         }
     }
-    if discovery.is_some() || database.is_some() {
-        let aws = AwsFactory::load().await;
+    if let Some(aws) = aws {
         if let Some(discovery) = discovery {
             start_worker(discovery, &host, &aws, shared)?;
         }
@@ -210,6 +220,7 @@ fn start_worker(
 /// The identity: from the auth service in this process, or by joining.
 async fn identity(
     process: &ProcessSettings,
+    aws: Option<&AwsFactory>,
     auth: Option<&AuthHandle>,
     auth_servers: &[String],
     services: Vec<String>,
@@ -235,6 +246,9 @@ async fn identity(
                 auth_servers: auth_servers.to_vec(),
                 proxy_server: process.proxy_server.clone(),
                 join: process.join.clone(),
+                prover: aws
+                    .cloned()
+                    .map(|aws| Arc::new(AwsCaller(aws)) as Arc<dyn ProveCaller>),
             };
             HostHandle::join_or_load(config, clock, &shared.tasks)
                 .await

@@ -223,6 +223,7 @@ impl TrustService for Plane {
         Ok(Response::new(v1::HostCertificate {
             certificate_pem: issued.chain_pem,
             expires_at: Some(convert::timestamp(issued.expires_at)),
+            server_certificate_pem: String::new(),
         }))
     }
 
@@ -250,14 +251,34 @@ impl TrustService for Plane {
 
 #[async_trait]
 impl AuditService for Plane {
-    async fn emit(
+    type EmitStreamStream = Answers<v1::EmitStreamResponse>;
+    type ReadRecordsStream = Answers<v1::ReadRecordsResponse>;
+
+    async fn emit_stream(
         &self,
-        request: Request<v1::EmitRequest>,
-    ) -> Result<Response<v1::EmitResponse>, Status> {
-        for event in request.into_inner().events {
-            let _ = self.events.send(event);
-        }
-        Ok(Response::new(v1::EmitResponse {}))
+        request: Request<Streaming<v1::EmitStreamRequest>>,
+    ) -> Result<Response<Self::EmitStreamStream>, Status> {
+        let events = self.events.clone();
+        let answers = request.into_inner().map(move |batch| {
+            let v1::EmitStreamRequest {
+                batch,
+                events: more,
+            } = batch?;
+            for event in more {
+                let _ = events.send(event);
+            }
+            Ok(v1::EmitStreamResponse {
+                durable_batch: batch,
+            })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn read_records(
+        &self,
+        _: Request<v1::ReadRecordsRequest>,
+    ) -> Result<Response<Self::ReadRecordsStream>, Status> {
+        no()
     }
 
     async fn list_events(

@@ -80,6 +80,7 @@ impl Cas {
         IssuedHost {
             key,
             chain_pem: issued.unwrap().chain_pem,
+            server_chain_pem: None,
             trust: TrustBundle {
                 cluster: self.cluster.clone(),
                 host_ca_pem: self.host.cert_pem().to_owned(),
@@ -111,6 +112,8 @@ impl Cas {
             roles: vec!["access".to_owned()],
             traits: [any("db_users"), any("db_names")].into(),
             route: None,
+            access_requests: Vec::new(),
+            login: None,
         };
         let leaf = UserLeaf {
             public_key: &key.public_key_der(),

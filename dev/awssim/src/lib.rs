@@ -75,9 +75,9 @@ pub use tls::TlsError;
 pub use verbs::{ClusterPatch, Info, SimError};
 pub use world::{
     AccessKey, Account, AuthCode, Cluster, ClusterId, DbCluster, DbInstance, DbProxy,
-    DbProxyEndpoint, GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET, Kind, Native,
-    ParseClusterIdError, PasswordEncryption, REDSHIFT_PORT, RateLimit, Region, Resource, Role,
-    User, VpcEndpoint, Workgroup, World, WorldError,
+    DbProxyEndpoint, GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET, Kind, KmsKey,
+    Native, ParseClusterIdError, PasswordEncryption, REDSHIFT_PORT, RateLimit, Region, Resource,
+    Role, User, VpcEndpoint, Workgroup, World, WorldError,
 };
 
 /// Causes that are followed at most when an error is written out.

@@ -22,12 +22,14 @@ use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 use crate::{Process, config, wait};
 use etcd::Etcd;
 pub use part::Part;
-pub use people::{Person, words};
+pub use people::{PASSWORD, Person, words};
 use programs::{Names, nss_wrapper};
 pub use programs::{postgres_program, program};
 
 /// The cluster's name in the example configurations.
 pub const CLUSTER: &str = "tidegate.example.com";
+/// The access key of the control plane, for worlds that have a user with it.
+pub const AUTH_KEY: (&str, &str) = ("AKIAAUTH000000000001", "simulated-secret-of-auth");
 /// Loopback networks that are tried for a free one.
 const NETWORK_TRIES_MAX: u32 = 200;
 
@@ -287,6 +289,12 @@ impl Lab {
         self.auth_addr_of(Part::Auth)
     }
 
+    /// Where the etcd server is that the control plane keeps its state in, if it is in one.
+    #[must_use]
+    pub fn etcd_url(&self) -> Option<&str> {
+        self.etcd.as_ref().map(Etcd::url)
+    }
+
     fn auth_addr_of(&self, part: Part) -> String {
         format!("{}:3025", self.address(part))
     }
@@ -370,6 +378,22 @@ impl Lab {
     /// When libnss-wrapper is not installed.
     pub fn environment(&self, part: Part) -> Result<BTreeMap<String, String>> {
         let mut environment = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
+        if part.is_auth() {
+            // To ask who joins by its AWS identity.
+            let endpoint = self.sim.endpoint_url().to_owned();
+            environment.insert("AWS_ENDPOINT_URL_STS".to_owned(), endpoint.clone());
+            // To encrypt CA keys, where a test's world has a key and this user for it.
+            let (id, secret) = AUTH_KEY;
+            environment.extend(
+                [
+                    ("AWS_ENDPOINT_URL_KMS", endpoint.as_str()),
+                    ("AWS_ACCESS_KEY_ID", id),
+                    ("AWS_SECRET_ACCESS_KEY", secret),
+                    ("AWS_EC2_METADATA_DISABLED", "true"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            );
+        }
         if let Some((id, secret)) = part.access_key() {
             let path = |path: &Path| {
                 path.to_str()

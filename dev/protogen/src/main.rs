@@ -9,25 +9,33 @@ use std::{fs, path::Path};
 use anyhow::{Context, bail};
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 15] = [
     "tidegate/v1/access.proto",
     "tidegate/v1/audit.proto",
+    "tidegate/v1/backup.proto",
     "tidegate/v1/discovery.proto",
+    "tidegate/v1/health.proto",
     "tidegate/v1/identity.proto",
     "tidegate/v1/inventory.proto",
+    "tidegate/v1/joining.proto",
+    "tidegate/v1/people.proto",
     "tidegate/v1/presence.proto",
+    "tidegate/v1/query.proto",
+    "tidegate/v1/requests.proto",
     "tidegate/v1/resources.proto",
+    "tidegate/v1/trust_admin.proto",
     "tidegate/v1/tunnel.proto",
 ];
 /// What is used of etcd's own contract.
 const ETCD_FILES: [&str; 2] = ["etcd/kv.proto", "etcd/rpc.proto"];
 /// What is generated, and where it is checked in, seen from the workspace's folder.
-const OUTPUTS: [(&str, &str); 5] = [
+const OUTPUTS: [(&str, &str); 6] = [
     ("etcdserverpb.rs", "auth/src/store/etcd/gen/etcdserverpb.rs"),
     ("mvccpb.rs", "auth/src/store/etcd/gen/mvccpb.rs"),
     ("tidegate.v1.rs", "proto/src/gen/tidegate.v1.rs"),
     ("descriptor.bin", "proto/src/gen/descriptor.bin"),
     ("labels.md", "docs/reference/labels.md"),
+    ("query-fields.md", "docs/reference/query-fields.md"),
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -50,6 +58,10 @@ fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
     let descriptors = protox::compile(FILES, [root]).context("the proto files do not compile")?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
     fs::write(out.join("labels.md"), tidegate_core::generated::reference())?;
+    fs::write(
+        out.join("query-fields.md"),
+        tidegate_core::predicate::reference::reference(),
+    )?;
     tonic_prost_build::configure()
         .out_dir(out)
         .btree_map(".")

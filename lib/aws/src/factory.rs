@@ -11,7 +11,10 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials as _, SharedCredentialsProvider, error::CredentialsError},
+};
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 use tidegate_core::{AssumeRole, Region};
 
@@ -255,6 +258,18 @@ impl AwsFactory {
                 assumed.cache.forget();
             }
         }
+    }
+
+    /// This process's own credentials, looked for anew: what was found at the start may have been replaced.
+    pub(crate) async fn own_credentials(&self) -> Result<Credentials, CredentialsError> {
+        let source = self.shared.own.source.as_ref();
+        if let Some(source) = source {
+            source.forget();
+        }
+        let provider = self.shared.base.credentials_provider();
+        let provider = provider
+            .ok_or_else(|| CredentialsError::not_loaded("no source of credentials is set"))?;
+        provider.provide_credentials().await
     }
 
     fn ready(&self, chain: &RoleChain, region: &Region, session: &SessionTag) -> Arc<Ready> {

@@ -8,24 +8,31 @@
 //! - [`chain`]: which roles are assumed in turn, and under which session name.
 //! - [`factory`]: from a chain and a region to a configuration and clients.
 //! - [`error`]: what went wrong, in eleven classes.
+//! - [`kms`]: keys that encrypt keys.
+//! - [`caller`]: a signed request that tells others who this process is; [`object`]: one that puts an object into S3.
 //! - [`dbcreds`], [`cache`]: passwords for a Redshift login, and how seldom they are asked for.
 //!
 //! Not here: what is scanned (`discovery`), and which role a database gets (`tidegate_core`).
 
 pub mod cache;
+pub mod caller;
 pub mod chain;
 pub mod dbcreds;
 pub mod error;
 pub mod factory;
+pub mod kms;
+pub mod object;
 
 mod bounded;
 mod hop;
 mod identity;
 
 pub use cache::{CredentialCache, CredentialKey};
+pub use caller::{SignError, SignedCaller};
 pub use chain::{InvalidChain, RoleChain, SessionTag};
 pub use dbcreds::{
     DbCredentials, redshift_cluster_credentials, redshift_cluster_credentials_with_iam,
 };
 pub use error::{AwsErrorClass, AwsFailure, classify};
 pub use factory::{AwsFactory, AwsFactoryBuilder, Limits};
+pub use object::ObjectPut;

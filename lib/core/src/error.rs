@@ -47,6 +47,8 @@ pub enum ErrorCode {
     DatabaseUnreachable,
     /// The database's certificate cannot be verified.
     DatabaseTls,
+    /// A lock shuts out who asks, or what is asked for, whatever roles allow.
+    Locked,
     /// The client broke the protocol.
     ProtocolViolation,
     /// A bound was reached.
@@ -59,7 +61,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for the reference page and its test.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AccessDenied,
         Self::AgentUnavailable,
         Self::AwsAccessDenied,
@@ -70,6 +72,7 @@ impl ErrorCode {
         Self::DatabaseNotAvailable,
         Self::DatabaseUnreachable,
         Self::DatabaseTls,
+        Self::Locked,
         Self::ProtocolViolation,
         Self::TooMany,
         Self::UnknownDatabase,
@@ -90,6 +93,7 @@ impl ErrorCode {
             Self::DatabaseNotAvailable => "database_not_available",
             Self::DatabaseUnreachable => "database_unreachable",
             Self::DatabaseTls => "database_tls",
+            Self::Locked => "locked",
             Self::ProtocolViolation => "protocol_violation",
             Self::TooMany => "too_many",
             Self::UnknownDatabase => "unknown_database",
@@ -101,7 +105,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn layer(self) -> Layer {
         match self {
-            Self::AccessDenied => Layer::Rbac,
+            Self::AccessDenied | Self::Locked => Layer::Rbac,
             Self::AgentUnavailable
             | Self::DatabaseUnreachable
             | Self::TooMany
@@ -119,7 +123,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn sqlstate(self) -> &'static str {
         match self {
-            Self::AccessDenied | Self::ClientCertificate => "28000",
+            Self::AccessDenied | Self::ClientCertificate | Self::Locked => "28000",
             Self::DatabaseLogin => "28P01",
             Self::AgentUnavailable | Self::DatabaseUnreachable | Self::DatabaseTls => "08006",
             Self::AwsAccessDenied | Self::AwsCredentials | Self::AwsUnavailable => "08001",

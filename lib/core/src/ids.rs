@@ -212,6 +212,28 @@ impl Region {
             .find(|(beginning, _)| self.as_str().starts_with(beginning))
             .map_or("aws", |(_, partition)| partition)
     }
+
+    /// What names of AWS's endpoints in the region's partition end in.
+    ///
+    /// Source: `partitions.json` of the AWS SDKs.
+    #[must_use]
+    pub fn dns_suffix(&self) -> &'static str {
+        match self.partition() {
+            "aws-cn" => "amazonaws.com.cn",
+            "aws-eusc" => "amazonaws.eu",
+            "aws-iso" => "c2s.ic.gov",
+            "aws-iso-b" => "sc2s.sgov.gov",
+            "aws-iso-e" => "cloud.adc-e.uk",
+            "aws-iso-f" => "csp.hci.ic.gov",
+            _ => "amazonaws.com",
+        }
+    }
+
+    /// The host of the Security Token Service in the region.
+    #[must_use]
+    pub fn sts_host(&self) -> String {
+        format!("sts.{self}.{}", self.dns_suffix())
+    }
 }
 
 /// A role to assume, with the external id that its trust policy asks for, if any.
@@ -227,6 +249,19 @@ pub struct AssumeRole {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_security_token_service_is_under_its_partitions_own_domain() {
+        for (region, host) in [
+            ("us-east-1", "sts.us-east-1.amazonaws.com"),
+            ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
+            ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
+            ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
+            ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
+        ] {
+            assert_eq!(region.parse::<Region>().unwrap().sts_host(), host);
+        }
+    }
 
     #[test]
     fn a_region_tells_its_partition() {

@@ -8,6 +8,7 @@ pub mod access;
 pub mod database;
 pub mod error;
 pub mod generated;
+pub mod health;
 pub mod ids;
 pub mod labels;
 pub mod locks;
@@ -29,6 +30,7 @@ pub use database::{
     TargetHealth, TlsMode, TlsSettings, Uri,
 };
 pub use error::{ErrorCode, Layer, Problem};
+pub use health::HealthCheckConfig;
 pub use ids::{
     AccountId, AssumeRole, ClusterName, DatabaseName, ExternalId, HostId, InvalidId, Region,
     RoleArn,

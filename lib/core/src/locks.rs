@@ -28,7 +28,7 @@ pub enum InvalidLock {
     #[error("the message is longer than {LOCK_MESSAGE_BYTES_MAX} bytes")]
     MessageTooLong,
     /// It names nobody and nothing, and so would strike everybody.
-    #[error("a lock names a user, a role, an agent or a database")]
+    #[error("a lock names a user, a role, an agent, a database or an access request")]
     NoTarget,
 }
 
@@ -52,6 +52,42 @@ pub struct LockTarget {
     /// A database, by its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// Whoever has roles by this access request, by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_request: Option<String>,
+    /// One login of `user`, by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// Every login of `user` up to this instant, and certificates that tell of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logins_until: Option<Timestamp>,
+}
+
+/// One login of a person, as every certificate that comes of it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginMark {
+    /// Names it.
+    pub id: String,
+    /// When it was. Later than everything that ended logins of the person before: see [`login_time`].
+    pub at: Timestamp,
+}
+
+/// What is known of the login that a session or call comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoginFact<'f> {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// That the certificate tells of none: a program gave it that knew of none yet.
+    Unmarked,
+    /// Which.
+    Marked(&'f LoginMark),
+}
+
+impl<'f> From<Option<&'f LoginMark>> for LoginFact<'f> {
+    fn from(mark: Option<&'f LoginMark>) -> Self {
+        mark.map_or(Self::Unmarked, Self::Marked)
+    }
 }
 
 /// A lock.
@@ -87,6 +123,10 @@ pub struct LockFacts<'f> {
     pub hostname: Option<&'f str>,
     /// The database.
     pub database: Option<&'f str>,
+    /// The access requests that some of the roles come from.
+    pub access_requests: &'f [String],
+    /// The login that it comes from.
+    pub login: LoginFact<'f>,
 }
 
 /// What locks say.
@@ -108,6 +148,33 @@ impl LockTarget {
             && self.role.is_none()
             && self.agent.is_none()
             && self.database.is_none()
+            && self.access_request.is_none()
+            && self.login.is_none()
+            && self.logins_until.is_none()
+    }
+
+    /// Whether logins are what it ends: it comes of a login that was ended, and administrators neither make nor lift it.
+    #[must_use]
+    pub const fn is_of_logins(&self) -> bool {
+        self.login.is_some() || self.logins_until.is_some()
+    }
+
+    fn fits_login(&self, facts: LockFacts<'_>) -> bool {
+        if !self.is_of_logins() {
+            return true;
+        }
+        // Ids and times are compared within one person's logins only.
+        if self.user.is_none() {
+            return false;
+        }
+        match facts.login {
+            LoginFact::Unknown => false,
+            LoginFact::Unmarked => self.login.is_none(),
+            LoginFact::Marked(mark) => {
+                self.login.as_ref().is_none_or(|id| *id == mark.id)
+                    && self.logins_until.is_none_or(|until| mark.at <= until)
+            }
+        }
     }
 
     /// Whether every part that is named fits.
@@ -117,11 +184,14 @@ impl LockTarget {
             named.as_deref().is_none_or(|named| known == Some(named))
         };
         let role = self.role.as_ref();
+        let request = self.access_request.as_ref();
         let agent = self.agent.as_deref();
         !self.is_empty()
             && is(&self.user, facts.user)
             && is(&self.database, facts.database)
+            && self.fits_login(facts)
             && role.is_none_or(|role| facts.roles.contains(role))
+            && request.is_none_or(|request| facts.access_requests.contains(request))
             && agent.is_none_or(|agent| {
                 facts.host_id == Some(agent)
                     || facts
@@ -155,6 +225,21 @@ impl Lock {
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
+}
+
+/// The time that a login is marked with: now, or just after everything that ended logins of the same person, should the
+/// clock that did so be ahead. So no login is struck by what was meant for those before it.
+pub fn login_time<'l>(
+    locks: impl IntoIterator<Item = &'l Lock>,
+    user: &str,
+    now: Timestamp,
+) -> Timestamp {
+    locks
+        .into_iter()
+        .filter(|lock| lock.target.user.as_deref() == Some(user))
+        .filter_map(|lock| lock.target.logins_until)
+        .filter_map(|until| until.checked_add(Duration::from_millis(1)).ok())
+        .fold(now, Timestamp::max)
 }
 
 /// The first lock in force that strikes.
@@ -227,6 +312,8 @@ mod tests {
             host_id: Some("h-1"),
             hostname: Some("Agent-1"),
             database: Some("orders"),
+            access_requests: ROLES,
+            login: LoginFact::Unknown,
         }
     }
 
@@ -304,6 +391,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_on_an_access_request_strikes_whoever_has_roles_by_it() {
+        let carried = ["q1".to_owned(), "q2".to_owned()];
+        let facts = LockFacts {
+            access_requests: &carried,
+            ..alice()
+        };
+        let on = |id: &str| LockTarget {
+            access_request: Some(id.to_owned()),
+            ..LockTarget::default()
+        };
+        assert!(on("q2").fits(facts));
+        assert!(!on("q3").fits(facts));
+        assert!(!on("q2").fits(alice()));
+    }
+
+    #[test]
     fn what_is_not_known_fits_no_target_that_names_it() {
         assert!(!user("alice").fits(LockFacts::default()));
         let agent = LockTarget {
@@ -311,6 +414,76 @@ mod tests {
             ..LockTarget::default()
         };
         assert!(!agent.fits(LockFacts::default()));
+    }
+
+    fn mark(id: &str, second: i64) -> LoginMark {
+        LoginMark {
+            id: id.to_owned(),
+            at: at(second),
+        }
+    }
+
+    fn of(login: LoginFact<'_>) -> LockFacts<'_> {
+        LockFacts { login, ..alice() }
+    }
+
+    #[test]
+    fn an_ended_login_strikes_itself_and_no_other_login_or_person() {
+        let target = LockTarget {
+            login: Some("a".to_owned()),
+            ..user("alice")
+        };
+        let (a, b) = (mark("a", 10), mark("b", 10));
+        assert!(target.fits(of(LoginFact::Marked(&a))));
+        assert!(!target.fits(of(LoginFact::Marked(&b))));
+        assert!(!target.fits(of(LoginFact::Unmarked)));
+        assert!(!target.fits(of(LoginFact::Unknown)));
+        let bob = LockFacts {
+            user: Some("bob"),
+            ..of(LoginFact::Marked(&a))
+        };
+        assert!(!target.fits(bob));
+        let nobody = LockTarget {
+            user: None,
+            ..target
+        };
+        assert!(!nobody.fits(of(LoginFact::Marked(&a))));
+    }
+
+    #[test]
+    fn all_logins_ended_strikes_those_before_and_unmarked_ones_and_none_after() {
+        let target = LockTarget {
+            logins_until: Some(at(20)),
+            ..user("alice")
+        };
+        for (second, expected) in [(10, true), (20, true), (21, false)] {
+            let mark = mark("a", second);
+            assert_eq!(target.fits(of(LoginFact::Marked(&mark))), expected);
+        }
+        assert!(target.fits(of(LoginFact::Unmarked)));
+        assert!(!target.fits(of(LoginFact::Unknown)));
+    }
+
+    #[test]
+    fn a_login_is_later_than_what_ended_the_ones_before_even_by_a_clock_that_is_ahead() {
+        let ended = LockTarget {
+            logins_until: Some(at(100)),
+            ..user("alice")
+        };
+        let locks = [lock(ended.clone(), None), lock(user("alice"), None)];
+        let later = login_time(&locks, "alice", at(90));
+        assert!(later > at(100));
+        let mark = LoginMark {
+            id: "a".to_owned(),
+            at: later,
+        };
+        let facts = LockFacts {
+            login: LoginFact::Marked(&mark),
+            ..alice()
+        };
+        assert!(!ended.fits(facts));
+        assert_eq!(login_time(&locks, "bob", at(90)), at(90));
+        assert_eq!(login_time(&locks, "alice", at(200)), at(200));
     }
 
     #[test]

@@ -25,7 +25,16 @@ pub(crate) struct Pattern {
 enum Means {
     Any,
     Exactly,
+    Glob(Box<Glob>),
     Expression(Regex),
+}
+
+#[derive(Clone, Debug)]
+struct Glob {
+    /// What stands between the stars: two parts at least.
+    parts: Vec<String>,
+    /// The same, for replacing.
+    expression: Regex,
 }
 
 /// What became of a text that was to be rewritten.
@@ -49,8 +58,11 @@ impl Pattern {
         } else if written.starts_with('^') && written.ends_with('$') {
             Means::Expression(build(&in_ascii(written), bytes_max)?)
         } else if written.contains('*') {
-            let parts: Vec<String> = written.split('*').map(regex::escape).collect();
-            Means::Expression(build(&format!("^(?s:{})$", parts.join("(.*)")), bytes_max)?)
+            let parts: Vec<String> = written.split('*').map(str::to_owned).collect();
+            let escaped: Vec<String> = parts.iter().map(|part| regex::escape(part)).collect();
+            let source = format!("^(?s:{})$", escaped.join("(.*)"));
+            let expression = build(&source, bytes_max)?;
+            Means::Glob(Box::new(Glob { parts, expression }))
         } else {
             Means::Exactly
         };
@@ -70,13 +82,19 @@ impl Pattern {
         match &self.means {
             Means::Any => true,
             Means::Exactly => self.written == text,
+            Means::Glob(glob) => is_glob(&glob.parts, text),
             Means::Expression(expression) => expression.is_match(text),
         }
     }
 
     /// Replaces every match by `replacement`, in which `$1` and `${name}` stand for what a group matched.
     pub(crate) fn replace(&self, text: &str, replacement: &str, bytes_max: usize) -> Rewritten {
-        let Means::Expression(expression) = &self.means else {
+        let expression = match &self.means {
+            Means::Expression(expression) => Some(expression),
+            Means::Glob(glob) => Some(&glob.expression),
+            Means::Any | Means::Exactly => None,
+        };
+        let Some(expression) = expression else {
             return match (self.matches(text), replacement.len() > bytes_max) {
                 (false, _) => Rewritten::Unmatched,
                 (true, true) => Rewritten::TooLong,
@@ -123,6 +141,25 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// Whether a text starts with the first part, ends with the last, and has the others in order between them. Selectors
+/// ask this of every row, and an expression takes several times as long.
+fn is_glob(parts: &[String], text: &str) -> bool {
+    let [first, between @ .., last] = parts else {
+        return false;
+    };
+    let rest = text.strip_prefix(first.as_str());
+    let Some(mut rest) = rest.and_then(|rest| rest.strip_suffix(last.as_str())) else {
+        return false;
+    };
+    for part in between {
+        match rest.find(part.as_str()) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
 /// The expression with each class by letter written out, inside brackets and outside.
 fn in_ascii(written: &str) -> String {
     let mut source = String::with_capacity(written.len());
@@ -162,7 +199,19 @@ fn build(source: &str, bytes_max: usize) -> Result<Regex, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_glob_is_what_its_expression_is(pattern in "[ab*é]{0,6}[*][ab]{0,2}", text in "[abé]{0,8}") {
+            let pattern = Pattern::new(&pattern, BYTES).unwrap();
+            if let Means::Glob(glob) = &pattern.means {
+                prop_assert_eq!(pattern.matches(&text), glob.expression.is_match(&text));
+            }
+        }
+    }
 
     const BYTES: usize = 1 << 16;
 

@@ -5,7 +5,7 @@
 //! is `Expired`.
 //!
 //! Invariant: what a request needs is fixed when it is made. A role that changes later makes it neither easier nor
-//! harder to approve; who may review is asked anew at every review.
+//! harder to approve; who may review is asked anew at every review. Nobody decides about their own request.
 //!
 //! Not here: storing requests, telling reviewers, and putting approved roles into certificates.
 
@@ -15,10 +15,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{Grants, Policy, ReviewFilter, Subject, Traits},
+    access::{Policy, ReviewFilter, Subject, Traits},
     predicate::Fields,
 };
 
+mod assume;
 mod plan;
 mod rights;
 mod state;
@@ -26,7 +27,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use assume::{AssumeRefused, Assumed};
 pub use plan::{RequestRefused, Wanted};
+pub use rights::{NotRequestable, ReviewRefused};
 pub use state::{Decided, TransitionRefused};
 
 /// Most roles in one request.
@@ -41,6 +44,8 @@ pub const PENDING_MAX: Duration = Duration::from_hours(7 * 24);
 pub const ACCESS_DEFAULT: Duration = Duration::from_hours(12);
 /// How long approved roles last at most.
 pub const ACCESS_MAX: Duration = Duration::from_hours(14 * 24);
+/// Most requests whose roles one certificate carries.
+pub const ASSUMED_MAX: usize = 16;
 
 /// Which roles the holder of a role may ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,32 +239,35 @@ impl Policy {
         let grants = self.grants(subject);
         self.role_names()
             .filter(|role| !subject.roles.iter().any(|held| held == role))
-            .filter(|role| grants.may_request(role))
+            .filter(|role| rights::may_request(&grants, role).is_ok())
             .map(str::to_owned)
             .collect()
     }
 
     /// Whether a person may review a request: not their own, and every role in it has to be one that they decide about.
-    #[must_use]
-    pub fn may_review(&self, reviewer: &Subject, request: &AccessRequest) -> bool {
-        reviewer.user != request.user && self.grants(reviewer).may_review(request)
-    }
-}
-
-impl Grants<'_> {
-    fn may_review(&self, request: &AccessRequest) -> bool {
-        let reviewing = Reviewing {
-            request,
-            reviewer: self.subject(),
-        };
-        !request.roles.is_empty()
-            && request
-                .roles
-                .iter()
-                .all(|role| rights::may_review(self, &reviewing, role))
+    ///
+    /// # Errors
+    ///
+    /// [`ReviewRefused`]: the first thing that stands against it.
+    pub fn may_review(
+        &self,
+        reviewer: &Subject,
+        request: &AccessRequest,
+    ) -> Result<(), ReviewRefused> {
+        rights::may_review(&self.grants(reviewer), request)
     }
 
-    fn may_request(&self, role: &str) -> bool {
-        !rights::denies_request(self, role) && rights::granting(self, role).next().is_some()
+    /// What several approved requests of a person give together.
+    ///
+    /// # Errors
+    ///
+    /// [`AssumeRefused`] names the first request that gives nothing now.
+    pub fn assume(
+        &self,
+        user: &str,
+        requests: &[AccessRequest],
+        now: Timestamp,
+    ) -> Result<Assumed, AssumeRefused> {
+        assume::assume(self, user, requests, now)
     }
 }

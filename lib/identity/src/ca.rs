@@ -16,14 +16,18 @@ use secrecy::SecretString;
 use tidegate_core::{ClusterName, HostId};
 use tidegate_proto::v1;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     CA_TTL, CLOCK_SKEW, CaPin, HostHolder, IdentityError, KeyPair, SERVER_NAME_AUTH,
-    SERVER_NAME_PROXY, UserHolder, secret,
+    SERVER_NAME_PROXY, UserHolder, secret, tls,
 };
 
 /// The private extension that holds a [`v1::Identity`].
 pub(crate) const IDENTITY_OID: &[u64] = &[1, 3, 9999, 4, 1];
+
+/// The attribute of a name that tells two CAs of one kind apart (X.520, `serialNumber`).
+const SERIAL_NUMBER_OID: &[u64] = &[2, 5, 4, 5];
 
 /// What a CA signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,12 +135,13 @@ impl CertificateAuthority {
         params
             .distinguished_name
             .push(DnType::CommonName, kind.common_name());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        // While a rotation is under way there are two of a kind: some clients look a CA up by its name alone.
+        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes);
+        params.distinguished_name.push(
+            DnType::CustomDnType(SERIAL_NUMBER_OID.to_vec()),
+            secret::hex(&serial.unwrap_or_default()),
+        );
+        as_ca(&mut params);
         params.use_authority_key_identifier_extension = false;
         let cert_pem = params.self_signed(key.inner())?.pem();
         Self::assemble(cert_pem, key)
@@ -149,6 +154,34 @@ impl CertificateAuthority {
     /// When either text does not hold what it should.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         Self::assemble(cert_pem.to_owned(), KeyPair::from_pem(key_pem)?)
+    }
+
+    /// A certificate by this CA for another one of the same kind. Whoever trusts this CA alone can verify what the other
+    /// one signed, when the certificate is in the chain that is shown.
+    ///
+    /// # Errors
+    ///
+    /// When the other CA's certificate cannot be read.
+    pub fn cross_sign(&self, other: &Self, now: Timestamp) -> Result<String, IdentityError> {
+        let mut params = base_params(now, CA_TTL)?;
+        params.distinguished_name = subject(&other.cert_pem)?;
+        as_ca(&mut params);
+        let public_key = SubjectPublicKeyInfo::from_der(&other.key.public_key_der())?;
+        Ok(params.signed_by(&public_key, &self.issuer)?.pem())
+    }
+
+    /// When its certificate ends.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate cannot be read.
+    pub fn expires_at(&self) -> Result<Timestamp, IdentityError> {
+        let malformed = |problem: String| IdentityError::Malformed(problem);
+        let der = tls::first_certificate_der(&self.cert_pem)?;
+        let (_, parsed) =
+            X509Certificate::from_der(&der).map_err(|error| malformed(error.to_string()))?;
+        Timestamp::from_second(parsed.validity().not_after.timestamp())
+            .map_err(|error| malformed(error.to_string()))
     }
 
     fn assemble(cert_pem: String, key: KeyPair) -> Result<Self, IdentityError> {
@@ -292,6 +325,37 @@ impl CertificateAuthority {
     }
 }
 
+/// The name in a certificate that [`CertificateAuthority::create`] made: its texts are UTF-8, in this order.
+fn subject(cert_pem: &str) -> Result<DistinguishedName, IdentityError> {
+    let malformed = |problem: String| IdentityError::Malformed(problem);
+    let der = tls::first_certificate_der(cert_pem)?;
+    let (_, parsed) =
+        X509Certificate::from_der(&der).map_err(|error| malformed(error.to_string()))?;
+    let mut name = DistinguishedName::new();
+    for attribute in parsed.subject().iter_attributes() {
+        let text = attribute
+            .as_str()
+            .map_err(|error| malformed(error.to_string()))?;
+        let oid: Vec<u64> = attribute
+            .attr_type()
+            .iter()
+            .map(Iterator::collect)
+            .unwrap_or_default();
+        name.push(DnType::from_oid(&oid), text);
+    }
+    Ok(name)
+}
+
+/// Makes a certificate one of a CA that signs leaves alone.
+fn as_ca(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+}
+
 fn base_params(now: Timestamp, ttl: Duration) -> Result<CertificateParams, IdentityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -362,105 +426,4 @@ fn uri_escaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use secrecy::ExposeSecret;
-
-    use super::*;
-    use crate::{Holder, PeerIdentity, Route, tls};
-
-    fn cluster() -> ClusterName {
-        "tidegate.example.com".parse().unwrap()
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_790_000_000).unwrap()
-    }
-
-    fn alice() -> UserHolder {
-        UserHolder {
-            name: "alice".to_owned(),
-            roles: vec!["access".to_owned()],
-            traits: [("db_users".to_owned(), vec!["*".to_owned()])].into(),
-            route: Some(Route {
-                database: "orders".to_owned(),
-                db_user: Some("reader".to_owned()),
-                db_name: None,
-            }),
-        }
-    }
-
-    #[test]
-    fn a_user_certificate_carries_the_whole_identity() {
-        let ca = CertificateAuthority::create(CaKind::User, &cluster(), now()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let user = alice();
-        let issued = ca
-            .issue_user(
-                UserLeaf {
-                    public_key: &key.public_key_der(),
-                    cluster: &cluster(),
-                    user: &user,
-                },
-                now(),
-                Duration::from_secs(60),
-            )
-            .unwrap();
-        let peer = PeerIdentity::from_der(&tls::first_certificate_der(&issued.chain_pem).unwrap())
-            .unwrap();
-        assert_eq!(
-            peer,
-            PeerIdentity {
-                cluster: cluster(),
-                holder: Holder::User(alice()),
-                expires_at: issued.expires_at
-            }
-        );
-    }
-
-    #[test]
-    fn a_ca_cannot_speak_for_holders_of_another_kind() {
-        let ca = CertificateAuthority::create(CaKind::Host, &cluster(), now()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let issued = ca
-            .issue_user(
-                UserLeaf {
-                    public_key: &key.public_key_der(),
-                    cluster: &cluster(),
-                    user: &alice(),
-                },
-                now(),
-                Duration::from_secs(60),
-            )
-            .unwrap();
-        assert!(
-            PeerIdentity::from_der(&tls::first_certificate_der(&issued.chain_pem).unwrap())
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn a_stored_ca_keeps_its_pin_and_goes_on_signing() {
-        let ca = CertificateAuthority::create(CaKind::Db, &cluster(), now()).unwrap();
-        let again =
-            CertificateAuthority::from_pem(ca.cert_pem(), ca.key_pem().expose_secret()).unwrap();
-        assert_eq!(ca.pin(), again.pin());
-        let key = KeyPair::generate().unwrap();
-        again
-            .issue_database_server(
-                &key.public_key_der(),
-                &cluster(),
-                now(),
-                Duration::from_secs(60),
-            )
-            .unwrap();
-    }
-
-    #[test]
-    fn a_malformed_public_key_is_refused() {
-        let ca = CertificateAuthority::create(CaKind::Db, &cluster(), now()).unwrap();
-        assert!(
-            ca.issue_database_server(b"junk", &cluster(), now(), Duration::from_secs(60))
-                .is_err()
-        );
-    }
-}
+mod tests;

@@ -16,6 +16,9 @@ pub enum IdentityError {
         /// What was looked for.
         what: &'static str,
     },
+    /// What is encrypted was encrypted with another key or for another purpose, or was changed.
+    #[error("the key cannot be {0}: the wrong sealing key, or the record was changed")]
+    Sealing(&'static str),
     /// The system's random generator failed.
     #[error("the system's random generator failed")]
     Random,

@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod peer;
 mod pin;
+mod sealing;
 pub mod secret;
 pub mod tls;
 
@@ -21,6 +22,7 @@ pub use error::IdentityError;
 pub use keys::KeyPair;
 pub use peer::{Holder, HostHolder, PeerIdentity, Route, UserHolder};
 pub use pin::CaPin;
+pub use sealing::{KeyFileError, SEALING_KEY_BYTES, SealingKey};
 
 /// ALPN name of gRPC to the auth service; a proxy relays such connections without opening them.
 pub const ALPN_AUTH: &[u8] = b"tidegate-auth";

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use prost::Message;
-use tidegate_core::{ClusterName, HostId, Subject, Traits};
+use tidegate_core::{ClusterName, HostId, Subject, Traits, locks::LoginMark};
 use tidegate_proto::{convert, v1};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -56,6 +56,10 @@ pub struct UserHolder {
     pub traits: Traits,
     /// When set, the certificate opens only this.
     pub route: Option<Route>,
+    /// Ids of the approved requests that some of the roles come from.
+    pub access_requests: Vec<String>,
+    /// The login that it comes from; certificates of programs that knew of none have none.
+    pub login: Option<LoginMark>,
 }
 
 /// What a database certificate is bound to.
@@ -92,6 +96,11 @@ impl From<&UserHolder> for v1::UserIdentity {
                 db_user: route.db_user.clone().unwrap_or_default(),
                 db_name: route.db_name.clone().unwrap_or_default(),
             }),
+            access_requests: user.access_requests.clone(),
+            login: user.login.as_ref().map(|mark| v1::LoginMark {
+                id: mark.id.clone(),
+                at: Some(convert::timestamp(mark.at)),
+            }),
         }
     }
 }
@@ -107,6 +116,15 @@ impl From<v1::UserIdentity> for UserHolder {
                 database: route.database,
                 db_user: some(route.db_user),
                 db_name: some(route.db_name),
+            }),
+            access_requests: user.access_requests,
+            login: user.login.map(|mark| LoginMark {
+                id: mark.id,
+                // A time that cannot be read is before everything that ended logins.
+                at: mark
+                    .at
+                    .and_then(|at| convert::instant(&at).ok())
+                    .unwrap_or(Timestamp::MIN),
             }),
         }
     }

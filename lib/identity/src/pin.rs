@@ -22,6 +22,32 @@ impl CaPin {
         Self::of_der(&tls::first_certificate_der(ca_pem)?)
     }
 
+    /// The pin of the CA that signed a chain's first certificate: the second one, as our chains have it.
+    ///
+    /// # Errors
+    ///
+    /// When the text holds fewer than two certificates.
+    pub fn of_signer(chain_pem: &str) -> Result<Self, IdentityError> {
+        let certificates = tls::certificates(chain_pem)?;
+        let signer = certificates.get(1).ok_or(IdentityError::Pem {
+            what: "certificate of a CA",
+        })?;
+        Self::of_der(signer)
+    }
+
+    /// The pins of all certificates in a PEM text, in its order.
+    ///
+    /// # Errors
+    ///
+    /// When the text holds no certificate.
+    pub fn all_of_pem(ca_pem: &str) -> Result<Vec<Self>, IdentityError> {
+        let certificates = tls::certificates(ca_pem)?;
+        certificates
+            .iter()
+            .map(|certificate| Self::of_der(certificate))
+            .collect()
+    }
+
     /// The pin of a certificate in DER.
     ///
     /// # Errors

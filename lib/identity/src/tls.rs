@@ -17,6 +17,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use crate::{CaPin, IdentityError, KeyPair};
 
 /// The crypto provider of every configuration.
@@ -173,6 +175,18 @@ pub fn first_certificate_der(pem: &str) -> Result<Vec<u8>, IdentityError> {
         .ok_or(IdentityError::Pem {
             what: "certificate",
         })
+}
+
+/// Whether the first certificate of a chain is for a key.
+///
+/// # Errors
+///
+/// When there is no certificate in the text.
+pub fn certifies(chain_pem: &str, key: &KeyPair) -> Result<bool, IdentityError> {
+    let leaf = first_certificate_der(chain_pem)?;
+    let (_, parsed) = X509Certificate::from_der(&leaf)
+        .map_err(|error| IdentityError::Malformed(error.to_string()))?;
+    Ok(parsed.public_key().raw == key.public_key_der())
 }
 
 /// All certificates of a PEM text.

@@ -44,6 +44,7 @@ pub struct ComponentHandle {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum ComponentState {
+    Degraded { reason: String },
     NotReady { reason: String },
     Ready,
 }
@@ -69,7 +70,7 @@ impl Readiness {
         }
     }
 
-    /// Whether there are components and each of them is ready.
+    /// Whether there are components and each of them is ready, be it degraded.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         all_ready(&self.lock())
@@ -96,13 +97,21 @@ fn all_ready(components: &BTreeMap<String, ComponentState>) -> bool {
     !components.is_empty()
         && components
             .values()
-            .all(|state| *state == ComponentState::Ready)
+            .all(|state| !matches!(state, ComponentState::NotReady { .. }))
 }
 
 impl ComponentHandle {
     /// The component can do its work.
     pub fn ready(&self) {
         self.change(ComponentState::Ready);
+    }
+
+    /// The component cannot do all of its work, and the process is of use all the same; `reason` is one line for the
+    /// operator.
+    pub fn degraded(&self, reason: impl Into<String>) {
+        self.change(ComponentState::Degraded {
+            reason: reason.into(),
+        });
     }
 
     /// The component cannot do its work now; `reason` is one line for the operator.
@@ -122,6 +131,9 @@ impl ComponentHandle {
         }
         match state {
             ComponentState::Ready => info!(component = %self.name, "component is ready"),
+            ComponentState::Degraded { reason } => {
+                info!(component = %self.name, reason, "component is degraded");
+            }
             ComponentState::NotReady { reason } => {
                 info!(component = %self.name, reason, "component is not ready");
             }

@@ -1,9 +1,10 @@
 //! What every Tidegate program needs: settings, telemetry, metrics, the admin port, supervised tasks, shutdown, the
-//! clock, gRPC over the cluster's TLS, and the process's own identity in the cluster.
+//! clock, gRPC over the cluster's TLS, the process's own identity in the cluster, and backup files.
 //!
 //! Not here: what any one service does.
 
 pub mod admin;
+pub mod backup;
 pub mod clock;
 pub mod host;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! Locks: who and what is shut out.
 
+use jiff::Timestamp;
 use tidegate_core::{Lock, LockTarget};
 
 use super::{Invalid, instant, some, timestamp};
@@ -12,6 +13,9 @@ impl From<LockTarget> for v1::LockTarget {
             role: target.role.unwrap_or_default(),
             agent: target.agent.unwrap_or_default(),
             database: target.database.unwrap_or_default(),
+            access_request: target.access_request.unwrap_or_default(),
+            login: target.login.unwrap_or_default(),
+            logins_until: target.logins_until.map(timestamp),
         }
     }
 }
@@ -23,6 +27,12 @@ impl From<v1::LockTarget> for LockTarget {
             role: some(target.role),
             agent: some(target.agent),
             database: some(target.database),
+            access_request: some(target.access_request),
+            login: some(target.login),
+            // An instant that cannot be read strikes all logins rather than none.
+            logins_until: target
+                .logins_until
+                .map(|at| instant(&at).unwrap_or(Timestamp::MAX)),
         }
     }
 }

@@ -143,6 +143,7 @@ fn a_lock_travels_there_and_back() {
         name: "l".to_owned(),
         target: LockTarget {
             user: Some("mallory".to_owned()),
+            access_request: Some("q1".to_owned()),
             ..LockTarget::default()
         },
         message: "see the desk".to_owned(),
@@ -151,4 +152,39 @@ fn a_lock_travels_there_and_back() {
         created_by: "alice".to_owned(),
     };
     assert_eq!(Lock::try_from(v1::Lock::from(lock.clone())).unwrap(), lock);
+}
+
+#[test]
+fn no_span_of_time_that_cannot_be_is_taken_and_none_makes_a_panic() {
+    for (seconds, nanos) in [
+        (i64::MIN, -1),
+        (i64::MIN, i32::MIN),
+        (-1, 0),
+        (0, -1),
+        (0, 1_000_000_000),
+        (i64::MAX, i32::MAX),
+    ] {
+        let asked = prost_types::Duration { seconds, nanos };
+        assert!(span("ttl", Some(asked)).is_err(), "{asked:?}");
+    }
+    let hour = prost_types::Duration {
+        seconds: 3600,
+        nanos: 1,
+    };
+    let expected = std::time::Duration::new(3600, 1);
+    assert_eq!(span("ttl", Some(hour)), Ok(Some(expected)));
+}
+
+#[test]
+fn a_status_stays_small_whatever_it_tells_of() {
+    let field = "é".repeat(100_000);
+    let status = tonic::Status::from(Invalid::new(field, "x".repeat(100_000)));
+    let headers = status.into_http::<()>().headers().clone();
+    let bytes: usize = headers.values().map(http_len).sum();
+    assert!(bytes < 10_000, "{bytes}");
+    assert_eq!(told("short"), "short");
+}
+
+fn http_len(value: &tonic::codegen::http::HeaderValue) -> usize {
+    value.len()
 }

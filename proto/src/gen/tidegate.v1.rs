@@ -264,6 +264,15 @@ pub struct LockTarget {
     pub agent: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub database: ::prost::alloc::string::String,
+    /// Certificates that carry the roles of this access request, by its id.
+    #[prost(string, tag = "5")]
+    pub access_request: ::prost::alloc::string::String,
+    /// One login of `user`, by its id. Made by the service when a login is ended, and by nobody else.
+    #[prost(string, tag = "6")]
+    pub login: ::prost::alloc::string::String,
+    /// All logins of `user` up to this instant. Made by the service, and by nobody else.
+    #[prost(message, optional, tag = "7")]
+    pub logins_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Shuts somebody or something out, whatever roles allow. Running sessions end.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -308,18 +317,56 @@ pub struct User {
     pub signed_up: bool,
     #[prost(uint64, tag = "6")]
     pub revision: u64,
+    /// How many second factors the person has. Output only.
+    #[prost(uint32, tag = "7")]
+    pub second_factors: u32,
+    /// Until when no login is tried, after too many that failed. Output only.
+    #[prost(message, optional, tag = "8")]
+    pub locked_out_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A join token, as listings show it: never the secret.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Token {
-    /// The first 8 characters of the secret's hash, by which it is removed.
+    /// The first 8 characters of the secret's hash, by which it is removed; of a token of method `iam` its name.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     /// What may join with it: `db`, `discovery`, `proxy`.
     #[prost(string, repeated, tag = "2")]
     pub types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Absent is never.
     #[prost(message, optional, tag = "3")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How who joins proves that it may: `token` (it knows the secret) or `iam` (AWS tells who it is). Empty is `token`.
+    #[prost(string, tag = "4")]
+    pub join_method: ::prost::alloc::string::String,
+    /// Who may join by `iam`: one of these has to fit.
+    #[prost(message, repeated, tag = "5")]
+    pub allow: ::prost::alloc::vec::Vec<TokenAllow>,
+    /// How many hosts may join; 0 is any number.
+    #[prost(uint32, tag = "6")]
+    pub max_uses: u32,
+    /// How many hosts joined. Not counted for tokens of the configuration file.
+    #[prost(uint64, tag = "7")]
+    pub uses: u64,
+    /// Whether it is written in the auth service's configuration file, where alone it can be removed.
+    #[prost(bool, tag = "8")]
+    pub is_static: bool,
+    /// Who made it, and when.
+    #[prost(string, tag = "9")]
+    pub created_by: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "10")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(uint64, tag = "11")]
+    pub revision: u64,
+}
+/// An AWS identity that may join. What is empty fits anything; not both may be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenAllow {
+    #[prost(string, tag = "1")]
+    pub aws_account: ::prost::alloc::string::String,
+    /// A pattern: `*` is any run of characters, `?` any one.
+    #[prost(string, tag = "2")]
+    pub aws_arn: ::prost::alloc::string::String,
 }
 /// A proxy that is up.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -600,8 +647,14 @@ pub struct CreateTokenRequest {
     /// Absent is 1 h; 48 h at most.
     #[prost(message, optional, tag = "2")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// How many hosts may join with it; 0 is any number.
+    #[prost(uint32, tag = "3")]
+    pub max_uses: u32,
+    /// The secret, of at least 16 characters; empty is a new one.
+    #[prost(string, tag = "4")]
+    pub value: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateTokenResponse {
     #[prost(string, tag = "1")]
     pub secret: ::prost::alloc::string::String,
@@ -2333,6 +2386,7 @@ pub struct AuditEvent {
     /// Unique, made by the emitter.
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
+    /// When it happened, by the emitter's clock.
     #[prost(message, optional, tag = "2")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
     /// `db.session.start`, …
@@ -2358,7 +2412,7 @@ pub struct AuditEvent {
     pub db_user: ::prost::alloc::string::String,
     #[prost(string, tag = "11")]
     pub db_name: ::prost::alloc::string::String,
-    /// Who emitted it. Set by the auth service from the certificate.
+    /// Its source. Set by the auth service from the certificate.
     #[prost(string, tag = "12")]
     pub server_id: ::prost::alloc::string::String,
     /// Further facts.
@@ -2367,15 +2421,47 @@ pub struct AuditEvent {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Its place among the events of its session, from 0.
+    #[prost(int64, tag = "14")]
+    pub ei: i64,
+    /// Set by the auth service.
+    #[prost(string, tag = "15")]
+    pub cluster_name: ::prost::alloc::string::String,
+    /// When it arrived, by the auth service's clock, and set by it. Missing in events from before there were chains.
+    #[prost(message, optional, tag = "16")]
+    pub received: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its place in its source's chain, from 1. Set by the auth service.
+    #[prost(uint64, tag = "17")]
+    pub sequence: u64,
+    /// What the auth service had to change so that the event could be stored: `cut:db_query`, …. Set by it.
+    #[prost(string, repeated, tag = "18")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct EmitRequest {
-    /// At most 256 a call.
-    #[prost(message, repeated, tag = "1")]
+pub struct EmitStreamRequest {
+    /// Counts up from 1 on each stream.
+    #[prost(uint64, tag = "1")]
+    pub batch: u64,
+    /// At most 256.
+    #[prost(message, repeated, tag = "2")]
     pub events: ::prost::alloc::vec::Vec<AuditEvent>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct EmitResponse {}
+pub struct EmitStreamResponse {
+    /// This batch and all before it are on disk.
+    #[prost(uint64, tag = "1")]
+    pub durable_batch: u64,
+}
+/// Which log it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditLogId {
+    /// The host id of the instance that answers.
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// The log's own id, which its chains begin with.
+    #[prost(string, tag = "2")]
+    pub log: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListEventsRequest {
     /// Only this event; empty is all.
@@ -2387,11 +2473,64 @@ pub struct ListEventsRequest {
     /// At most this many, the newest; 0 is 100, the most is 1000.
     #[prost(int32, tag = "3")]
     pub limit: i32,
+    /// Not before; missing is from the beginning.
+    #[prost(message, optional, tag = "4")]
+    pub from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Before; missing is to the end.
+    #[prost(message, optional, tag = "5")]
+    pub to: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only of this database; empty is all.
+    #[prost(string, tag = "6")]
+    pub db_service: ::prost::alloc::string::String,
+    /// Only of this session; empty is all.
+    #[prost(string, tag = "7")]
+    pub sid: ::prost::alloc::string::String,
+    /// From the answer before, for the events that are older; the other fields must be the same.
+    #[prost(string, tag = "8")]
+    pub page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListEventsResponse {
+    /// The oldest first.
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<AuditEvent>,
+    /// For older ones; empty when there are none.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Whose events these are.
+    #[prost(message, optional, tag = "3")]
+    pub log: ::core::option::Option<AuditLogId>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadRecordsRequest {
+    /// Only this source's; empty is all.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadRecordsResponse {
+    /// Whose records these are; in the first message.
+    #[prost(message, optional, tag = "1")]
+    pub log: ::core::option::Option<AuditLogId>,
+    #[prost(message, repeated, tag = "2")]
+    pub records: ::prost::alloc::vec::Vec<AuditRecord>,
+}
+/// One row of a log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditRecord {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// The exact bytes of an AuditEvent.
+    #[prost(bytes = "vec", tag = "4")]
+    pub event: ::prost::alloc::vec::Vec<u8>,
+    /// What the log searches this row by is not what the event says: somebody changed one of them.
+    #[prost(bool, tag = "5")]
+    pub index_differs: bool,
 }
 /// Generated client implementations.
 pub mod audit_service_client {
@@ -2484,11 +2623,15 @@ pub mod audit_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Appends events. An event whose id is known already is not appended again, so a repeat is safe.
-        pub async fn emit(
+        /// Takes events in batches, in order, and says which of them are on disk. A batch may be sent again, on this stream or
+        /// a later one: an event whose uid its source has used before is not stored again.
+        pub async fn emit_stream(
             &mut self,
-            request: impl tonic::IntoRequest<super::EmitRequest>,
-        ) -> std::result::Result<tonic::Response<super::EmitResponse>, tonic::Status> {
+            request: impl tonic::IntoStreamingRequest<Message = super::EmitStreamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EmitStreamResponse>>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
@@ -2499,14 +2642,14 @@ pub mod audit_service_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/tidegate.v1.AuditService/Emit",
+                "/tidegate.v1.AuditService/EmitStream",
             );
-            let mut req = request.into_request();
+            let mut req = request.into_streaming_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("tidegate.v1.AuditService", "Emit"));
-            self.inner.unary(req, path, codec).await
+                .insert(GrpcMethod::new("tidegate.v1.AuditService", "EmitStream"));
+            self.inner.streaming(req, path, codec).await
         }
-        /// Events in order of arrival.
+        /// Searches this instance's log.
         pub async fn list_events(
             &mut self,
             request: impl tonic::IntoRequest<super::ListEventsRequest>,
@@ -2531,6 +2674,32 @@ pub mod audit_service_client {
                 .insert(GrpcMethod::new("tidegate.v1.AuditService", "ListEvents"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads this instance's log as it is stored, in order of arrival, to verify or keep it elsewhere. It ends at what was
+        /// newest when it began.
+        pub async fn read_records(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadRecordsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadRecordsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.AuditService/ReadRecords",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.AuditService", "ReadRecords"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2546,17 +2715,39 @@ pub mod audit_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AuditServiceServer.
     #[async_trait]
     pub trait AuditService: std::marker::Send + std::marker::Sync + 'static {
-        /// Appends events. An event whose id is known already is not appended again, so a repeat is safe.
-        async fn emit(
+        /// Server streaming response type for the EmitStream method.
+        type EmitStreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EmitStreamResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Takes events in batches, in order, and says which of them are on disk. A batch may be sent again, on this stream or
+        /// a later one: an event whose uid its source has used before is not stored again.
+        async fn emit_stream(
             &self,
-            request: tonic::Request<super::EmitRequest>,
-        ) -> std::result::Result<tonic::Response<super::EmitResponse>, tonic::Status>;
-        /// Events in order of arrival.
+            request: tonic::Request<tonic::Streaming<super::EmitStreamRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::EmitStreamStream>, tonic::Status>;
+        /// Searches this instance's log.
         async fn list_events(
             &self,
             request: tonic::Request<super::ListEventsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ReadRecords method.
+        type ReadRecordsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadRecordsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Reads this instance's log as it is stored, in order of arrival, to verify or keep it elsewhere. It ends at what was
+        /// newest when it began.
+        async fn read_records(
+            &self,
+            request: tonic::Request<super::ReadRecordsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ReadRecordsStream>,
             tonic::Status,
         >;
     }
@@ -2636,23 +2827,28 @@ pub mod audit_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/tidegate.v1.AuditService/Emit" => {
+                "/tidegate.v1.AuditService/EmitStream" => {
                     #[allow(non_camel_case_types)]
-                    struct EmitSvc<T: AuditService>(pub Arc<T>);
-                    impl<T: AuditService> tonic::server::UnaryService<super::EmitRequest>
-                    for EmitSvc<T> {
-                        type Response = super::EmitResponse;
+                    struct EmitStreamSvc<T: AuditService>(pub Arc<T>);
+                    impl<
+                        T: AuditService,
+                    > tonic::server::StreamingService<super::EmitStreamRequest>
+                    for EmitStreamSvc<T> {
+                        type Response = super::EmitStreamResponse;
+                        type ResponseStream = T::EmitStreamStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::EmitRequest>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::EmitStreamRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as AuditService>::emit(&inner, request).await
+                                <T as AuditService>::emit_stream(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -2663,7 +2859,7 @@ pub mod audit_service_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = EmitSvc(inner);
+                        let method = EmitStreamSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2674,7 +2870,7 @@ pub mod audit_service_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -2724,6 +2920,52 @@ pub mod audit_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/tidegate.v1.AuditService/ReadRecords" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadRecordsSvc<T: AuditService>(pub Arc<T>);
+                    impl<
+                        T: AuditService,
+                    > tonic::server::ServerStreamingService<super::ReadRecordsRequest>
+                    for ReadRecordsSvc<T> {
+                        type Response = super::ReadRecordsResponse;
+                        type ResponseStream = T::ReadRecordsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadRecordsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuditService>::read_records(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadRecordsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2761,6 +3003,512 @@ pub mod audit_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "tidegate.v1.AuditService";
     impl<T> tonic::server::NamedService for AuditServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateBackupRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateBackupResponse {
+    /// What comes next of the file, at most 1 MiB.
+    #[prost(bytes = "vec", tag = "1")]
+    pub chunk: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreOptions {
+    /// Also where there are users, databases or anything else that first start does not make: they go.
+    #[prost(bool, tag = "1")]
+    pub force: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreBackupRequest {
+    #[prost(oneof = "restore_backup_request::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<restore_backup_request::Part>,
+}
+/// Nested message and enum types in `RestoreBackupRequest`.
+pub mod restore_backup_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        /// First, and once.
+        #[prost(message, tag = "1")]
+        Options(super::RestoreOptions),
+        /// What comes next of the file, at most 1 MiB.
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreBackupResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<BackupHeader>,
+    /// What the backup holds.
+    #[prost(uint64, tag = "2")]
+    pub entries: u64,
+    /// Of those: written, since they were not there, or other.
+    #[prost(uint64, tag = "3")]
+    pub written: u64,
+    /// What was there and is not in the backup.
+    #[prost(uint64, tag = "4")]
+    pub deleted: u64,
+    /// Left out, since their time is over.
+    #[prost(uint64, tag = "5")]
+    pub expired: u64,
+}
+/// A backup file is the line `tidegate backup` and a line feed, then records, each behind its length as a varint: a
+/// header, entries in order of their keys, and a trailer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRecord {
+    #[prost(oneof = "backup_record::Record", tags = "1, 2, 3")]
+    pub record: ::core::option::Option<backup_record::Record>,
+}
+/// Nested message and enum types in `BackupRecord`.
+pub mod backup_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Record {
+        #[prost(message, tag = "1")]
+        Header(super::BackupHeader),
+        #[prost(message, tag = "2")]
+        Entry(super::BackupEntry),
+        #[prost(message, tag = "3")]
+        Trailer(super::BackupTrailer),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupHeader {
+    /// The shape of the file; raised when an older program would misread it.
+    #[prost(uint32, tag = "1")]
+    pub format: u32,
+    /// The cluster's name.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Version of the program that made it.
+    #[prost(string, tag = "3")]
+    pub program: ::prost::alloc::string::String,
+    /// The revision that all of it is of.
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "5")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether private keys of CAs are in it as they are, readable by whoever has the file.
+    #[prost(bool, tag = "6")]
+    pub holds_private_keys: bool,
+}
+/// One key of the state store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupEntry {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    /// As it is stored.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+    /// When it goes by itself; absent is never.
+    #[prost(message, optional, tag = "3")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupTrailer {
+    /// How many entries there are.
+    #[prost(uint64, tag = "1")]
+    pub entries: u64,
+    /// SHA-256 of all bytes before the trailer's length.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+}
+/// Generated client implementations.
+pub mod backup_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// For root and the service's own user on an auth host alone: a backup holds what the cluster's trust stands on.
+    #[derive(Debug, Clone)]
+    pub struct BackupServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl BackupServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> BackupServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> BackupServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            BackupServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The state as it is at one revision, as the bytes of a backup file. ABORTED when it changes faster than it can be
+        /// read: try again. RESOURCE_EXHAUSTED while another backup is made or restored.
+        pub async fn create_backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateBackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CreateBackupResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.BackupService/CreateBackup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.BackupService", "CreateBackup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Replaces the state by that of a backup file: options, then its bytes. Nothing is written before all of it has
+        /// arrived and is sound. The answer comes once everything is written; every instance of the auth service then ends, to
+        /// be started again. Repeating it is safe, and the only remedy when it was cut off.
+        pub async fn restore_backup(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::RestoreBackupRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreBackupResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.BackupService/RestoreBackup",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.BackupService", "RestoreBackup"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod backup_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with BackupServiceServer.
+    #[async_trait]
+    pub trait BackupService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the CreateBackup method.
+        type CreateBackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::CreateBackupResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The state as it is at one revision, as the bytes of a backup file. ABORTED when it changes faster than it can be
+        /// read: try again. RESOURCE_EXHAUSTED while another backup is made or restored.
+        async fn create_backup(
+            &self,
+            request: tonic::Request<super::CreateBackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CreateBackupStream>,
+            tonic::Status,
+        >;
+        /// Replaces the state by that of a backup file: options, then its bytes. Nothing is written before all of it has
+        /// arrived and is sound. The answer comes once everything is written; every instance of the auth service then ends, to
+        /// be started again. Repeating it is safe, and the only remedy when it was cut off.
+        async fn restore_backup(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RestoreBackupRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreBackupResponse>,
+            tonic::Status,
+        >;
+    }
+    /// For root and the service's own user on an auth host alone: a backup holds what the cluster's trust stands on.
+    #[derive(Debug)]
+    pub struct BackupServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> BackupServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for BackupServiceServer<T>
+    where
+        T: BackupService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.BackupService/CreateBackup" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateBackupSvc<T: BackupService>(pub Arc<T>);
+                    impl<
+                        T: BackupService,
+                    > tonic::server::ServerStreamingService<super::CreateBackupRequest>
+                    for CreateBackupSvc<T> {
+                        type Response = super::CreateBackupResponse;
+                        type ResponseStream = T::CreateBackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateBackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BackupService>::create_backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateBackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.BackupService/RestoreBackup" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreBackupSvc<T: BackupService>(pub Arc<T>);
+                    impl<
+                        T: BackupService,
+                    > tonic::server::ClientStreamingService<super::RestoreBackupRequest>
+                    for RestoreBackupSvc<T> {
+                        type Response = super::RestoreBackupResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::RestoreBackupRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BackupService>::restore_backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreBackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for BackupServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.BackupService";
+    impl<T> tonic::server::NamedService for BackupServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
@@ -4351,6 +5099,650 @@ pub mod discovery_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// How the databases that it matches are checked. Of several that match a database the first by name counts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthCheckConfig {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    /// Databases with these labels; absent or empty matches none by label.
+    #[prost(message, optional, tag = "3")]
+    pub db_labels: ::core::option::Option<Selector>,
+    /// Databases for which this predicate holds; with `db_labels`, both must hold. Empty is not asked.
+    #[prost(string, tag = "4")]
+    pub db_labels_expression: ::prost::alloc::string::String,
+    /// From one check to the next; absent is 30 s.
+    #[prost(message, optional, tag = "5")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+    /// How long one check may take; absent is 5 s. Not longer than the interval.
+    #[prost(message, optional, tag = "6")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Checks in a row that must succeed until a database counts as healthy; 0 is 2.
+    #[prost(uint32, tag = "7")]
+    pub healthy_threshold: u32,
+    /// Checks in a row that must fail until a database counts as unhealthy; 0 is 1.
+    #[prost(uint32, tag = "8")]
+    pub unhealthy_threshold: u32,
+    #[prost(uint64, tag = "9")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpsertHealthCheckConfigRequest {
+    #[prost(message, optional, tag = "1")]
+    pub config: ::core::option::Option<HealthCheckConfig>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListHealthCheckConfigsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListHealthCheckConfigsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub configs: ::prost::alloc::vec::Vec<HealthCheckConfig>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteHealthCheckConfigRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteHealthCheckConfigResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchHealthCheckConfigsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchHealthCheckConfigsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub configs: ::prost::alloc::vec::Vec<HealthCheckConfig>,
+}
+/// Generated client implementations.
+pub mod health_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct HealthServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl HealthServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> HealthServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> HealthServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            HealthServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Creates or replaces a `health_check_config`. ABORTED when `revision` is set and not the stored one.
+        pub async fn upsert_health_check_config(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpsertHealthCheckConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HealthCheckConfig>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.HealthService/UpsertHealthCheckConfig",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.HealthService",
+                        "UpsertHealthCheckConfig",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// All of them, in order of name. `default` is among them also when nobody wrote it.
+        pub async fn list_health_check_configs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListHealthCheckConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListHealthCheckConfigsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.HealthService/ListHealthCheckConfigs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.HealthService",
+                        "ListHealthCheckConfigs",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// NOT_FOUND when there is none. Deleting `default` brings back what it is when nobody wrote it.
+        pub async fn delete_health_check_config(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteHealthCheckConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteHealthCheckConfigResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.HealthService/DeleteHealthCheckConfig",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.HealthService",
+                        "DeleteHealthCheckConfig",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// All of them now, and again after each change. For agents.
+        pub async fn watch_health_check_configs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchHealthCheckConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<super::WatchHealthCheckConfigsResponse>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.HealthService/WatchHealthCheckConfigs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.HealthService",
+                        "WatchHealthCheckConfigs",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod health_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with HealthServiceServer.
+    #[async_trait]
+    pub trait HealthService: std::marker::Send + std::marker::Sync + 'static {
+        /// Creates or replaces a `health_check_config`. ABORTED when `revision` is set and not the stored one.
+        async fn upsert_health_check_config(
+            &self,
+            request: tonic::Request<super::UpsertHealthCheckConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HealthCheckConfig>,
+            tonic::Status,
+        >;
+        /// All of them, in order of name. `default` is among them also when nobody wrote it.
+        async fn list_health_check_configs(
+            &self,
+            request: tonic::Request<super::ListHealthCheckConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListHealthCheckConfigsResponse>,
+            tonic::Status,
+        >;
+        /// NOT_FOUND when there is none. Deleting `default` brings back what it is when nobody wrote it.
+        async fn delete_health_check_config(
+            &self,
+            request: tonic::Request<super::DeleteHealthCheckConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteHealthCheckConfigResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchHealthCheckConfigs method.
+        type WatchHealthCheckConfigsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::WatchHealthCheckConfigsResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All of them now, and again after each change. For agents.
+        async fn watch_health_check_configs(
+            &self,
+            request: tonic::Request<super::WatchHealthCheckConfigsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchHealthCheckConfigsStream>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct HealthServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> HealthServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for HealthServiceServer<T>
+    where
+        T: HealthService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.HealthService/UpsertHealthCheckConfig" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpsertHealthCheckConfigSvc<T: HealthService>(pub Arc<T>);
+                    impl<
+                        T: HealthService,
+                    > tonic::server::UnaryService<super::UpsertHealthCheckConfigRequest>
+                    for UpsertHealthCheckConfigSvc<T> {
+                        type Response = super::HealthCheckConfig;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::UpsertHealthCheckConfigRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HealthService>::upsert_health_check_config(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpsertHealthCheckConfigSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.HealthService/ListHealthCheckConfigs" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListHealthCheckConfigsSvc<T: HealthService>(pub Arc<T>);
+                    impl<
+                        T: HealthService,
+                    > tonic::server::UnaryService<super::ListHealthCheckConfigsRequest>
+                    for ListHealthCheckConfigsSvc<T> {
+                        type Response = super::ListHealthCheckConfigsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListHealthCheckConfigsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HealthService>::list_health_check_configs(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListHealthCheckConfigsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.HealthService/DeleteHealthCheckConfig" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteHealthCheckConfigSvc<T: HealthService>(pub Arc<T>);
+                    impl<
+                        T: HealthService,
+                    > tonic::server::UnaryService<super::DeleteHealthCheckConfigRequest>
+                    for DeleteHealthCheckConfigSvc<T> {
+                        type Response = super::DeleteHealthCheckConfigResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::DeleteHealthCheckConfigRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HealthService>::delete_health_check_config(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteHealthCheckConfigSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.HealthService/WatchHealthCheckConfigs" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchHealthCheckConfigsSvc<T: HealthService>(pub Arc<T>);
+                    impl<
+                        T: HealthService,
+                    > tonic::server::ServerStreamingService<
+                        super::WatchHealthCheckConfigsRequest,
+                    > for WatchHealthCheckConfigsSvc<T> {
+                        type Response = super::WatchHealthCheckConfigsResponse;
+                        type ResponseStream = T::WatchHealthCheckConfigsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::WatchHealthCheckConfigsRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HealthService>::watch_health_check_configs(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchHealthCheckConfigsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for HealthServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.HealthService";
+    impl<T> tonic::server::NamedService for HealthServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// What a certificate says of its holder. Stored in a private X.509 extension.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Identity {
@@ -4384,6 +5776,20 @@ pub struct UserIdentity {
     /// When set, the certificate opens only this.
     #[prost(message, optional, tag = "4")]
     pub route: ::core::option::Option<DatabaseRoute>,
+    /// Ids of the approved requests that some of the roles come from.
+    #[prost(string, repeated, tag = "10")]
+    pub access_requests: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The login that it comes from; absent in certificates of programs that knew of none.
+    #[prost(message, optional, tag = "11")]
+    pub login: ::core::option::Option<LoginMark>,
+}
+/// One login of a person. Every certificate that comes of it carries it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginMark {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What a database certificate is bound to. Empty fields bind nothing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4446,6 +5852,10 @@ pub struct HostCertificate {
     pub certificate_pem: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What to show as a server, for the same key and the same time, where that is another certificate than the one to show
+    /// as a client: while a rotation of the host CA has reached clients alone. Empty otherwise.
+    #[prost(string, tag = "3")]
+    pub server_certificate_pem: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinResponse {
@@ -4491,6 +5901,15 @@ pub struct LoginRequest {
     /// Wanted lifetime; 0 is the most that is allowed (12 h).
     #[prost(uint32, tag = "4")]
     pub ttl_seconds: u32,
+    /// The code of a second factor, where the person has one.
+    #[prost(string, tag = "5")]
+    pub otp: ::prost::alloc::string::String,
+    /// The secret of a second factor that was begun (`PeopleService.BeginFactor`): the login confirms it with `otp`.
+    #[prost(string, tag = "6")]
+    pub enrolment: ::prost::alloc::string::String,
+    /// The program that logs in, for listings: `tg 0.1.0`.
+    #[prost(string, tag = "7")]
+    pub client: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UserCertificate {
@@ -5166,7 +6585,8 @@ pub mod session_service_client {
                 .insert(GrpcMethod::new("tidegate.v1.SessionService", "SignUp"));
             self.inner.unary(req, path, codec).await
         }
-        /// Exchanges name and password for a user certificate. Public.
+        /// Exchanges name, password and code for a user certificate. Public. FAILED_PRECONDITION with the reason
+        /// `SECOND_FACTOR_NEEDED` when the password is right and the cluster asks for a second factor that the person has not.
         pub async fn login(
             &mut self,
             request: impl tonic::IntoRequest<super::LoginRequest>,
@@ -5263,7 +6683,8 @@ pub mod session_service_server {
             &self,
             request: tonic::Request<super::SignUpRequest>,
         ) -> std::result::Result<tonic::Response<super::SignUpResponse>, tonic::Status>;
-        /// Exchanges name and password for a user certificate. Public.
+        /// Exchanges name, password and code for a user certificate. Public. FAILED_PRECONDITION with the reason
+        /// `SECOND_FACTOR_NEEDED` when the password is right and the cluster asks for a second factor that the person has not.
         async fn login(
             &self,
             request: tonic::Request<super::LoginRequest>,
@@ -6821,6 +8242,1811 @@ pub mod inventory_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JoinByIamRequest {
+    #[prost(oneof = "join_by_iam_request::Step", tags = "1, 2")]
+    pub step: ::core::option::Option<join_by_iam_request::Step>,
+}
+/// Nested message and enum types in `JoinByIamRequest`.
+pub mod join_by_iam_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Step {
+        /// First: who wants to join. `token` is the token's name, which is no secret.
+        #[prost(message, tag = "1")]
+        Join(super::JoinRequest),
+        /// Second: the answer to the challenge.
+        #[prost(message, tag = "2")]
+        Proof(super::SignedRequest),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinByIamResponse {
+    #[prost(oneof = "join_by_iam_response::Step", tags = "1, 2")]
+    pub step: ::core::option::Option<join_by_iam_response::Step>,
+}
+/// Nested message and enum types in `JoinByIamResponse`.
+pub mod join_by_iam_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Step {
+        /// What the header `x-tidegate-challenge` of the signed request has to hold.
+        #[prost(string, tag = "1")]
+        Challenge(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Joined(super::JoinResponse),
+    }
+}
+/// An HTTP request to AWS STS that was signed and not sent. Where it goes is what its header `host` says.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignedRequest {
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub headers: ::prost::alloc::vec::Vec<HttpHeader>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpsertTokenRequest {
+    /// `id`, `uses` and what else the service keeps are left alone.
+    #[prost(message, optional, tag = "1")]
+    pub token: ::core::option::Option<Token>,
+    /// The token's name. Of a token of method `token` it is the secret, which is stored as a digest and never told again; at
+    /// least 16 characters.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Replaces what is there. Uses that were counted stay counted.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+}
+/// Generated client implementations.
+pub mod join_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct JoinServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl JoinServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> JoinServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> JoinServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            JoinServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Exchanges a proof of an AWS identity for a host certificate. Public.
+        ///
+        /// The caller says who wants to join with which token, is given a challenge, signs `sts:GetCallerIdentity` with the
+        /// challenge among the signed headers, and sends the signed request instead of AWS. The auth service checks it, asks AWS
+        /// with it, and holds the identity that AWS tells against the token's allow rules. A challenge is good for one answer, on
+        /// its own stream, for 30 s.
+        pub async fn join_by_iam(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::JoinByIamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::JoinByIamResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.JoinService/JoinByIam",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.JoinService", "JoinByIam"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Creates a join token, or replaces one. ALREADY_EXISTS when there is one and `replace` is not set; ABORTED when the
+        /// token's `revision` is set and not the stored one.
+        pub async fn upsert_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpsertTokenRequest>,
+        ) -> std::result::Result<tonic::Response<super::Token>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.JoinService/UpsertToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.JoinService", "UpsertToken"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod join_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with JoinServiceServer.
+    #[async_trait]
+    pub trait JoinService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the JoinByIam method.
+        type JoinByIamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::JoinByIamResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Exchanges a proof of an AWS identity for a host certificate. Public.
+        ///
+        /// The caller says who wants to join with which token, is given a challenge, signs `sts:GetCallerIdentity` with the
+        /// challenge among the signed headers, and sends the signed request instead of AWS. The auth service checks it, asks AWS
+        /// with it, and holds the identity that AWS tells against the token's allow rules. A challenge is good for one answer, on
+        /// its own stream, for 30 s.
+        async fn join_by_iam(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::JoinByIamRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::JoinByIamStream>, tonic::Status>;
+        /// Creates a join token, or replaces one. ALREADY_EXISTS when there is one and `replace` is not set; ABORTED when the
+        /// token's `revision` is set and not the stored one.
+        async fn upsert_token(
+            &self,
+            request: tonic::Request<super::UpsertTokenRequest>,
+        ) -> std::result::Result<tonic::Response<super::Token>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct JoinServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> JoinServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for JoinServiceServer<T>
+    where
+        T: JoinService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.JoinService/JoinByIam" => {
+                    #[allow(non_camel_case_types)]
+                    struct JoinByIamSvc<T: JoinService>(pub Arc<T>);
+                    impl<
+                        T: JoinService,
+                    > tonic::server::StreamingService<super::JoinByIamRequest>
+                    for JoinByIamSvc<T> {
+                        type Response = super::JoinByIamResponse;
+                        type ResponseStream = T::JoinByIamStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::JoinByIamRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as JoinService>::join_by_iam(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JoinByIamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.JoinService/UpsertToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpsertTokenSvc<T: JoinService>(pub Arc<T>);
+                    impl<
+                        T: JoinService,
+                    > tonic::server::UnaryService<super::UpsertTokenRequest>
+                    for UpsertTokenSvc<T> {
+                        type Response = super::Token;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpsertTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as JoinService>::upsert_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpsertTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for JoinServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.JoinService";
+    impl<T> tonic::server::NamedService for JoinServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLoginTermsRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginTerms {
+    #[prost(enumeration = "SecondFactor", tag = "1")]
+    pub second_factor: i32,
+}
+/// Who somebody is, proven anew.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Proof {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub password: ::prost::alloc::string::String,
+    /// The code of a second factor, where the person has one.
+    #[prost(string, tag = "3")]
+    pub otp: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangePasswordRequest {
+    #[prost(message, optional, tag = "1")]
+    pub proof: ::core::option::Option<Proof>,
+    #[prost(string, tag = "2")]
+    pub new_password: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangePasswordResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BeginFactorRequest {
+    #[prost(message, optional, tag = "1")]
+    pub proof: ::core::option::Option<Proof>,
+    /// By which the person will know it. Given by the service when empty.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BeginFactorResponse {
+    /// Confirms it, and is shown nowhere else.
+    #[prost(string, tag = "1")]
+    pub enrolment: ::prost::alloc::string::String,
+    /// The shared secret in base32, for typing.
+    #[prost(string, tag = "2")]
+    pub secret: ::prost::alloc::string::String,
+    /// The same as `otpauth://` address, for a QR code.
+    #[prost(string, tag = "3")]
+    pub otpauth_url: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmFactorRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub enrolment: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub otp: ::prost::alloc::string::String,
+}
+/// A second factor: never its secret.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Factor {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Absent when it was never used but to confirm it.
+    #[prost(message, optional, tag = "3")]
+    pub last_used_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveFactorRequest {
+    #[prost(message, optional, tag = "1")]
+    pub proof: ::core::option::Option<Proof>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveFactorResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListOwnFactorsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFactorsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub factors: ::prost::alloc::vec::Vec<Factor>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetFactorsRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+}
+/// One login, from when a certificate was given until it ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Login {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where the connection to the auth service came from: the proxy, when it came through one.
+    #[prost(string, tag = "5")]
+    pub remote_addr: ::prost::alloc::string::String,
+    /// As the program called itself.
+    #[prost(string, tag = "6")]
+    pub client: ::prost::alloc::string::String,
+    /// Whether a second factor was given.
+    #[prost(bool, tag = "7")]
+    pub second_factor: bool,
+    /// Whether the caller's certificate comes of it.
+    #[prost(bool, tag = "8")]
+    pub current: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListOwnLoginsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLoginsRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+}
+/// Newest last.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListLoginsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub logins: ::prost::alloc::vec::Vec<Login>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndOwnLoginsRequest {
+    /// The caller's own when empty.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// All of them, whatever `id` says.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndLoginsRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    /// All when empty.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndLoginsResponse {
+    /// How many of those that are listed ended.
+    #[prost(uint32, tag = "1")]
+    pub ended: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlockUserRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlockUserResponse {
+    /// Whether anything was in the way.
+    #[prost(bool, tag = "1")]
+    pub was_locked_out: bool,
+}
+/// Whether people give a code beside the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SecondFactor {
+    Unspecified = 0,
+    /// Nobody: codes are not looked at.
+    Off = 1,
+    /// Those who added a second factor.
+    Optional = 2,
+    /// Everybody.
+    On = 3,
+}
+impl SecondFactor {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SECOND_FACTOR_UNSPECIFIED",
+            Self::Off => "SECOND_FACTOR_OFF",
+            Self::Optional => "SECOND_FACTOR_OPTIONAL",
+            Self::On => "SECOND_FACTOR_ON",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SECOND_FACTOR_UNSPECIFIED" => Some(Self::Unspecified),
+            "SECOND_FACTOR_OFF" => Some(Self::Off),
+            "SECOND_FACTOR_OPTIONAL" => Some(Self::Optional),
+            "SECOND_FACTOR_ON" => Some(Self::On),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod people_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What changes how somebody proves who they are takes a proof of its own (`Proof`), whatever certificate the caller
+    /// shows: who finds a laptop open cannot lock its owner out. A proof that fails says no more than a login that fails, and
+    /// counts like one.
+    #[derive(Debug, Clone)]
+    pub struct PeopleServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PeopleServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PeopleServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PeopleServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PeopleServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What a login takes in this cluster. Public.
+        pub async fn get_login_terms(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetLoginTermsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginTerms>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/GetLoginTerms",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "GetLoginTerms"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces one's password. Public, by proof. INVALID_ARGUMENT names the rule that the new one breaks.
+        pub async fn change_password(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ChangePasswordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ChangePasswordResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/ChangePassword",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "ChangePassword"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes the secret of a second factor, which counts for nothing until it is confirmed. Public, by proof. One at a time:
+        /// another one takes its place.
+        pub async fn begin_factor(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BeginFactorRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BeginFactorResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/BeginFactor",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "BeginFactor"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Confirms a second factor with a code of it. Public, by the secret of `BeginFactor`'s answer.
+        pub async fn confirm_factor(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfirmFactorRequest>,
+        ) -> std::result::Result<tonic::Response<super::Factor>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/ConfirmFactor",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "ConfirmFactor"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes one of one's second factors. Public, by proof. FAILED_PRECONDITION for the last one where one is asked for.
+        pub async fn remove_factor(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveFactorRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveFactorResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/RemoveFactor",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "RemoveFactor"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One's own second factors, without their secrets.
+        pub async fn list_own_factors(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListOwnFactorsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFactorsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/ListOwnFactors",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "ListOwnFactors"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes all second factors from a person. For administrators.
+        pub async fn reset_factors(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetFactorsRequest>,
+        ) -> std::result::Result<tonic::Response<super::User>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/ResetFactors",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "ResetFactors"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One's own logins.
+        pub async fn list_own_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListOwnLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLoginsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/ListOwnLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "ListOwnLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends logins of one's own: certificates are refused at once, and sessions end.
+        pub async fn end_own_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndOwnLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndLoginsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/EndOwnLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "EndOwnLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A person's logins. For administrators.
+        pub async fn list_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLoginsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/ListLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "ListLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a person's logins. For administrators.
+        pub async fn end_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndLoginsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/EndLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "EndLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a person try to log in again at once, after too many failures. For administrators.
+        pub async fn unlock_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnlockUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnlockUserResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.PeopleService/UnlockUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.PeopleService", "UnlockUser"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod people_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PeopleServiceServer.
+    #[async_trait]
+    pub trait PeopleService: std::marker::Send + std::marker::Sync + 'static {
+        /// What a login takes in this cluster. Public.
+        async fn get_login_terms(
+            &self,
+            request: tonic::Request<super::GetLoginTermsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginTerms>, tonic::Status>;
+        /// Replaces one's password. Public, by proof. INVALID_ARGUMENT names the rule that the new one breaks.
+        async fn change_password(
+            &self,
+            request: tonic::Request<super::ChangePasswordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ChangePasswordResponse>,
+            tonic::Status,
+        >;
+        /// Makes the secret of a second factor, which counts for nothing until it is confirmed. Public, by proof. One at a time:
+        /// another one takes its place.
+        async fn begin_factor(
+            &self,
+            request: tonic::Request<super::BeginFactorRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BeginFactorResponse>,
+            tonic::Status,
+        >;
+        /// Confirms a second factor with a code of it. Public, by the secret of `BeginFactor`'s answer.
+        async fn confirm_factor(
+            &self,
+            request: tonic::Request<super::ConfirmFactorRequest>,
+        ) -> std::result::Result<tonic::Response<super::Factor>, tonic::Status>;
+        /// Removes one of one's second factors. Public, by proof. FAILED_PRECONDITION for the last one where one is asked for.
+        async fn remove_factor(
+            &self,
+            request: tonic::Request<super::RemoveFactorRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveFactorResponse>,
+            tonic::Status,
+        >;
+        /// One's own second factors, without their secrets.
+        async fn list_own_factors(
+            &self,
+            request: tonic::Request<super::ListOwnFactorsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFactorsResponse>,
+            tonic::Status,
+        >;
+        /// Takes all second factors from a person. For administrators.
+        async fn reset_factors(
+            &self,
+            request: tonic::Request<super::ResetFactorsRequest>,
+        ) -> std::result::Result<tonic::Response<super::User>, tonic::Status>;
+        /// One's own logins.
+        async fn list_own_logins(
+            &self,
+            request: tonic::Request<super::ListOwnLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLoginsResponse>,
+            tonic::Status,
+        >;
+        /// Ends logins of one's own: certificates are refused at once, and sessions end.
+        async fn end_own_logins(
+            &self,
+            request: tonic::Request<super::EndOwnLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndLoginsResponse>,
+            tonic::Status,
+        >;
+        /// A person's logins. For administrators.
+        async fn list_logins(
+            &self,
+            request: tonic::Request<super::ListLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLoginsResponse>,
+            tonic::Status,
+        >;
+        /// Ends a person's logins. For administrators.
+        async fn end_logins(
+            &self,
+            request: tonic::Request<super::EndLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndLoginsResponse>,
+            tonic::Status,
+        >;
+        /// Lets a person try to log in again at once, after too many failures. For administrators.
+        async fn unlock_user(
+            &self,
+            request: tonic::Request<super::UnlockUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnlockUserResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What changes how somebody proves who they are takes a proof of its own (`Proof`), whatever certificate the caller
+    /// shows: who finds a laptop open cannot lock its owner out. A proof that fails says no more than a login that fails, and
+    /// counts like one.
+    #[derive(Debug)]
+    pub struct PeopleServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PeopleServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PeopleServiceServer<T>
+    where
+        T: PeopleService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.PeopleService/GetLoginTerms" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetLoginTermsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::GetLoginTermsRequest>
+                    for GetLoginTermsSvc<T> {
+                        type Response = super::LoginTerms;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetLoginTermsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::get_login_terms(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetLoginTermsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/ChangePassword" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChangePasswordSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::ChangePasswordRequest>
+                    for ChangePasswordSvc<T> {
+                        type Response = super::ChangePasswordResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ChangePasswordRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::change_password(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChangePasswordSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/BeginFactor" => {
+                    #[allow(non_camel_case_types)]
+                    struct BeginFactorSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::BeginFactorRequest>
+                    for BeginFactorSvc<T> {
+                        type Response = super::BeginFactorResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BeginFactorRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::begin_factor(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BeginFactorSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/ConfirmFactor" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmFactorSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::ConfirmFactorRequest>
+                    for ConfirmFactorSvc<T> {
+                        type Response = super::Factor;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConfirmFactorRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::confirm_factor(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmFactorSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/RemoveFactor" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveFactorSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::RemoveFactorRequest>
+                    for RemoveFactorSvc<T> {
+                        type Response = super::RemoveFactorResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveFactorRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::remove_factor(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveFactorSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/ListOwnFactors" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListOwnFactorsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::ListOwnFactorsRequest>
+                    for ListOwnFactorsSvc<T> {
+                        type Response = super::ListFactorsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListOwnFactorsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::list_own_factors(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListOwnFactorsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/ResetFactors" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetFactorsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::ResetFactorsRequest>
+                    for ResetFactorsSvc<T> {
+                        type Response = super::User;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetFactorsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::reset_factors(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetFactorsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/ListOwnLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListOwnLoginsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::ListOwnLoginsRequest>
+                    for ListOwnLoginsSvc<T> {
+                        type Response = super::ListLoginsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListOwnLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::list_own_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListOwnLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/EndOwnLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndOwnLoginsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::EndOwnLoginsRequest>
+                    for EndOwnLoginsSvc<T> {
+                        type Response = super::EndLoginsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndOwnLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::end_own_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndOwnLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/ListLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLoginsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::ListLoginsRequest>
+                    for ListLoginsSvc<T> {
+                        type Response = super::ListLoginsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::list_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/EndLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndLoginsSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::EndLoginsRequest>
+                    for EndLoginsSvc<T> {
+                        type Response = super::EndLoginsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::end_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.PeopleService/UnlockUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnlockUserSvc<T: PeopleService>(pub Arc<T>);
+                    impl<
+                        T: PeopleService,
+                    > tonic::server::UnaryService<super::UnlockUserRequest>
+                    for UnlockUserSvc<T> {
+                        type Response = super::UnlockUserResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnlockUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeopleService>::unlock_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnlockUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PeopleServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.PeopleService";
+    impl<T> tonic::server::NamedService for PeopleServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
     #[prost(string, tag = "1")]
@@ -6833,6 +10059,9 @@ pub struct Hello {
     /// Of a proxy: `host:port` that clients and agents reach it by.
     #[prost(string, tag = "4")]
     pub public_addr: ::prost::alloc::string::String,
+    /// Since when it has been up without a break longer than its lease. Output only.
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AnnounceDelta {
@@ -7185,6 +10414,2611 @@ pub mod presence_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "tidegate.v1.PresenceService";
     impl<T> tonic::server::NamedService for PresenceServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A process of the cluster that is up: an agent, a proxy, a discovery worker, or several of them in one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Instance {
+    #[prost(string, tag = "1")]
+    pub host_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// What it runs: `db`, `discovery`, `proxy`.
+    #[prost(string, repeated, tag = "4")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of a proxy: `host:port` that clients and agents reach it by.
+    #[prost(string, tag = "5")]
+    pub public_addr: ::prost::alloc::string::String,
+    /// How many databases it serves. A change of it alone is no event of a watch.
+    #[prost(uint32, tag = "6")]
+    pub databases: u32,
+    /// Since when it has been up without a break longer than its lease.
+    #[prost(message, optional, tag = "7")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Output only.
+    #[prost(uint64, tag = "8")]
+    pub revision: u64,
+}
+/// A resource of any kind.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Resource {
+    /// `db`, `db_server`, `instance`, `proxy`, `discovery_scope`, `discovery_config`, `user`, `role`, `token` or `lock`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// By which GetResource finds it. Of a database server `database/host id`, of a token its id, of a scan scope its id.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// The store's revision at the last change; 0 for what is not in the store, such as built-in roles.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+    #[prost(oneof = "resource::Body", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    pub body: ::core::option::Option<resource::Body>,
+}
+/// Nested message and enum types in `Resource`.
+pub mod resource {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Body {
+        #[prost(message, tag = "4")]
+        Db(super::Database),
+        #[prost(message, tag = "5")]
+        DbServer(super::DatabaseServer),
+        #[prost(message, tag = "6")]
+        Instance(super::Instance),
+        #[prost(message, tag = "7")]
+        Proxy(super::Proxy),
+        #[prost(message, tag = "8")]
+        DiscoveryScope(super::ScopeStatus),
+        #[prost(message, tag = "9")]
+        DiscoveryConfig(super::DiscoveryConfig),
+        #[prost(message, tag = "10")]
+        User(super::User),
+        #[prost(message, tag = "11")]
+        Role(super::Role),
+        #[prost(message, tag = "12")]
+        Token(super::Token),
+        #[prost(message, tag = "13")]
+        Lock(super::Lock),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListResourcesRequest {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// At most this many; 0 is 100, more than 1000 is 1000.
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    /// From the last answer; empty for the first page. Belongs to one kind, selector, search, filter and order.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+    /// By labels; only of kinds that have some. Absent is all.
+    #[prost(message, optional, tag = "4")]
+    pub selector: ::core::option::Option<Selector>,
+    /// Words that must all occur, whatever the case.
+    #[prost(string, repeated, tag = "5")]
+    pub search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A predicate over the kind's fields; empty is all.
+    #[prost(string, tag = "6")]
+    pub filter: ::prost::alloc::string::String,
+    /// Fields with commas between, `desc` after one for the other way. Empty is by name.
+    #[prost(string, tag = "7")]
+    pub order_by: ::prost::alloc::string::String,
+    /// Fields of the kind's message to fill in; empty is all.
+    #[prost(message, optional, tag = "8")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListResourcesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub resources: ::prost::alloc::vec::Vec<Resource>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// The store's revision that this page shows.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetResourceRequest {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CountResourcesRequest {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// A field, or `labels.KEY`; empty counts in all only. Of a field that holds several values each counts.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// Which resources, as in ListResourcesRequest.
+    #[prost(message, optional, tag = "3")]
+    pub selector: ::core::option::Option<Selector>,
+    #[prost(string, repeated, tag = "4")]
+    pub search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "5")]
+    pub filter: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ValueCount {
+    /// Empty counts resources without a value.
+    #[prost(string, tag = "1")]
+    pub value: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CountResourcesResponse {
+    /// By count, the largest first, then by value; 1000 at most.
+    #[prost(message, repeated, tag = "1")]
+    pub counts: ::prost::alloc::vec::Vec<ValueCount>,
+    /// Resources that the query meets.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// The store's revision that was counted.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
+/// Which resources of one kind are watched.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResourceFilter {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// As in ListResourcesRequest.
+    #[prost(message, optional, tag = "2")]
+    pub selector: ::core::option::Option<Selector>,
+    #[prost(string, repeated, tag = "3")]
+    pub search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "4")]
+    pub filter: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchResourcesRequest {
+    /// What is watched: each kind once. `db` and `db_server` are watched alone, one to a stream.
+    #[prost(message, repeated, tag = "1")]
+    pub kinds: ::prost::alloc::vec::Vec<ResourceFilter>,
+    /// Resume after this revision instead of a full listing; 0 is a full listing.
+    #[prost(uint64, tag = "2")]
+    pub after_revision: u64,
+}
+/// Names one resource.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceKey {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchResourcesResponse {
+    /// The store's revision of this event.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(oneof = "watch_resources_response::Event", tags = "2, 3, 4, 5")]
+    pub event: ::core::option::Option<watch_resources_response::Event>,
+}
+/// Nested message and enum types in `WatchResourcesResponse`.
+pub mod watch_resources_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// Listed, created or changed.
+        #[prost(message, tag = "2")]
+        Upserted(super::Resource),
+        /// Gone, or no longer matched.
+        #[prost(message, tag = "3")]
+        Deleted(super::ResourceKey),
+        #[prost(message, tag = "4")]
+        Synced(super::Synced),
+        #[prost(message, tag = "5")]
+        Bookmark(super::Bookmark),
+    }
+}
+/// Generated client implementations.
+pub mod resource_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct ResourceServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ResourceServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ResourceServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ResourceServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ResourceServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lists resources of one kind, in name order unless another is asked for.
+        pub async fn list_resources(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListResourcesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListResourcesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.ResourceService/ListResources",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.ResourceService", "ListResources"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One resource by exact name. NOT_FOUND when there is none that the caller may see.
+        pub async fn get_resource(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetResourceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Resource>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.ResourceService/GetResource",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.ResourceService", "GetResource"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Counts resources of one kind, in all and by the values of one field or label.
+        pub async fn count_resources(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CountResourcesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CountResourcesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.ResourceService/CountResources",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.ResourceService", "CountResources"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// A full listing, `synced`, then changes. Resumable from a revision; OUT_OF_RANGE when history is gone.
+        pub async fn watch_resources(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchResourcesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchResourcesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.ResourceService/WatchResources",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.ResourceService", "WatchResources"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod resource_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ResourceServiceServer.
+    #[async_trait]
+    pub trait ResourceService: std::marker::Send + std::marker::Sync + 'static {
+        /// Lists resources of one kind, in name order unless another is asked for.
+        async fn list_resources(
+            &self,
+            request: tonic::Request<super::ListResourcesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListResourcesResponse>,
+            tonic::Status,
+        >;
+        /// One resource by exact name. NOT_FOUND when there is none that the caller may see.
+        async fn get_resource(
+            &self,
+            request: tonic::Request<super::GetResourceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Resource>, tonic::Status>;
+        /// Counts resources of one kind, in all and by the values of one field or label.
+        async fn count_resources(
+            &self,
+            request: tonic::Request<super::CountResourcesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CountResourcesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchResources method.
+        type WatchResourcesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchResourcesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A full listing, `synced`, then changes. Resumable from a revision; OUT_OF_RANGE when history is gone.
+        async fn watch_resources(
+            &self,
+            request: tonic::Request<super::WatchResourcesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchResourcesStream>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct ResourceServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ResourceServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ResourceServiceServer<T>
+    where
+        T: ResourceService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.ResourceService/ListResources" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListResourcesSvc<T: ResourceService>(pub Arc<T>);
+                    impl<
+                        T: ResourceService,
+                    > tonic::server::UnaryService<super::ListResourcesRequest>
+                    for ListResourcesSvc<T> {
+                        type Response = super::ListResourcesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListResourcesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResourceService>::list_resources(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListResourcesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.ResourceService/GetResource" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetResourceSvc<T: ResourceService>(pub Arc<T>);
+                    impl<
+                        T: ResourceService,
+                    > tonic::server::UnaryService<super::GetResourceRequest>
+                    for GetResourceSvc<T> {
+                        type Response = super::Resource;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetResourceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResourceService>::get_resource(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetResourceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.ResourceService/CountResources" => {
+                    #[allow(non_camel_case_types)]
+                    struct CountResourcesSvc<T: ResourceService>(pub Arc<T>);
+                    impl<
+                        T: ResourceService,
+                    > tonic::server::UnaryService<super::CountResourcesRequest>
+                    for CountResourcesSvc<T> {
+                        type Response = super::CountResourcesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CountResourcesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResourceService>::count_resources(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CountResourcesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.ResourceService/WatchResources" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchResourcesSvc<T: ResourceService>(pub Arc<T>);
+                    impl<
+                        T: ResourceService,
+                    > tonic::server::ServerStreamingService<super::WatchResourcesRequest>
+                    for WatchResourcesSvc<T> {
+                        type Response = super::WatchResourcesResponse;
+                        type ResponseStream = T::WatchResourcesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchResourcesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResourceService>::watch_resources(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchResourcesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ResourceServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.ResourceService";
+    impl<T> tonic::server::NamedService for ResourceServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessReview {
+    #[prost(string, tag = "1")]
+    pub reviewer: ::prost::alloc::string::String,
+    #[prost(enumeration = "ReviewVerdict", tag = "2")]
+    pub verdict: i32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What a requested role needs to be approved: any of the thresholds, as roles said when the request was made.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RoleNeed {
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub thresholds: ::prost::alloc::vec::Vec<ReviewThreshold>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccessRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// In name order.
+    #[prost(string, repeated, tag = "3")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(enumeration = "AccessRequestState", tag = "5")]
+    pub state: i32,
+    #[prost(message, optional, tag = "6")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when it waits for reviewers.
+    #[prost(message, optional, tag = "7")]
+    pub pending_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when approved roles may be had.
+    #[prost(message, optional, tag = "8")]
+    pub access_until: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, repeated, tag = "9")]
+    pub needs: ::prost::alloc::vec::Vec<RoleNeed>,
+    /// In order.
+    #[prost(message, repeated, tag = "10")]
+    pub reviews: ::prost::alloc::vec::Vec<AccessReview>,
+    /// When it stopped to wait.
+    #[prost(message, optional, tag = "11")]
+    pub resolved_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(uint64, tag = "12")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateAccessRequestRequest {
+    /// 1 to 50.
+    #[prost(string, repeated, tag = "1")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most 4096 bytes.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// How long the roles are wanted, from now; absent is as long as they may be had, up to 12 h.
+    #[prost(message, optional, tag = "3")]
+    pub max_duration: ::core::option::Option<::prost_types::Duration>,
+    /// For whom; empty is the caller. For somebody else it takes a rule (`create` on `access_request`).
+    #[prost(string, tag = "4")]
+    pub user: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetAccessRequestRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAccessRequestsRequest {
+    /// 0 is 100; at most 1000. A page may hold fewer.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// From the last answer; empty for the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    #[prost(enumeration = "AccessRequestScope", tag = "3")]
+    pub scope: i32,
+    /// Only in one of these states; none is any.
+    #[prost(enumeration = "AccessRequestState", repeated, tag = "4")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAccessRequestsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub requests: ::prost::alloc::vec::Vec<AccessRequest>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchAccessRequestsRequest {
+    /// Only this one; empty is all.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchAccessRequestsResponse {
+    #[prost(oneof = "watch_access_requests_response::Event", tags = "1, 2, 3")]
+    pub event: ::core::option::Option<watch_access_requests_response::Event>,
+}
+/// Nested message and enum types in `WatchAccessRequestsResponse`.
+pub mod watch_access_requests_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// As it is now.
+        #[prost(message, tag = "1")]
+        Request(super::AccessRequest),
+        /// The id of one that was removed.
+        #[prost(string, tag = "2")]
+        Removed(::prost::alloc::string::String),
+        /// Everything there was has been told; what follows is new.
+        #[prost(bool, tag = "3")]
+        Synced(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviewAccessRequestRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "ReviewVerdict", tag = "2")]
+    pub verdict: i32,
+    /// At most 4096 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecideAccessRequestRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "ReviewVerdict", tag = "2")]
+    pub verdict: i32,
+    /// At most 4096 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteAccessRequestRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteAccessRequestResponse {
+    /// The lock that keeps its roles from being used; empty when nobody could have them.
+    #[prost(string, tag = "1")]
+    pub lock: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRequestableRolesRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRequestableRolesResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssumeRequestsRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// At most 16. They take the place of those that the caller's certificate carries.
+    #[prost(string, repeated, tag = "2")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AssumeRequestsResponse {
+    #[prost(message, optional, tag = "1")]
+    pub certificate: ::core::option::Option<UserCertificate>,
+    /// What was assumed, in the order of `ids`.
+    #[prost(message, repeated, tag = "2")]
+    pub requests: ::prost::alloc::vec::Vec<AccessRequest>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AccessRequestState {
+    Unspecified = 0,
+    /// It waits for reviewers.
+    Pending = 1,
+    /// Its roles may be had until `access_until`.
+    Approved = 2,
+    Denied = 3,
+    /// Nobody decided in time.
+    Expired = 4,
+}
+impl AccessRequestState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACCESS_REQUEST_STATE_UNSPECIFIED",
+            Self::Pending => "ACCESS_REQUEST_STATE_PENDING",
+            Self::Approved => "ACCESS_REQUEST_STATE_APPROVED",
+            Self::Denied => "ACCESS_REQUEST_STATE_DENIED",
+            Self::Expired => "ACCESS_REQUEST_STATE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACCESS_REQUEST_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACCESS_REQUEST_STATE_PENDING" => Some(Self::Pending),
+            "ACCESS_REQUEST_STATE_APPROVED" => Some(Self::Approved),
+            "ACCESS_REQUEST_STATE_DENIED" => Some(Self::Denied),
+            "ACCESS_REQUEST_STATE_EXPIRED" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ReviewVerdict {
+    Unspecified = 0,
+    Approve = 1,
+    Deny = 2,
+}
+impl ReviewVerdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REVIEW_VERDICT_UNSPECIFIED",
+            Self::Approve => "REVIEW_VERDICT_APPROVE",
+            Self::Deny => "REVIEW_VERDICT_DENY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REVIEW_VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "REVIEW_VERDICT_APPROVE" => Some(Self::Approve),
+            "REVIEW_VERDICT_DENY" => Some(Self::Deny),
+            _ => None,
+        }
+    }
+}
+/// Which requests are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AccessRequestScope {
+    /// All that the caller may see.
+    Unspecified = 0,
+    /// The caller's own.
+    Mine = 1,
+    /// Those that wait for the caller's review.
+    Reviewable = 2,
+}
+impl AccessRequestScope {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACCESS_REQUEST_SCOPE_UNSPECIFIED",
+            Self::Mine => "ACCESS_REQUEST_SCOPE_MINE",
+            Self::Reviewable => "ACCESS_REQUEST_SCOPE_REVIEWABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACCESS_REQUEST_SCOPE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACCESS_REQUEST_SCOPE_MINE" => Some(Self::Mine),
+            "ACCESS_REQUEST_SCOPE_REVIEWABLE" => Some(Self::Reviewable),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod request_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct RequestServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RequestServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RequestServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RequestServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RequestServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Asks for roles. PERMISSION_DENIED names the role that may not be asked for, and what may. RESOURCE_EXHAUSTED when too
+        /// many requests of the person wait. A repeat makes another request.
+        pub async fn create_access_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/CreateAccessRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "CreateAccessRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// NOT_FOUND when there is none, or none that the caller may see: one's own, those one may review, and all by a rule for
+        /// `access_request`.
+        pub async fn get_access_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/GetAccessRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "GetAccessRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Those that the caller may see, the oldest first.
+        pub async fn list_access_requests(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAccessRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAccessRequestsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/ListAccessRequests",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "ListAccessRequests"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Those that the caller may see, then `synced`, then each change. A request whose time to be decided is over is told of
+        /// within a minute. OUT_OF_RANGE when history is gone, and RESOURCE_EXHAUSTED when too many watch.
+        pub async fn watch_access_requests(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchAccessRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchAccessRequestsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/WatchAccessRequests",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "WatchAccessRequests"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Says something about a request, once a reviewer. PERMISSION_DENIED tells which role or rule stands against it,
+        /// FAILED_PRECONDITION with reason CLOSED that it was decided before, ABORTED that others kept changing it.
+        pub async fn review_access_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReviewAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/ReviewAccessRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "ReviewAccessRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Decides a request alone, by a rule (`update` on `access_request`) instead of by reviewing.
+        pub async fn decide_access_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DecideAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/DecideAccessRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "DecideAccessRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a request: one's own, or any by a rule. When its roles are had by somebody now, they end: certificates and
+        /// sessions that carry it are locked out until they would have ended.
+        pub async fn delete_access_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteAccessRequestRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteAccessRequestResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/DeleteAccessRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "DeleteAccessRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Which roles the caller may ask for.
+        pub async fn list_requestable_roles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRequestableRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRequestableRolesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/ListRequestableRoles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.RequestService", "ListRequestableRoles"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// A certificate for the caller with the roles of their account and those of these approved requests. It ends with the
+        /// first of them, and no later than the caller's own. Without requests it carries the account's roles alone.
+        pub async fn assume_requests(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AssumeRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AssumeRequestsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.RequestService/AssumeRequests",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.RequestService", "AssumeRequests"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod request_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RequestServiceServer.
+    #[async_trait]
+    pub trait RequestService: std::marker::Send + std::marker::Sync + 'static {
+        /// Asks for roles. PERMISSION_DENIED names the role that may not be asked for, and what may. RESOURCE_EXHAUSTED when too
+        /// many requests of the person wait. A repeat makes another request.
+        async fn create_access_request(
+            &self,
+            request: tonic::Request<super::CreateAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status>;
+        /// NOT_FOUND when there is none, or none that the caller may see: one's own, those one may review, and all by a rule for
+        /// `access_request`.
+        async fn get_access_request(
+            &self,
+            request: tonic::Request<super::GetAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status>;
+        /// Those that the caller may see, the oldest first.
+        async fn list_access_requests(
+            &self,
+            request: tonic::Request<super::ListAccessRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAccessRequestsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchAccessRequests method.
+        type WatchAccessRequestsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::WatchAccessRequestsResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Those that the caller may see, then `synced`, then each change. A request whose time to be decided is over is told of
+        /// within a minute. OUT_OF_RANGE when history is gone, and RESOURCE_EXHAUSTED when too many watch.
+        async fn watch_access_requests(
+            &self,
+            request: tonic::Request<super::WatchAccessRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchAccessRequestsStream>,
+            tonic::Status,
+        >;
+        /// Says something about a request, once a reviewer. PERMISSION_DENIED tells which role or rule stands against it,
+        /// FAILED_PRECONDITION with reason CLOSED that it was decided before, ABORTED that others kept changing it.
+        async fn review_access_request(
+            &self,
+            request: tonic::Request<super::ReviewAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status>;
+        /// Decides a request alone, by a rule (`update` on `access_request`) instead of by reviewing.
+        async fn decide_access_request(
+            &self,
+            request: tonic::Request<super::DecideAccessRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessRequest>, tonic::Status>;
+        /// Removes a request: one's own, or any by a rule. When its roles are had by somebody now, they end: certificates and
+        /// sessions that carry it are locked out until they would have ended.
+        async fn delete_access_request(
+            &self,
+            request: tonic::Request<super::DeleteAccessRequestRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteAccessRequestResponse>,
+            tonic::Status,
+        >;
+        /// Which roles the caller may ask for.
+        async fn list_requestable_roles(
+            &self,
+            request: tonic::Request<super::ListRequestableRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRequestableRolesResponse>,
+            tonic::Status,
+        >;
+        /// A certificate for the caller with the roles of their account and those of these approved requests. It ends with the
+        /// first of them, and no later than the caller's own. Without requests it carries the account's roles alone.
+        async fn assume_requests(
+            &self,
+            request: tonic::Request<super::AssumeRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AssumeRequestsResponse>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct RequestServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RequestServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RequestServiceServer<T>
+    where
+        T: RequestService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.RequestService/CreateAccessRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateAccessRequestSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::CreateAccessRequestRequest>
+                    for CreateAccessRequestSvc<T> {
+                        type Response = super::AccessRequest;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateAccessRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::create_access_request(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateAccessRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/GetAccessRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetAccessRequestSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::GetAccessRequestRequest>
+                    for GetAccessRequestSvc<T> {
+                        type Response = super::AccessRequest;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetAccessRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::get_access_request(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetAccessRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/ListAccessRequests" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAccessRequestsSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::ListAccessRequestsRequest>
+                    for ListAccessRequestsSvc<T> {
+                        type Response = super::ListAccessRequestsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAccessRequestsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::list_access_requests(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAccessRequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/WatchAccessRequests" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchAccessRequestsSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::ServerStreamingService<
+                        super::WatchAccessRequestsRequest,
+                    > for WatchAccessRequestsSvc<T> {
+                        type Response = super::WatchAccessRequestsResponse;
+                        type ResponseStream = T::WatchAccessRequestsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchAccessRequestsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::watch_access_requests(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchAccessRequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/ReviewAccessRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReviewAccessRequestSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::ReviewAccessRequestRequest>
+                    for ReviewAccessRequestSvc<T> {
+                        type Response = super::AccessRequest;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReviewAccessRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::review_access_request(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReviewAccessRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/DecideAccessRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct DecideAccessRequestSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::DecideAccessRequestRequest>
+                    for DecideAccessRequestSvc<T> {
+                        type Response = super::AccessRequest;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DecideAccessRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::decide_access_request(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DecideAccessRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/DeleteAccessRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteAccessRequestSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::DeleteAccessRequestRequest>
+                    for DeleteAccessRequestSvc<T> {
+                        type Response = super::DeleteAccessRequestResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteAccessRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::delete_access_request(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteAccessRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/ListRequestableRoles" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRequestableRolesSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::ListRequestableRolesRequest>
+                    for ListRequestableRolesSvc<T> {
+                        type Response = super::ListRequestableRolesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRequestableRolesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::list_requestable_roles(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRequestableRolesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.RequestService/AssumeRequests" => {
+                    #[allow(non_camel_case_types)]
+                    struct AssumeRequestsSvc<T: RequestService>(pub Arc<T>);
+                    impl<
+                        T: RequestService,
+                    > tonic::server::UnaryService<super::AssumeRequestsRequest>
+                    for AssumeRequestsSvc<T> {
+                        type Response = super::AssumeRequestsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AssumeRequestsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RequestService>::assume_requests(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AssumeRequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RequestServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.RequestService";
+    impl<T> tonic::server::NamedService for RequestServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// One of the CAs of a kind.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertAuthorityKey {
+    /// `sha256:` and the digest of its public key.
+    #[prost(string, tag = "1")]
+    pub pin: ::prost::alloc::string::String,
+    /// Whether it signs what clients show, and what servers show.
+    #[prost(bool, tag = "2")]
+    pub signs_clients: bool,
+    #[prost(bool, tag = "3")]
+    pub signs_servers: bool,
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The id of the key that its private key is encrypted with in the store; empty when it is not encrypted.
+    #[prost(string, tag = "5")]
+    pub sealed_with: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CertAuthority {
+    /// `host`, `user` or `db`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(enumeration = "RotationPhase", tag = "2")]
+    pub phase: i32,
+    /// Those that are trusted, newest first.
+    #[prost(message, repeated, tag = "3")]
+    pub keys: ::prost::alloc::vec::Vec<CertAuthorityKey>,
+    /// Phases follow each other by themselves.
+    #[prost(bool, tag = "4")]
+    pub automatic: bool,
+    /// Over which time, when they do.
+    #[prost(message, optional, tag = "5")]
+    pub grace_period: ::core::option::Option<::prost_types::Duration>,
+    /// When the rotation began; absent in standby.
+    #[prost(message, optional, tag = "6")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the phase began; absent for a CA that was never rotated.
+    #[prost(message, optional, tag = "7")]
+    pub phase_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the next phase begins by itself; absent when it does not.
+    #[prost(message, optional, tag = "8")]
+    pub next_phase_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Phases that may be asked for now.
+    #[prost(enumeration = "RotationPhase", repeated, tag = "9")]
+    pub next_phases: ::prost::alloc::vec::Vec<i32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCertAuthoritiesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListCertAuthoritiesResponse {
+    /// By kind.
+    #[prost(message, repeated, tag = "1")]
+    pub authorities: ::prost::alloc::vec::Vec<CertAuthority>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateCertAuthoritiesRequest {
+    /// `host`, `user`, `db`; none is refused.
+    #[prost(string, repeated, tag = "1")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unspecified starts a rotation.
+    #[prost(enumeration = "RotationPhase", tag = "2")]
+    pub phase: i32,
+    /// For a rotation that is started: whether an administrator asks for each phase. One whose phase was asked for is manual
+    /// from then on.
+    #[prost(bool, tag = "3")]
+    pub manual: bool,
+    /// For an automatic rotation: from its start to its end. Absent is 48 h.
+    #[prost(message, optional, tag = "4")]
+    pub grace_period: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RotateCertAuthoritiesResponse {
+    /// Those that were named, as they are now.
+    #[prost(message, repeated, tag = "1")]
+    pub authorities: ::prost::alloc::vec::Vec<CertAuthority>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchTrustRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchTrustResponse {
+    #[prost(message, optional, tag = "1")]
+    pub trust: ::core::option::Option<Trust>,
+    /// Pins of the CAs that sign now: what hosts show as clients, what they show as servers, what agents show to people. A
+    /// host whose certificate another CA signed asks for a new one.
+    #[prost(string, tag = "2")]
+    pub host_client_signer: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub host_server_signer: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub db_signer: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RotationPhase {
+    Unspecified = 0,
+    /// One CA, trusted and signing.
+    Standby = 1,
+    /// A new CA is trusted beside the old one, and signs nothing yet.
+    Init = 2,
+    /// The new CA signs what clients show, the old one what servers show.
+    UpdateClients = 3,
+    /// The new CA signs everything; the old one is still trusted.
+    UpdateServers = 4,
+    /// The old CA signs everything again; the new one is still trusted.
+    Rollback = 5,
+}
+impl RotationPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROTATION_PHASE_UNSPECIFIED",
+            Self::Standby => "ROTATION_PHASE_STANDBY",
+            Self::Init => "ROTATION_PHASE_INIT",
+            Self::UpdateClients => "ROTATION_PHASE_UPDATE_CLIENTS",
+            Self::UpdateServers => "ROTATION_PHASE_UPDATE_SERVERS",
+            Self::Rollback => "ROTATION_PHASE_ROLLBACK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROTATION_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROTATION_PHASE_STANDBY" => Some(Self::Standby),
+            "ROTATION_PHASE_INIT" => Some(Self::Init),
+            "ROTATION_PHASE_UPDATE_CLIENTS" => Some(Self::UpdateClients),
+            "ROTATION_PHASE_UPDATE_SERVERS" => Some(Self::UpdateServers),
+            "ROTATION_PHASE_ROLLBACK" => Some(Self::Rollback),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod cert_authority_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct CertAuthorityServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl CertAuthorityServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> CertAuthorityServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> CertAuthorityServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            CertAuthorityServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The cluster's CAs, with the phase that each is in.
+        pub async fn list_cert_authorities(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCertAuthoritiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCertAuthoritiesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.CertAuthorityService/ListCertAuthorities",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.CertAuthorityService",
+                        "ListCertAuthorities",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Moves CAs to a phase of their rotation; to the phase that they are in is no change. All that are named move, or none
+        /// does. FAILED_PRECONDITION when a phase does not follow the present one, ABORTED when somebody else moved them.
+        pub async fn rotate_cert_authorities(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateCertAuthoritiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateCertAuthoritiesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.CertAuthorityService/RotateCertAuthorities",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "tidegate.v1.CertAuthorityService",
+                        "RotateCertAuthorities",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the caller is to trust and to be certified by: now, again after each change, and at least every minute. For
+        /// hosts.
+        pub async fn watch_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchTrustResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.CertAuthorityService/WatchTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.CertAuthorityService", "WatchTrust"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod cert_authority_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with CertAuthorityServiceServer.
+    #[async_trait]
+    pub trait CertAuthorityService: std::marker::Send + std::marker::Sync + 'static {
+        /// The cluster's CAs, with the phase that each is in.
+        async fn list_cert_authorities(
+            &self,
+            request: tonic::Request<super::ListCertAuthoritiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCertAuthoritiesResponse>,
+            tonic::Status,
+        >;
+        /// Moves CAs to a phase of their rotation; to the phase that they are in is no change. All that are named move, or none
+        /// does. FAILED_PRECONDITION when a phase does not follow the present one, ABORTED when somebody else moved them.
+        async fn rotate_cert_authorities(
+            &self,
+            request: tonic::Request<super::RotateCertAuthoritiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateCertAuthoritiesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchTrust method.
+        type WatchTrustStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchTrustResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the caller is to trust and to be certified by: now, again after each change, and at least every minute. For
+        /// hosts.
+        async fn watch_trust(
+            &self,
+            request: tonic::Request<super::WatchTrustRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchTrustStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct CertAuthorityServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> CertAuthorityServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>>
+    for CertAuthorityServiceServer<T>
+    where
+        T: CertAuthorityService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.CertAuthorityService/ListCertAuthorities" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListCertAuthoritiesSvc<T: CertAuthorityService>(pub Arc<T>);
+                    impl<
+                        T: CertAuthorityService,
+                    > tonic::server::UnaryService<super::ListCertAuthoritiesRequest>
+                    for ListCertAuthoritiesSvc<T> {
+                        type Response = super::ListCertAuthoritiesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListCertAuthoritiesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CertAuthorityService>::list_cert_authorities(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListCertAuthoritiesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.CertAuthorityService/RotateCertAuthorities" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateCertAuthoritiesSvc<T: CertAuthorityService>(pub Arc<T>);
+                    impl<
+                        T: CertAuthorityService,
+                    > tonic::server::UnaryService<super::RotateCertAuthoritiesRequest>
+                    for RotateCertAuthoritiesSvc<T> {
+                        type Response = super::RotateCertAuthoritiesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateCertAuthoritiesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CertAuthorityService>::rotate_cert_authorities(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateCertAuthoritiesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.CertAuthorityService/WatchTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchTrustSvc<T: CertAuthorityService>(pub Arc<T>);
+                    impl<
+                        T: CertAuthorityService,
+                    > tonic::server::ServerStreamingService<super::WatchTrustRequest>
+                    for WatchTrustSvc<T> {
+                        type Response = super::WatchTrustResponse;
+                        type ResponseStream = T::WatchTrustStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CertAuthorityService>::watch_trust(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for CertAuthorityServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.CertAuthorityService";
+    impl<T> tonic::server::NamedService for CertAuthorityServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

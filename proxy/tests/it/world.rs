@@ -84,6 +84,7 @@ impl Cas {
         IssuedHost {
             key,
             chain_pem: issued.chain_pem,
+            server_chain_pem: None,
             trust: self.trust(),
         }
     }

@@ -57,7 +57,8 @@ impl Access {
             return Err(AccessError::Conflict { what: "the lock" });
         }
         let lock = self.checked_lock(actor, message, before.as_ref())?;
-        if before.is_none() && self.locks.known().locks.len() >= LOCKS_MAX {
+        let known = self.locks.known();
+        if before.is_none() && known.locks.len() - known.of_logins() >= LOCKS_MAX {
             let message = format!("there are {LOCKS_MAX} locks already: remove some first");
             return Err(AccessError::forbidden("TOO_MANY", message));
         }
@@ -94,6 +95,10 @@ impl Access {
             ..message
         };
         let lock = Lock::try_from(wanted).map_err(|invalid| invalid.within("lock"))?;
+        if lock.target.is_of_logins() {
+            let problem = "logins are ended by `tgctl users revoke`, not by a lock";
+            return Err(Invalid::new("lock.target.login", problem).into());
+        }
         if lock.expires.is_some_and(|end| end <= now) {
             return Err(Invalid::new("lock.expires_at", "is past").into());
         }
@@ -108,7 +113,10 @@ impl Access {
     }
 
     /// A lease that removes a lock some time after its end, so that old ones do not pile up.
-    async fn lease_of(&self, lock: &Lock) -> Result<Option<LeaseId>, AccessError> {
+    pub(in crate::access) async fn lease_of(
+        &self,
+        lock: &Lock,
+    ) -> Result<Option<LeaseId>, AccessError> {
         let Some(end) = lock.expires else {
             return Ok(None);
         };
@@ -123,6 +131,8 @@ impl Access {
             what: "lock",
             name: name.chars().take(128).collect(),
         };
+        // What ended a login is none of theirs, and its name is none that can be given.
+        check_name("name", name).map_err(|_| missing())?;
         let entry = self.store().get(key.clone()).await?.ok_or_else(missing)?;
         let txn = Txn::new().at(key.clone(), entry.modified).delete(key);
         let committed = self.store().commit(txn).await;
@@ -135,7 +145,7 @@ impl Access {
         Ok(())
     }
 
-    fn tell_lock(&self, kind: event::Kind, actor: &str, lock: &Lock) {
+    pub(in crate::access) fn tell_lock(&self, kind: event::Kind, actor: &str, lock: &Lock) {
         let mut told = event::new(kind);
         actor.clone_into(&mut told.user);
         let target = &lock.target;
@@ -145,6 +155,7 @@ impl Access {
             ("target.role", target.role.clone()),
             ("target.agent", target.agent.clone()),
             ("target.db", target.database.clone()),
+            ("target.access_request", target.access_request.clone()),
             ("lock_message", Some(lock.message.clone())),
             ("expires", lock.expires.map(|end| end.to_string())),
         ] {

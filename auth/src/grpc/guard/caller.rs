@@ -25,7 +25,7 @@ pub(crate) enum Caller {
     /// Root or the service's user on this machine.
     Local,
     /// A person.
-    User(Person),
+    User(Box<Person>),
 }
 
 /// A person, with the roles of the certificate as they are defined now.
@@ -45,12 +45,12 @@ impl Caller {
             Peer::Local => Some(Self::Local),
             Peer::Certified(identity) => Some(match &identity.holder {
                 Holder::Host(host) => Self::Host(identity.clone(), host.clone()),
-                Holder::User(user) => Self::User(Person {
+                Holder::User(user) => Self::User(Box::new(Person {
                     identity: identity.clone(),
                     subject: user.subject(),
                     holder: user.clone(),
                     policy: policy.clone(),
-                }),
+                })),
             }),
         }
     }
@@ -65,7 +65,7 @@ impl Caller {
     pub(in crate::grpc) fn viewer(&self) -> Viewer {
         match self {
             Self::Host(..) | Self::Local => Viewer::All,
-            Self::User(person) if person.may_whole(SEE_DATABASES).is_ok() => Viewer::All,
+            Self::User(person) if person.may_whole(SEE_DATABASES).is_ok() => Viewer::AllByRule,
             Self::User(person) => Viewer::Person(person.subject.clone()),
             Self::Anonymous => Viewer::Person(Subject {
                 user: String::new(),
@@ -145,6 +145,8 @@ impl Caller {
             Self::User(person) => LockFacts {
                 user: Some(&person.holder.name),
                 roles: &person.holder.roles,
+                access_requests: &person.holder.access_requests,
+                login: person.holder.login.as_ref().into(),
                 ..LockFacts::default()
             },
         }
@@ -217,6 +219,6 @@ fn forbids(role: &str, kind: &str, verb: Verb) -> String {
     format!("role `{role}` denies `{verb}` on `{kind}`")
 }
 
-fn denied(message: impl Into<String>) -> Status {
+pub(super) fn denied(message: impl Into<String>) -> Status {
     refuse(Code::PermissionDenied, super::REASON_NOT_ALLOWED, message)
 }

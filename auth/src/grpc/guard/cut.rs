@@ -15,7 +15,7 @@ use tokio::sync::watch as cell;
 use tonic::{Status, body::Body};
 
 use super::{caller::Caller, decide::Refusal};
-use crate::access::locks::{self, Known};
+use crate::access::locks::Known;
 
 /// Frames that pass before locks are looked at while an answer has always more; an idle one is ended at once.
 const FRAMES_UNLOOKED_MAX: u32 = 64;
@@ -54,7 +54,7 @@ async fn struck(
     loop {
         let known = locks.borrow_and_update().clone();
         if let Some(lock) = known.strikes(caller.facts(), clock.now()) {
-            return Refusal::Locked(locks::told(lock)).status();
+            return Refusal::of_lock(lock).status();
         }
         if locks.changed().await.is_err() {
             // The service is going away, and with it this answer.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tidegate_core::{ClusterName, Policy};
+use tidegate_core::{ClusterName, Lock, Policy};
 use tidegate_service::rpc::Peer;
 use tonic::{Code, Status};
 
@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     CertificateExpired,
     /// What the lock says.
     Locked(String),
+    /// Who or what ended it.
+    LoginEnded(String),
     NoCertificate,
     /// What is missing.
     NotAllowed(String),
@@ -41,11 +43,24 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// What a lock that strikes comes to.
+    pub(super) fn of_lock(lock: &Lock) -> Self {
+        if lock.target.is_of_logins() {
+            Self::LoginEnded(format!(
+                "your login has ended ({}): log in again",
+                lock.message
+            ))
+        } else {
+            Self::Locked(locks::told(lock))
+        }
+    }
+
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::AccountGone => "ACCOUNT_GONE",
             Self::CertificateExpired => "CERTIFICATE_EXPIRED",
             Self::Locked(_) => "LOCKED",
+            Self::LoginEnded(_) => "LOGIN_ENDED",
             Self::NoCertificate => "NO_CERTIFICATE",
             Self::NotAllowed(_) => REASON_NOT_ALLOWED,
             Self::OtherCluster => "OTHER_CLUSTER",
@@ -63,6 +78,7 @@ impl Refusal {
             Self::Locked(message) | Self::NotAllowed(message) => {
                 (Code::PermissionDenied, message.as_str())
             }
+            Self::LoginEnded(message) => (Code::Unauthenticated, message.as_str()),
             Self::NoCertificate => (
                 Code::Unauthenticated,
                 "this needs a certificate: log in, or join, first",
@@ -105,7 +121,7 @@ pub(super) fn decide(
         return Err(Refusal::AccountGone);
     }
     if let Some(lock) = cluster.locks.strikes(caller.facts(), cluster.now) {
-        return Err(Refusal::Locked(locks::told(lock)));
+        return Err(Refusal::of_lock(lock));
     }
     match missing(callers, &caller) {
         None => Ok(caller),

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use tidegate_core::access::{
     Verb,
     kinds::{
-        DATABASE, DISCOVERY_CONFIG, DISCOVERY_SCOPE, EVENT, INSTANCE, LOCK, ROLE, TOKEN, USER,
+        ACCESS_REQUEST, CERT_AUTHORITY, DATABASE, DISCOVERY_CONFIG, DISCOVERY_SCOPE, EVENT,
+        HEALTH_CHECK_CONFIG, INSTANCE, LOCK, ROLE, TOKEN, USER,
     },
 };
 
@@ -99,11 +100,19 @@ const DISCOVERER: &[&str] = &["discovery", "db"];
 const DECIDER: &[&str] = &["db", "proxy"];
 
 // No listing shows a secret, so to see without secrets is enough.
+const SEE_CERT_AUTHORITIES: &[Need] = &[
+    (CERT_AUTHORITY, Verb::List),
+    (CERT_AUTHORITY, Verb::ReadNoSecrets),
+];
 const SEE_CONFIGS: &[Need] = &[
     (DISCOVERY_CONFIG, Verb::List),
     (DISCOVERY_CONFIG, Verb::ReadNoSecrets),
 ];
 const SEE_EVENTS: &[Need] = &[(EVENT, Verb::List), (EVENT, Verb::ReadNoSecrets)];
+const SEE_HEALTH_CONFIGS: &[Need] = &[
+    (HEALTH_CHECK_CONFIG, Verb::List),
+    (HEALTH_CHECK_CONFIG, Verb::ReadNoSecrets),
+];
 const SEE_LOCKS: &[Need] = &[(LOCK, Verb::List), (LOCK, Verb::ReadNoSecrets)];
 const SEE_ROLES: &[Need] = &[(ROLE, Verb::List), (ROLE, Verb::ReadNoSecrets)];
 const SEE_SCOPES: &[Need] = &[
@@ -120,7 +129,12 @@ const PUT_CONFIG: &[Need] = &[
     (DISCOVERY_CONFIG, Verb::Create),
     (DISCOVERY_CONFIG, Verb::Update),
 ];
+const PUT_HEALTH_CONFIG: &[Need] = &[
+    (HEALTH_CHECK_CONFIG, Verb::Create),
+    (HEALTH_CHECK_CONFIG, Verb::Update),
+];
 const PUT_LOCK: &[Need] = &[(LOCK, Verb::Create), (LOCK, Verb::Update)];
+const PUT_TOKEN: &[Need] = &[(TOKEN, Verb::Create), (TOKEN, Verb::Update)];
 const PUT_ROLE: &[Need] = &[(ROLE, Verb::Create), (ROLE, Verb::Update)];
 
 /// Every method of the contract, by its service.
@@ -147,8 +161,19 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
         ("WatchRoles", shared(DECIDER, Whole(SEE_ROLES))),
     ]),
     ("tidegate.v1.AuditService", &[
-        ("Emit", hosts(ANY_HOST)),
+        ("EmitStream", hosts(ANY_HOST)),
         ("ListEvents", people(Whole(SEE_EVENTS))),
+        ("ReadRecords", people(Whole(SEE_EVENTS))),
+    ]),
+    ("tidegate.v1.BackupService", &[
+        // The whole state, what the cluster's trust stands on included.
+        ("CreateBackup", people(Nobody)),
+        ("RestoreBackup", people(Nobody)),
+    ]),
+    ("tidegate.v1.CertAuthorityService", &[
+        ("ListCertAuthorities", people(Whole(SEE_CERT_AUTHORITIES))),
+        ("RotateCertAuthorities", people(Whole(&[(CERT_AUTHORITY, Verb::Create), (CERT_AUTHORITY, Verb::Update)]))),
+        ("WatchTrust", hosts(ANY_HOST)),
     ]),
     ("tidegate.v1.DiscoveryService", &[
         ("AcquireScopes", hosts(DISCOVERER)),
@@ -163,6 +188,12 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
         ("UpsertDiscoveryConfig", people(Whole(PUT_CONFIG))),
         ("WatchDiscoveryConfigs", shared(DISCOVERER, Whole(SEE_CONFIGS))),
     ]),
+    ("tidegate.v1.HealthService", &[
+        ("DeleteHealthCheckConfig", people(Whole(&[(HEALTH_CHECK_CONFIG, Verb::Delete)]))),
+        ("ListHealthCheckConfigs", people(Whole(SEE_HEALTH_CONFIGS))),
+        ("UpsertHealthCheckConfig", people(Whole(PUT_HEALTH_CONFIG))),
+        ("WatchHealthCheckConfigs", shared(&["db"], Whole(SEE_HEALTH_CONFIGS))),
+    ]),
     ("tidegate.v1.InventoryService", &[
         ("CountDatabases", shared(ANY_HOST, All)),
         ("CreateDatabase", people(Whole(&[(DATABASE, Verb::Create)]))),
@@ -175,8 +206,45 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
         ("WatchDatabaseServers", shared(ANY_HOST, All)),
         ("WatchDatabases", shared(ANY_HOST, All)),
     ]),
+    ("tidegate.v1.JoinService", &[
+        ("JoinByIam", Public),
+        ("UpsertToken", people(Whole(PUT_TOKEN))),
+    ]),
+    ("tidegate.v1.PeopleService", &[
+        ("BeginFactor", Public),
+        ("ChangePassword", Public),
+        ("ConfirmFactor", Public),
+        ("EndLogins", people(Each(&[(USER, Verb::Update)]))),
+        ("EndOwnLogins", certified(None, All)),
+        ("GetLoginTerms", Public),
+        ("ListLogins", people(Each(SEE_USERS))),
+        ("ListOwnFactors", certified(None, All)),
+        ("ListOwnLogins", certified(None, All)),
+        ("RemoveFactor", Public),
+        ("ResetFactors", people(Each(&[(USER, Verb::Update)]))),
+        ("UnlockUser", people(Each(&[(USER, Verb::Update)]))),
+    ]),
     ("tidegate.v1.PresenceService", &[
         ("Announce", hosts(&["db", "proxy", "discovery"])),
+    ]),
+    // Who may ask for what, decide about what, and see what, is decided for each request.
+    ("tidegate.v1.RequestService", &[
+        ("AssumeRequests", certified(None, All)),
+        ("CreateAccessRequest", people(All)),
+        ("DecideAccessRequest", people(Each(&[(ACCESS_REQUEST, Verb::Update)]))),
+        ("DeleteAccessRequest", people(All)),
+        ("GetAccessRequest", people(All)),
+        ("ListAccessRequests", people(All)),
+        ("ListRequestableRoles", certified(None, All)),
+        ("ReviewAccessRequest", certified(None, All)),
+        ("WatchAccessRequests", people(All)),
+    ]),
+    // Each kind asks its own rule, of the service.
+    ("tidegate.v1.ResourceService", &[
+        ("CountResources", shared(ANY_HOST, All)),
+        ("GetResource", shared(ANY_HOST, All)),
+        ("ListResources", shared(ANY_HOST, All)),
+        ("WatchResources", shared(ANY_HOST, All)),
     ]),
     ("tidegate.v1.SessionService", &[
         ("IssueDatabaseCertificate", certified(None, All)),

@@ -47,6 +47,8 @@ fn user(roles: &[&str], route: Option<Route>) -> Peer {
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
         traits: [].into(),
         route,
+        access_requests: Vec::new(),
+        login: None,
     }))
 }
 
@@ -294,7 +296,7 @@ fn a_denial_says_which_rule_is_missing_or_which_role_denies() {
     );
     assert!(refused("AccessService/ListUsers", &[]).starts_with("you have no role"));
     assert_eq!(
-        refused("AuditService/Emit", &["editor"]),
+        refused("AuditService/EmitStream", &["editor"]),
         "only hosts of the cluster may call this"
     );
 }
@@ -331,7 +333,7 @@ fn whoever_may_see_databases_by_a_rule_sees_all_and_others_by_labels() {
         caller.unwrap().viewer()
     };
     use crate::inventory::Viewer;
-    assert!(matches!(viewer(&["editor"]), Viewer::All));
+    assert!(matches!(viewer(&["editor"]), Viewer::AllByRule));
     assert!(matches!(viewer(&["access"]), Viewer::Person(_)));
     assert!(matches!(viewer(&["auditor"]), Viewer::Person(_)));
 }

@@ -184,7 +184,11 @@ fn a_listing_and_a_count_by_the_index_are_those_by_every_row() {
             &request.filter,
         )
         .unwrap();
-        let inventory = Inventory::new(house.store.clone(), tables);
+        let read = Read {
+            tables,
+            resources: resources::Tables::new(),
+        };
+        let inventory = Inventory::new(house.store.clone(), read);
         let found = runtime.block_on(page_by_page(&inventory, request));
         prop_assert_eq!(&found, &expected);
         let counted = inventory.count_databases(&conditions, "k0", &Viewer::All);

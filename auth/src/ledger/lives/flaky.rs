@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use crate::store::{
-    CommitError, Entry, LeaseError, LeaseId, Range, RangeQuery, Store, StoreUnavailable, Txn,
-    Watch, WatchError,
+    CommitError, Entry, LeaseError, LeaseId, PastError, Range, RangeQuery, Store, StoreUnavailable,
+    Txn, Watch, WatchError,
 };
 
 /// A commit that fails.
@@ -50,6 +50,14 @@ impl Store for Flaky {
         self.store.range(query)
     }
 
+    fn range_at(
+        &self,
+        query: RangeQuery,
+        revision: u64,
+    ) -> BoxFuture<'_, Result<Range, PastError>> {
+        self.store.range_at(query, revision)
+    }
+
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<u64, CommitError>> {
         let Some(failure) = self.fails() else {
             return self.store.commit(txn);
@@ -73,6 +81,13 @@ impl Store for Flaky {
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), LeaseError>> {
         self.store.keep_alive(lease)
+    }
+
+    fn time_left(
+        &self,
+        lease: LeaseId,
+    ) -> BoxFuture<'_, Result<Option<Duration>, StoreUnavailable>> {
+        self.store.time_left(lease)
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreUnavailable>> {

@@ -96,24 +96,30 @@ impl Inner {
             return Some(*lease);
         }
         for lease in &leases {
-            let request = LeaseTimeToLiveRequest {
-                id: signed(lease.0),
-            };
-            let left = self
-                .client
-                .call(Kind::Read, request, |channel, request| async move {
-                    LeaseClient::new(channel).lease_time_to_live(request).await
-                })
-                .await;
-            let is_gone = match left {
-                Ok(left) => left.ttl <= 0,
-                Err(error) => error.failure == Failure::LeaseNotFound,
-            };
-            if is_gone {
+            if let Ok(None) = self.time_left(*lease).await {
                 return Some(*lease);
             }
         }
         leases.first().copied()
+    }
+
+    /// How long a lease still lives, in whole seconds; `None` when it is gone.
+    pub(super) async fn time_left(&self, lease: LeaseId) -> Result<Option<Duration>, CallError> {
+        let request = LeaseTimeToLiveRequest {
+            id: signed(lease.0),
+        };
+        let left = self
+            .client
+            .call(Kind::Read, request, |channel, request| async move {
+                LeaseClient::new(channel).lease_time_to_live(request).await
+            })
+            .await;
+        match left {
+            Ok(left) if left.ttl > 0 => Ok(Some(Duration::from_secs(unsigned(left.ttl)))),
+            Ok(_) => Ok(None),
+            Err(error) if error.failure == Failure::LeaseNotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::store::{
 };
 use server::Server;
 
-struct Etcd {
+pub(crate) struct Etcd {
     server: Mutex<Server>,
     history_revisions_min: u64,
     open: Mutex<Option<Arc<EtcdStore>>>,

@@ -74,6 +74,14 @@ impl Leases {
         }
     }
 
+    /// How long a lease still lives; `None` when it is gone.
+    pub(super) fn left(&self, lease: LeaseId) -> Option<Duration> {
+        let now = self.time.elapsed();
+        let deadlines = self.locked();
+        let left = deadlines.get(&lease)?.at.saturating_sub(now);
+        (!left.is_zero()).then_some(left)
+    }
+
     pub(super) fn forget(&self, lease: LeaseId) {
         self.locked().remove(&lease);
     }

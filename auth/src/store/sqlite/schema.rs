@@ -205,6 +205,11 @@ pub(crate) fn open_store(path: &Path) -> Result<Connection, OpenError> {
     open_writer(path, &MIGRATIONS)
 }
 
+/// Lets the file grow to this many pages and no further.
+pub(crate) fn limit(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+}
+
 /// A connection that only reads.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Sqlite {

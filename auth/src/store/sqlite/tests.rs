@@ -3,11 +3,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{Monotonic, OpenError, SqliteOptions, SqliteStore};
 use crate::store::{
-    LeaseId, RangeQuery, Store, Txn, WatchError,
+    CommitError, LeaseId, RangeQuery, Store, Txn, WatchError,
     conformance::{Factory, conformance},
 };
 
@@ -20,7 +21,7 @@ impl Monotonic for ManualTime {
     }
 }
 
-struct Sqlite {
+pub(crate) struct Sqlite {
     directory: tempfile::TempDir,
     time: Arc<ManualTime>,
     history_revisions_min: u64,
@@ -46,6 +47,7 @@ impl Factory for Sqlite {
             let options = SqliteOptions {
                 history_revisions_min: self.history_revisions_min,
                 time: self.time.clone(),
+                ..SqliteOptions::default()
             };
             let store = SqliteStore::open(self.directory.path(), options).unwrap();
             *self.open.lock().unwrap() = Some(store.clone());
@@ -67,6 +69,43 @@ impl Factory for Sqlite {
 }
 
 conformance!(Sqlite);
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_whole_keeps_what_is_there_and_is_used_again_with_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = SqliteOptions {
+        pages_max: Some(64),
+        ..SqliteOptions::default()
+    };
+    let store = SqliteStore::open(directory.path(), small).unwrap();
+    let put = |index: usize| {
+        let key = |half: &str| Bytes::from(format!("/{index:03}/{half}"));
+        let value = Bytes::from(vec![7; 8000]);
+        Txn::new().put(key("a"), value.clone()).put(key("b"), value)
+    };
+    let mut written = 0;
+    let refused = loop {
+        match store.commit(put(written)).await {
+            Ok(_) => written += 1,
+            Err(refused) => break refused,
+        }
+        assert!(written < 100, "the file must be full some time");
+    };
+    assert!(matches!(refused, CommitError::Unavailable(_)), "{refused}");
+    let before = store.range(RangeQuery::prefix("/")).await.unwrap();
+    assert_eq!((written > 0, before.entries.len()), (true, 2 * written));
+    // The refused one took no revision either, and does not show after a restart.
+    assert_eq!(before.entries.last().unwrap().modified, before.revision);
+    store.close().await;
+    let store = SqliteStore::open(directory.path(), SqliteOptions::default()).unwrap();
+    let after = store.range(RangeQuery::prefix("/")).await.unwrap();
+    assert_eq!(
+        (after.entries, after.revision),
+        (before.entries, before.revision)
+    );
+    let next = store.commit(put(written)).await.unwrap();
+    assert_eq!(next, before.revision + 1);
+}
 
 #[tokio::test]
 async fn a_store_of_a_newer_program_is_refused() {

@@ -24,6 +24,8 @@ fn person(name: &str) -> Person {
         roles: vec!["access".to_owned()],
         traits: [("db_users".to_owned(), vec!["reader".to_owned()])].into(),
         route: None,
+        access_requests: Vec::new(),
+        login: None,
     };
     let public_key = key.public_key_der();
     let leaf = UserLeaf {

@@ -36,6 +36,7 @@ impl LockSpec {
             ("role", &target.role),
             ("agent", &target.agent),
             ("db", &target.database),
+            ("access_request", &target.access_request),
         ];
         let named: Vec<String> = parts
             .into_iter()

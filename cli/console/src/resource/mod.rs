@@ -7,9 +7,12 @@
 
 mod database;
 mod discovery;
+mod health;
 mod lock;
+mod request;
 mod role;
 mod server;
+mod token;
 mod user;
 
 use std::collections::BTreeMap;
@@ -27,26 +30,35 @@ pub use discovery::{
     AssumeRoleSpec, DiscoveryConfigSpec, DiscoveryConfigStatus, MatcherSpec,
     discovery_config_status,
 };
+pub use health::{HealthCheckSpec, HealthMatchSpec, LabelSpec};
 pub use lock::LockSpec;
+pub use request::{
+    AccessRequestSpec, ReviewSpec as AccessReviewSpec, ThresholdSpec as AccessThresholdSpec,
+};
 pub use role::{
     ConditionsSpec, OptionsSpec, RecordSessionSpec, RequestSpec, ReviewSpec, RoleSpec, RuleSpec,
     ThresholdSpec,
 };
 pub use server::{ServerSpec, ServerStatus, TargetHealthStatus};
-pub use user::{TokenSpec, UserSpec, UserStatus};
+pub use token::{AllowSpec, TokenSpec, TokenStatus};
+pub use user::{UserSpec, UserStatus};
 
+/// `kind: access_request`.
+pub type AccessRequest = Resource<AccessRequestSpec, ()>;
 /// `kind: db`.
 pub type Database = Resource<DatabaseSpec, DatabaseStatus>;
 /// `kind: db_server`.
 pub type DatabaseServer = Resource<ServerSpec, ServerStatus>;
 /// `kind: discovery_config`.
 pub type DiscoveryConfig = Resource<DiscoveryConfigSpec, DiscoveryConfigStatus>;
+/// `kind: health_check_config`.
+pub type HealthCheckConfig = Resource<HealthCheckSpec, ()>;
 /// `kind: lock`.
 pub type Lock = Resource<LockSpec, ()>;
 /// `kind: role`.
 pub type Role = Resource<RoleSpec, ()>;
 /// `kind: token`.
-pub type Token = Resource<TokenSpec, ()>;
+pub type Token = Resource<TokenSpec, TokenStatus>;
 /// `kind: user`.
 pub type User = Resource<UserSpec, UserStatus>;
 

@@ -1,4 +1,4 @@
-//! `kind: user` and `kind: token`: who may log in, and what may join.
+//! `kind: user`: who may log in.
 
 use std::collections::BTreeMap;
 
@@ -22,16 +22,14 @@ pub struct UserSpec {
 pub struct UserStatus {
     /// Whether a password was set.
     pub signed_up: bool,
+    /// How many second factors the person has.
+    pub second_factors: u32,
+    /// Until when no login is tried, after too many that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked_out_until: Option<Timestamp>,
     /// When the user was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
-}
-
-/// What may join with a token. The secret is never listed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TokenSpec {
-    /// `db`, `discovery`, `proxy`.
-    pub types: Vec<String>,
 }
 
 impl From<&v1::User> for super::User {
@@ -46,25 +44,10 @@ impl From<&v1::User> for super::User {
             },
             status: Some(UserStatus {
                 signed_up: user.signed_up,
+                second_factors: user.second_factors,
+                locked_out_until: instant(user.locked_out_until.as_ref()),
                 created_at: instant(user.created_at.as_ref()),
             }),
-        }
-    }
-}
-
-impl From<&v1::Token> for super::Token {
-    fn from(token: &v1::Token) -> Self {
-        Resource {
-            kind: "token",
-            version: "v2",
-            metadata: Metadata {
-                expires: instant(token.expires_at.as_ref()),
-                ..Metadata::named(&token.id, 0)
-            },
-            spec: TokenSpec {
-                types: token.types.clone(),
-            },
-            status: None,
         }
     }
 }
@@ -92,6 +75,8 @@ mod tests {
             }),
             signed_up: true,
             revision: 3,
+            second_factors: 1,
+            locked_out_until: None,
         };
         assert_eq!(
             output::yaml(&resource::User::from(&user)).unwrap(),
@@ -109,32 +94,8 @@ spec:
     - \"*\"
 status:
   signed_up: true
+  second_factors: 1
   created_at: \"1970-01-01T00:00:00Z\"
-"
-        );
-    }
-
-    #[test]
-    fn a_token_shows_its_id_and_its_end() {
-        let token = v1::Token {
-            id: "0a1b2c3d".to_owned(),
-            types: vec!["db".to_owned()],
-            expires_at: Some(prost_types::Timestamp {
-                seconds: 3600,
-                nanos: 0,
-            }),
-        };
-        assert_eq!(
-            output::yaml(&resource::Token::from(&token)).unwrap(),
-            "\
-kind: token
-version: v2
-metadata:
-  name: 0a1b2c3d
-  expires: \"1970-01-01T01:00:00Z\"
-spec:
-  types:
-  - db
 "
         );
     }

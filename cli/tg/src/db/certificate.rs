@@ -17,6 +17,8 @@ use tidegate_identity::{KeyPair, tls};
 use tidegate_proto::v1::{DatabaseRoute, IssueDatabaseCertificateRequest};
 use tidegate_wire::route::route_label;
 
+use crate::trust;
+
 /// A certificate with less than this left is not worth connecting with.
 const LEFT_MIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -40,6 +42,14 @@ pub(super) struct Certificate {
     pub(super) chain_file: PathBuf,
     /// The file with its key.
     pub(super) key_file: PathBuf,
+}
+
+impl Certificate {
+    /// Whether one of these CAs signed it.
+    pub(super) fn is_of(&self, user_ca_pem: &str) -> bool {
+        let chain = profile::read_private(&self.chain_file).ok().flatten();
+        chain.is_some_and(|chain| trust::is_signed_by(&chain, user_ca_pem))
+    }
 }
 
 fn files(profile: &Profile, database: &str) -> (PathBuf, PathBuf) {

@@ -1,6 +1,8 @@
 //! A cluster in memory behind one port: TLS with ALPN `tidegate-auth` reaches gRPC under the cluster's own CA, anything
 //! else gets the proxy's web answer under a public certificate. Logins, certificates and TLS are real.
 
+pub(crate) mod people;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -21,6 +23,7 @@ use tidegate_proto::{
     v1::{
         self,
         inventory_service_server::{InventoryService, InventoryServiceServer},
+        people_service_server::PeopleServiceServer,
         session_service_server::{SessionService, SessionServiceServer},
         trust_service_server::{TrustService, TrustServiceServer},
     },
@@ -60,6 +63,18 @@ pub(crate) struct State {
     pub(crate) refuses_people: bool,
     /// Lifetime of user certificates.
     pub(crate) ttl: Duration,
+    /// Whether codes are asked for.
+    pub(crate) second_factor: v1::SecondFactor,
+    /// Names of second factors, by user.
+    pub(crate) factors: BTreeMap<String, String>,
+    /// Name of the second factor that was begun last.
+    pub(crate) begun: String,
+    /// As the programs that logged in called themselves.
+    pub(crate) clients: Vec<String>,
+    /// What was asked to be ended.
+    pub(crate) ended: Vec<v1::EndOwnLoginsRequest>,
+    /// Whether logins cannot be ended now.
+    pub(crate) ends_nothing: bool,
 }
 
 pub(crate) struct Authorities {
@@ -91,6 +106,7 @@ impl Fake {
         };
         let state = State {
             ttl: Duration::from_secs(3600),
+            second_factor: v1::SecondFactor::Off,
             ..State::default()
         };
         Self {
@@ -118,6 +134,7 @@ impl Fake {
         let addr = listener.local_addr().unwrap();
         let routes = Routes::new(TrustServiceServer::new(self.clone()))
             .add_service(SessionServiceServer::new(self.clone()))
+            .add_service(PeopleServiceServer::new(self.clone()))
             .add_service(InventoryServiceServer::new(self.clone()));
         let (ready, incoming) = rpc::established(16);
         tokio::spawn(rpc::serve(routes, incoming, ShutdownToken::new()));
@@ -231,6 +248,8 @@ impl Fake {
             ]
             .into(),
             route: None,
+            access_requests: Vec::new(),
+            login: None,
         }
     }
 
@@ -309,9 +328,7 @@ impl SessionService for Fake {
 
     async fn login(&self, request: Request<v1::LoginRequest>) -> Answer<v1::UserCertificate> {
         let request = request.into_inner();
-        if self.state().passwords.get(&request.user) != Some(&request.password) {
-            return Err(Status::unauthenticated("wrong name or password"));
-        }
+        self.prove_login(&request)?;
         let user = self.user(&request.user);
         Ok(Response::new(self.certificate(&user, &request.public_key)))
     }

@@ -11,7 +11,7 @@ use super::FormatArgs;
 pub(crate) enum TokensCommand {
     /// Create a join token and print its secret, which is shown nowhere else.
     #[command(
-        after_help = "Examples:\n  tgctl tokens add --type=db --format=text > /tmp/token\n  tgctl tokens add --type=db,discovery --ttl=30m\n  tgctl tokens add --type=proxy --format=json | jq -r .token"
+        after_help = "Examples:\n  tgctl tokens add --type=db --format=text > /tmp/token\n  tgctl tokens add --type=db,discovery --ttl=30m\n  tgctl tokens add --type=proxy --format=json | jq -r .token\n  tgctl tokens add --type=db --single-use --ttl=10m   # for one host, and no more\n\nTo join without a secret, by an AWS identity, create a token of method `iam` with `tgctl create`."
     )]
     Add(TokensAddArgs),
     /// List tokens, never their secrets.
@@ -35,6 +35,13 @@ pub(crate) struct TokensAddArgs {
     /// How long it can be used [default: 1h].
     #[arg(long, value_parser = when::parse_span)]
     pub(crate) ttl: Option<Duration>,
+    /// The secret, of at least 16 characters [default: a new one]. Others may see it in this machine's list of
+    /// processes.
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) value: Option<String>,
+    /// One host may join with it, and no more.
+    #[arg(long)]
+    pub(crate) single_use: bool,
     /// How the result is written; text is the secret alone.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
@@ -42,7 +49,7 @@ pub(crate) struct TokensAddArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TokensRmArgs {
-    /// The id that `tokens ls` shows, or the secret.
+    /// What `tokens ls` shows, or the secret.
     pub(crate) token: String,
 }
 
@@ -56,15 +63,28 @@ pub(crate) enum UsersCommand {
     /// List users.
     #[command(after_help = "Examples:\n  tgctl users ls\n  tgctl users ls --format=json")]
     Ls(FormatArgs),
-    /// Void a person's password, and make a one-time token to set another with. Certificates work until they end: see
-    /// `tgctl lock`.
+    /// Void a person's password and second factors, end all logins, and make a one-time token to set another password
+    /// with.
     #[command(
-        after_help = "Examples:\n  tgctl users reset alice\n  tgctl users reset alice --ttl=24h --format=json | jq -r .command"
+        after_help = "Examples:\n  tgctl users reset alice\n  tgctl users reset alice --ttl=24h --format=json | jq -r .command\n  tgctl users reset alice --mfa-only      # a lost phone: password and logins stay"
     )]
     Reset(UsersResetArgs),
-    /// Remove users. Certificates that they hold work until they end.
+    /// End a person's logins: certificates are refused at once, and sessions end.
+    #[command(
+        after_help = "Examples:\n  tgctl users revoke alice\n  tgctl users revoke alice --session=0199f2c4-8c5e-7d1a-b3f0-5a6b7c8d9e0f\n\nWho can log in can do so again: to shut somebody out, use `tgctl lock` or `tgctl users rm`."
+    )]
+    Revoke(UsersRevokeArgs),
+    /// Remove users, and end all their logins.
     #[command(after_help = "Examples:\n  tgctl users rm alice\n  tgctl users rm alice,bob")]
     Rm(UsersRmArgs),
+    /// List a person's logins.
+    #[command(
+        after_help = "Examples:\n  tgctl users sessions alice\n  tgctl users sessions alice --format=json | jq -r '.[].id'"
+    )]
+    Sessions(UsersSessionsArgs),
+    /// Let a person try to log in again at once, after too many failed tries.
+    #[command(after_help = "Examples:\n  tgctl users unlock alice")]
+    Unlock(UsersUnlockArgs),
     /// Give a person other roles, database users or logical databases. It counts from the next login on.
     #[command(
         after_help = "Examples:\n  tgctl users update alice --set-roles=access,auditor\n  tgctl users update alice --set-db-users=reader,writer --set-db-names='*'\n  tgctl users update alice --set-db-names=        # none any more"
@@ -73,9 +93,36 @@ pub(crate) enum UsersCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct UsersRevokeArgs {
+    /// The person's name.
+    pub(crate) name: String,
+    /// This login alone, as `tgctl users sessions` shows it [default: all].
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersSessionsArgs {
+    /// The person's name.
+    pub(crate) name: String,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersUnlockArgs {
+    /// The person's name.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct UsersResetArgs {
     /// The person's name.
     pub(crate) name: String,
+    /// Remove the second factors and nothing else.
+    #[arg(long, conflicts_with = "ttl")]
+    pub(crate) mfa_only: bool,
     /// How long the sign-up token can be used [default: 1h].
     #[arg(long, value_parser = when::parse_span)]
     pub(crate) ttl: Option<Duration>,

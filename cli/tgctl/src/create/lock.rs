@@ -63,6 +63,7 @@ struct Target {
     agent: Option<String>,
     #[serde(alias = "db")]
     database: Option<String>,
+    access_request: Option<String>,
 }
 
 /// Reads the locks of a document.
@@ -97,9 +98,12 @@ fn lock(written: Written) -> Result<v1::Lock, Problem> {
         role: target.role,
         agent: target.agent,
         database: target.database,
+        access_request: target.access_request,
+        ..LockTarget::default()
     };
     if target.is_empty() {
-        let text = "spec.target: names neither a user, a role, an agent nor a database";
+        let text =
+            "spec.target: names neither a user, a role, an agent, a database nor an access request";
         return Err(problem(place, text));
     }
     Ok(v1::Lock {

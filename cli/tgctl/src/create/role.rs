@@ -118,10 +118,9 @@ fn unknown_kinds(role: &Role, places: &Places) -> Vec<Warning> {
     role.unknown_kinds().into_iter().map(told).collect()
 }
 
-/// What is kept in a role and does nothing: no agent makes database users, and requests for roles cannot be made.
+/// What is kept in a role and does nothing: no agent makes database users.
 fn idle(role: &Role, places: &Places) -> Vec<Warning> {
     let users = "agents make no database users";
-    let requests = "requests for roles cannot be made";
     let makes_users = role
         .options
         .create_db_user_mode
@@ -129,19 +128,7 @@ fn idle(role: &Role, places: &Places) -> Vec<Warning> {
     let mut idle = vec![(makes_users, "options.create_db_user_mode".to_owned(), users)];
     for (side, conditions) in [("allow", &role.allow), ("deny", &role.deny)] {
         let field = |name: &str| format!("{side}.{name}");
-        idle.extend([
-            (!conditions.db_roles.is_empty(), field("db_roles"), users),
-            (
-                !conditions.request.roles.is_empty(),
-                field("request"),
-                requests,
-            ),
-            (
-                !conditions.review_requests.roles.is_empty(),
-                field("review_requests"),
-                requests,
-            ),
-        ]);
+        idle.push((!conditions.db_roles.is_empty(), field("db_roles"), users));
     }
     let written = idle.into_iter().filter(|(is_written, ..)| *is_written);
     written
@@ -208,12 +195,7 @@ spec:
             .iter()
             .filter_map(|warning| warning.message.split('`').nth(3))
             .collect();
-        let idle = [
-            "options.create_db_user_mode",
-            "allow.db_roles",
-            "allow.request",
-            "allow.review_requests",
-        ];
+        let idle = ["options.create_db_user_mode", "allow.db_roles"];
         assert_eq!(kept, idle.map(|field| format!("spec.{field}")));
         assert!(warnings[0].line > 1 && warnings[0].message.contains("does nothing"));
         let role = &roles[0];

@@ -1,6 +1,9 @@
 //! A control plane in memory, on a Unix socket, with just enough behaviour for the commands: it keeps what it is given,
 //! pages its listings, and says no like the real one.
 
+mod people;
+mod resources;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -15,6 +18,8 @@ use tidegate_proto::v1::{
     audit_service_server::{AuditService, AuditServiceServer},
     discovery_service_server::{DiscoveryService, DiscoveryServiceServer},
     inventory_service_server::{InventoryService, InventoryServiceServer},
+    people_service_server::PeopleServiceServer,
+    resource_service_server::ResourceServiceServer,
 };
 use tidegate_service::{rpc, tasks::ShutdownToken};
 use tokio_stream::{Empty, Iter};
@@ -36,6 +41,8 @@ pub(crate) struct State {
     pub(crate) tokens: BTreeMap<String, v1::Token>,
     pub(crate) proxies: Vec<v1::Proxy>,
     pub(crate) events: Vec<v1::AuditEvent>,
+    /// The audit log as it is stored.
+    pub(crate) records: Vec<v1::AuditRecord>,
     pub(crate) scopes: Vec<v1::ScopeStatus>,
     pub(crate) configs: BTreeMap<String, v1::DiscoveryConfig>,
     pub(crate) rescans: Vec<Vec<String>>,
@@ -44,6 +51,7 @@ pub(crate) struct State {
     /// What plans say.
     pub(crate) plan: Vec<v1::PlannedChange>,
     pub(crate) plan_summary: v1::PlanSummary,
+    pub(crate) logins: Vec<v1::Login>,
 }
 
 #[derive(Clone, Default)]
@@ -59,9 +67,19 @@ impl Fake {
         let incoming = rpc::unix_incoming(&data_dir.join("auth.sock")).unwrap();
         let routes = Routes::new(AccessServiceServer::new(self.clone()))
             .add_service(InventoryServiceServer::new(self.clone()))
+            .add_service(PeopleServiceServer::new(self.clone()))
+            .add_service(ResourceServiceServer::new(self.clone()))
             .add_service(AuditServiceServer::new(self.clone()))
             .add_service(DiscoveryServiceServer::new(self.clone()));
         tokio::spawn(rpc::serve(routes, incoming, ShutdownToken::new()));
+    }
+}
+
+/// Whose audit log it is.
+pub(crate) fn log_id() -> v1::AuditLogId {
+    v1::AuditLogId {
+        instance: "auth-1".to_owned(),
+        log: "log-1".to_owned(),
     }
 }
 
@@ -284,6 +302,8 @@ impl AccessService for Fake {
             id: "0a1b2c3d".to_owned(),
             types: request.types,
             expires_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            max_uses: request.max_uses,
+            ..v1::Token::default()
         };
         self.state().tokens.insert(token.id.clone(), token.clone());
         Ok(Response::new(v1::CreateTokenResponse {
@@ -406,8 +426,34 @@ impl AccessService for Fake {
 
 #[async_trait]
 impl AuditService for Fake {
-    async fn emit(&self, _: Request<v1::EmitRequest>) -> Answer<v1::EmitResponse> {
+    type EmitStreamStream = Empty<Result<v1::EmitStreamResponse, Status>>;
+    type ReadRecordsStream = Iter<std::vec::IntoIter<Result<v1::ReadRecordsResponse, Status>>>;
+
+    async fn emit_stream(
+        &self,
+        _: Request<Streaming<v1::EmitStreamRequest>>,
+    ) -> Answer<Self::EmitStreamStream> {
         Err(Status::unimplemented("emit"))
+    }
+
+    async fn read_records(
+        &self,
+        request: Request<v1::ReadRecordsRequest>,
+    ) -> Answer<Self::ReadRecordsStream> {
+        let v1::ReadRecordsRequest { source } = request.into_inner();
+        let records = self.state().records.clone().into_iter();
+        let wanted = records.filter(|record| source.is_empty() || record.source == source);
+        let mut parts = vec![Ok(v1::ReadRecordsResponse {
+            log: Some(log_id()),
+            records: Vec::new(),
+        })];
+        parts.extend(wanted.map(|record| {
+            Ok(v1::ReadRecordsResponse {
+                log: None,
+                records: vec![record],
+            })
+        }));
+        Ok(Response::new(tokio_stream::iter(parts)))
     }
 
     async fn list_events(
@@ -422,8 +468,21 @@ impl AuditService for Fake {
             .filter(|event| wanted.event.is_empty() || event.event == wanted.event)
             .filter(|event| wanted.user.is_empty() || event.user == wanted.user)
             .cloned()
-            .collect();
-        Ok(Response::new(v1::ListEventsResponse { events }))
+            .collect::<Vec<_>>();
+        // The newest page first, as the service does it.
+        let end = wanted.page_token.parse().unwrap_or(events.len());
+        let limit = usize::try_from(wanted.limit).unwrap().min(PAGE_SIZE);
+        let start = end.saturating_sub(limit);
+        let next_page_token = if start > 0 {
+            start.to_string()
+        } else {
+            String::new()
+        };
+        Ok(Response::new(v1::ListEventsResponse {
+            events: events[start..end].to_vec(),
+            next_page_token,
+            log: Some(log_id()),
+        }))
     }
 }
 

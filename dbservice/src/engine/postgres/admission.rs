@@ -83,10 +83,15 @@ pub(crate) fn admit(
         let problem = refusals::denied(asked, name.as_str(), &decided.explanation);
         Refusal::new((Cause::Denied, problem))
     })?;
+    let mut options = grants.options();
+    // Roles that were given for a time are not kept beyond it by staying connected.
+    options.disconnect_expired_cert |= !asked.user.access_requests.is_empty();
     let terms = Terms {
-        options: grants.options(),
+        options,
         user: subject.user.clone(),
         roles: subject.roles.clone(),
+        access_requests: asked.user.access_requests.clone(),
+        login: asked.user.login.clone(),
         database: name.to_string(),
         agent: engine.agent.clone(),
         certificate_ends,

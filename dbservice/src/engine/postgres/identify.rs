@@ -112,6 +112,8 @@ mod tests {
                 db_user: db_user.map(str::to_owned),
                 db_name: db_name.map(str::to_owned),
             }),
+            access_requests: Vec::new(),
+            login: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::{fmt, ops::ControlFlow, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use tidegate_core::{Problem, access::AuditMode};
+use tidegate_identity::UserHolder;
 use tidegate_service::clock::SharedClock;
 use tracing::info;
 use uuid::Uuid;
@@ -141,8 +142,14 @@ impl Record {
     }
 
     /// A person is known, from the certificate.
-    pub(crate) fn person(&mut self, user: &str) {
-        self.subject.user = user.to_owned();
+    pub(crate) fn person(&mut self, user: &UserHolder) {
+        self.subject.user.clone_from(&user.name);
+        if !user.access_requests.is_empty() {
+            let requests = user.access_requests.join(",");
+            self.subject
+                .fields
+                .insert("access_requests".to_owned(), requests);
+        }
         self.phase = Phase::Known;
     }
 

@@ -61,11 +61,19 @@ pub(crate) fn breach(breach: &Breach, database: &str) -> (Cause, Problem) {
             } else {
                 format!("access to database `{database}` is locked: {message}")
             };
-            let problem = Problem::new(ErrorCode::AccessDenied, told)
+            let problem = Problem::new(ErrorCode::Locked, told)
                 .because(format_args!("lock `{name}`"))
                 .hint(format!("an administrator can lift lock `{name}`"));
             (Cause::Locked, problem)
         }
+        Breach::LoginEnded { message } => (
+            Cause::Locked,
+            Problem::new(
+                ErrorCode::ClientCertificate,
+                format!("the login that your certificate comes from has ended: {message}"),
+            )
+            .hint("log in again with `tg login`, then connect again"),
+        ),
         Breach::LocksUnknown => (
             Cause::LocksUnknown,
             Problem::new(

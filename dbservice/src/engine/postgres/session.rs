@@ -266,7 +266,7 @@ where
                 return Err(Turned::by(self.client, Cause::Denied, problem));
             }
         };
-        record.person(&user.name);
+        record.person(&user);
         match identify::asked(user, &startup, self.wanted.database.name.as_str()) {
             Ok(asked) => {
                 record.asked(&asked, startup.get("application_name"));

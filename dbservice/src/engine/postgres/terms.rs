@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tidegate_core::{
     access::{LockMode, SessionOptions},
-    locks::{self, LOCKS_STALE_AFTER, LockFacts, LockVerdict},
+    locks::{self, LOCKS_STALE_AFTER, LockFacts, LockVerdict, LoginMark},
 };
 use tokio::time::Instant;
 
@@ -37,6 +37,10 @@ pub(crate) struct AgentNames {
 pub(crate) struct Terms {
     pub(crate) user: String,
     pub(crate) roles: Vec<String>,
+    /// The access requests that some of the roles come from.
+    pub(crate) access_requests: Vec<String>,
+    /// The login that its certificate comes from.
+    pub(crate) login: Option<LoginMark>,
     pub(crate) database: String,
     pub(crate) agent: AgentNames,
     /// When the certificate that opened it ends.
@@ -53,6 +57,11 @@ pub(crate) enum Breach {
     Locked {
         name: String,
         /// For those who are struck.
+        message: String,
+    },
+    /// The login that it comes from was ended.
+    LoginEnded {
+        /// For the person.
         message: String,
     },
     /// It is not known which locks there are, and a role asks that no session goes on then.
@@ -72,9 +81,16 @@ impl Terms {
             host_id: Some(&self.agent.host_id),
             hostname: Some(&self.agent.hostname),
             database: Some(&self.database),
+            access_requests: &self.access_requests,
+            login: self.login.as_ref().into(),
         };
         match locks::verdict(&*known.locks, facts, self.options.lock, known.at, now) {
             LockVerdict::Free => {}
+            LockVerdict::Locked(lock) if lock.target.is_of_logins() => {
+                return Err(Breach::LoginEnded {
+                    message: lock.message.clone(),
+                });
+            }
             LockVerdict::Locked(lock) => {
                 return Err(Breach::Locked {
                     name: lock.name.clone(),
@@ -174,6 +190,11 @@ mod tests {
         Terms {
             user: "alice".to_owned(),
             roles: vec!["access".to_owned()],
+            access_requests: vec!["q1".to_owned()],
+            login: Some(LoginMark {
+                id: "login-1".to_owned(),
+                at: at(500),
+            }),
             database: "orders".to_owned(),
             agent: AgentNames {
                 host_id: "h-1".to_owned(),
@@ -200,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_on_person_role_agent_or_database_is_a_breach_and_one_on_others_is_none() {
+    fn a_lock_on_person_role_agent_database_or_request_is_a_breach_and_one_on_others_is_none() {
         let named = |text: &str| Some(text.to_owned());
         let none = LockTarget::default;
         let user = |name| LockTarget {
@@ -219,8 +240,13 @@ mod tests {
             database: named(name),
             ..none()
         };
+        let request = |id| LockTarget {
+            access_request: named(id),
+            ..none()
+        };
         let terms = terms(SessionOptions::default());
         for target in [
+            request("q1"),
             user("alice"),
             role("access"),
             agent("h-1"),
@@ -231,6 +257,7 @@ mod tests {
             assert!(matches!(judged, Err(Breach::Locked { .. })), "{target:?}");
         }
         for target in [
+            request("q2"),
             user("bob"),
             role("editor"),
             agent("h-2"),
@@ -238,6 +265,33 @@ mod tests {
             none(),
         ] {
             assert_eq!(terms.judge(&known(target, 0), at(1)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_ended_login_is_a_breach_for_what_comes_of_it_alone() {
+        let terms = terms(SessionOptions::default());
+        let alice = || LockTarget {
+            user: Some("alice".to_owned()),
+            ..LockTarget::default()
+        };
+        let login = |id: &str| LockTarget {
+            login: Some(id.to_owned()),
+            ..alice()
+        };
+        let until = |second| LockTarget {
+            logins_until: Some(at(second)),
+            ..alice()
+        };
+        for target in [login("login-1"), until(500)] {
+            let judged = terms.judge(&known(target.clone(), 0), at(501));
+            assert!(
+                matches!(judged, Err(Breach::LoginEnded { .. })),
+                "{target:?}"
+            );
+        }
+        for target in [login("login-2"), until(499)] {
+            assert_eq!(terms.judge(&known(target, 0), at(501)), Ok(()));
         }
     }
 

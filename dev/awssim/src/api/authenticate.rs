@@ -1,5 +1,7 @@
 //! Who sends a request: its signature, then its date, the session and the region.
 
+use http::header::HOST;
+
 use super::error::ApiError;
 use super::service::{ACCOUNT, STS, Service};
 use crate::clock::moved;
@@ -42,6 +44,27 @@ fn check_date(
     Ok(checked?)
 }
 
+/// A signature for STS has to be for the region of the host that it names, where that is one of AWS's; our own address
+/// stands for all of them.
+fn check_scope(claim: &Claim, request: &SignedRequest<'_>) -> Result<(), ApiError> {
+    let host = request
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    let Some(rest) = host.and_then(|host| host.strip_prefix("sts.")) else {
+        return Ok(());
+    };
+    let region = match rest {
+        "amazonaws.com" => "us-east-1",
+        _ => rest.split('.').next().unwrap_or_default(),
+    };
+    if claim.service == STS.name && claim.region == region {
+        return Ok(());
+    }
+    let message = "Credential should be scoped to a valid region.";
+    Err(ApiError::new(403, "SignatureDoesNotMatch", message))
+}
+
 /// Finds whose key it is and proves the signature; then the date, the session and the region.
 pub(super) fn authenticate(
     state: &State,
@@ -51,6 +74,7 @@ pub(super) fn authenticate(
     strike: &mut Option<FaultKind>,
 ) -> Result<Caller, ApiError> {
     let now = state.clock.now();
+    check_scope(claim, request)?;
     if Service::named(&claim.service).is_none() {
         let message = "Credential should be scoped to a service that is simulated";
         return Err(ApiError::new(403, "SignatureDoesNotMatch", message));

@@ -144,6 +144,14 @@ impl Form {
             .collect()
     }
 
+    /// What is nested right below a name, by its own name.
+    pub(crate) fn under<'f>(&'f self, name: &'f str) -> impl Iterator<Item = (&'f str, &'f str)> {
+        self.0.iter().filter_map(move |(path, value)| {
+            let own = path.strip_prefix(name)?.strip_prefix('.')?;
+            Some((own, value.as_str()))
+        })
+    }
+
     /// The pairs of a list of `Key` and `Value`.
     pub(crate) fn pairs(&self, name: &str) -> BTreeMap<String, String> {
         let mut pairs = BTreeMap::new();

@@ -13,6 +13,7 @@ mod describe;
 mod error;
 mod form;
 mod json;
+mod kms;
 mod page;
 mod rds;
 mod rds_proxy;
@@ -43,7 +44,7 @@ use crate::state::State;
 use crate::world;
 
 /// Parameters that the journal shows.
-const JOURNALED: [&str; 33] = [
+const JOURNALED: [&str; 35] = [
     "AutoCreate",
     "ClusterIdentifier",
     "CustomDomainName",
@@ -56,6 +57,8 @@ const JOURNALED: [&str; 33] = [
     "DurationSeconds",
     "EndpointName",
     "ExternalId",
+    "KeyId",
+    "KeySpec",
     "Marker",
     "MaxRecords",
     "MaxResults",
@@ -111,6 +114,8 @@ struct Call<'a> {
     action: &'a str,
     form: &'a Form,
     paged: Paged,
+    /// Whether the caller asks for JSON where XML is usual.
+    wants_json: bool,
 }
 
 /// How a page of a listing is answered.
@@ -165,6 +170,7 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
     let started = Instant::now();
     let claim = Claim::parse(&request);
     let service = Service::of(claim.as_ref().ok(), &request);
+    let wants_json = json::is_wanted(request.headers);
     let form = if service.is_query() {
         Ok(Form::parse(request.body))
     } else {
@@ -196,6 +202,7 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
                     action: &record.action,
                     form: &form,
                     paged: Paged::AsItIs,
+                    wants_json,
                 };
                 admit_and_answer(state, call, &site, unreadable, &mut strike).await
             }
@@ -207,9 +214,10 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
 
     record.error = outcome.as_ref().err().map(|error| error.code.clone());
     record.fault = strike.as_ref().map(|kind| format!("{kind:?}"));
-    let mut reply = reply(service, &record.action, outcome);
+    let in_json = wants_json && sts::speaks_json(service, &record.action);
+    let mut reply = reply(service, &record.action, outcome, in_json);
     reply.date = state.clock.now();
-    damage(&mut reply, service, strike.as_ref());
+    damage(&mut reply, service.is_query() && !in_json, strike.as_ref());
     record.status = if reply.delivery == Delivery::Reset {
         0
     } else {
@@ -245,12 +253,21 @@ async fn admit_and_answer(
     }
 }
 
-fn reply(service: &Service, action: &str, outcome: Result<Answer, ApiError>) -> Reply {
+fn reply(
+    service: &Service,
+    action: &str,
+    outcome: Result<Answer, ApiError>,
+    in_json: bool,
+) -> Reply {
     let request_id = uuid::Uuid::new_v4().to_string();
     let error = outcome.as_ref().err();
     let error_type = error.map(|error| error.code.clone());
     let status = error.map_or(200, |error| error.status);
     let body = match (outcome, &service.protocol) {
+        (Ok(Answer::Json(result)), Protocol::Query { .. }) => {
+            json::query_success(action, &request_id, &result)
+        }
+        (Err(error), Protocol::Query { .. }) if in_json => json::query_failure(&request_id, &error),
         (Ok(Answer::Xml(result)), Protocol::Query { namespace, .. }) => {
             xml::success(namespace, action, &request_id, result)
         }
@@ -264,7 +281,11 @@ fn reply(service: &Service, action: &str, outcome: Result<Answer, ApiError>) -> 
     Reply {
         status,
         request_id,
-        content_type: service.content_type(),
+        content_type: if in_json {
+            "application/json"
+        } else {
+            service.content_type()
+        },
         error_type: error_type.filter(|_| !service.is_query()),
         body,
         date: jiff::Timestamp::UNIX_EPOCH,
@@ -359,7 +380,7 @@ async fn answer(state: &State, call: &Call<'_>) -> Result<Answer, ApiError> {
     }
     let xml = match (call.service.name, call.action) {
         ("sts", "AssumeRole") => sts::assume_role(state, call),
-        ("sts", "GetCallerIdentity") => Ok(sts::get_caller_identity(call)),
+        ("sts", "GetCallerIdentity") => return Ok(sts::get_caller_identity(call)),
         ("redshift", "DescribeClusters") => describe::describe_clusters(state, call),
         ("redshift", "DescribeCustomDomainAssociations") => {
             describe::describe_custom_domains(state, call)
@@ -384,6 +405,9 @@ async fn answer(state: &State, call: &Call<'_>) -> Result<Answer, ApiError> {
 fn answer_json(state: &State, call: &Call<'_>) -> Result<serde_json::Value, ApiError> {
     match (call.service.name, call.action) {
         ("account", "ListRegions") => regions::list_regions(state, call),
+        ("kms", "Decrypt") => kms::decrypt(state, call),
+        ("kms", "Encrypt") => kms::encrypt(state, call),
+        ("kms", "GenerateDataKey") => kms::generate_data_key(state, call),
         ("redshift-serverless", "GetWorkgroup") => serverless::get_workgroup(state, call),
         ("redshift-serverless", "ListEndpointAccess") => {
             serverless::list_endpoint_access(state, call)
@@ -402,18 +426,14 @@ fn no_operation(call: &Call<'_>) -> ApiError {
     ApiError::new(400, "InvalidAction", message)
 }
 
-fn damage(reply: &mut Reply, service: &Service, strike: Option<&FaultKind>) {
+fn damage(reply: &mut Reply, is_xml: bool, strike: Option<&FaultKind>) {
     match strike {
         Some(FaultKind::ClockSkew {
             seconds,
             told: true,
         }) => reply.date = moved(reply.date, *seconds),
         Some(FaultKind::MalformedField { element, text }) => {
-            let damage = if service.is_query() {
-                xml::damage
-            } else {
-                json::damage
-            };
+            let damage = if is_xml { xml::damage } else { json::damage };
             reply.body = damage(&reply.body, element, text.as_deref());
         }
         Some(FaultKind::Reset) => reply.delivery = Delivery::Reset,

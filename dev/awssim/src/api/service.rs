@@ -72,13 +72,21 @@ static TAGGING: Service = Service {
         target: "ResourceGroupsTaggingAPI_20170126",
     },
 };
-static ALL: [&Service; 6] = [
+static KMS: Service = Service {
+    name: "kms",
+    iam_prefix: "kms",
+    protocol: Protocol::Json {
+        target: "TrentService",
+    },
+};
+static ALL: [&Service; 7] = [
     &STS,
     &REDSHIFT,
     &RDS,
     &REDSHIFT_SERVERLESS,
     &ACCOUNT,
     &TAGGING,
+    &KMS,
 ];
 
 impl Service {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::error::ApiError;
 use super::form::Form;
+use super::service::{STS, Service};
 use super::xml::Xml;
-use super::{Call, deny};
+use super::{Answer, Call, deny};
 use crate::clock::{after, iso};
 use crate::iam::{Context, IdentityPolicy, Trusted, Verdict, evaluate_trust};
 use crate::sessions::{Caller, Session, SessionSpec};
@@ -19,12 +20,27 @@ const POLICY_CHARS_MAX: usize = 2_048;
 /// Most session tags.
 const TAGS_MAX: usize = 50;
 
-pub(super) fn get_caller_identity(call: &Call<'_>) -> Xml {
+/// Whether an operation answers in JSON when it is asked to. AWS does so for all of the service; others than these are
+/// asked by SDKs alone, which read XML.
+pub(super) fn speaks_json(service: &Service, action: &str) -> bool {
+    service.name == STS.name && action == "GetCallerIdentity"
+}
+
+pub(super) fn get_caller_identity(call: &Call<'_>) -> Answer {
+    let caller = call.caller;
+    if call.wants_json {
+        return serde_json::json!({
+            "Arn": caller.arn(),
+            "UserId": caller.user_id(),
+            "Account": caller.account(),
+        })
+        .into();
+    }
     let mut xml = Xml::default();
-    xml.leaf("Arn", call.caller.arn());
-    xml.leaf("UserId", call.caller.user_id());
-    xml.leaf("Account", call.caller.account());
-    xml
+    xml.leaf("Arn", caller.arn());
+    xml.leaf("UserId", caller.user_id());
+    xml.leaf("Account", caller.account());
+    xml.into()
 }
 
 pub(super) fn assume_role(state: &State, call: &Call<'_>) -> Result<Xml, ApiError> {

@@ -11,6 +11,7 @@
 mod check;
 mod cluster;
 mod generate;
+mod kms;
 mod names;
 mod rds;
 mod resource;
@@ -26,6 +27,7 @@ use check::{is_no, is_region_name, is_zero};
 pub(crate) use cluster::is_db_identifier;
 pub use cluster::{AuthCode, Cluster, ClusterId, Native, ParseClusterIdError, PasswordEncryption};
 pub use generate::{GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET};
+pub use kms::KmsKey;
 pub(crate) use names::{
     DEFAULT_REGIONS, OPT_IN_REGIONS, arn, derived_hex, derived_uuid, dns_suffix, host_hash,
     partition,
@@ -208,6 +210,9 @@ pub struct Region {
     /// RDS proxies by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub db_proxies: BTreeMap<String, DbProxy>,
+    /// KMS keys by id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kms_keys: BTreeMap<String, KmsKey>,
     /// Engines that RDS does not have in this region: an `engine` filter that names one is refused
     /// with `InvalidParameterValue`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]

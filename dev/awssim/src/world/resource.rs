@@ -77,6 +77,7 @@ impl Region {
             db_instances: self.db_instances.clone(),
             db_clusters: self.db_clusters.clone(),
             db_proxies: self.db_proxies.clone(),
+            kms_keys: self.kms_keys.clone(),
             unknown_engines: self.unknown_engines.clone(),
             disabled: self.disabled,
             host_hash: self.host_hash.clone(),

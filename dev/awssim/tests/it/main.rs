@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod caller;
 mod faults;
+mod kms;
 mod limits;
 mod listings;
 mod login;

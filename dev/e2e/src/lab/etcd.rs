@@ -61,6 +61,11 @@ impl Etcd {
             .all(|port| TcpListener::bind((address(network), *port)).is_ok())
     }
 
+    /// Where it serves clients.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Key `storage` of whoever uses it, over the one of the example.
     pub(super) fn storage(&self) -> Value {
         json!({

@@ -14,7 +14,7 @@ use super::{Lab, Part, program};
 use crate::wait;
 
 /// The password of everybody in the laboratory.
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// Somebody with a home folder and a login.
 #[derive(Debug)]
@@ -169,20 +169,39 @@ impl Lab {
         self.tg_with_input(person, args, "").await
     }
 
-    async fn tg_with_input(&self, person: &Person, args: &[&str], input: &str) -> Result<Output> {
-        use tokio::io::AsyncWriteExt;
+    /// `tg` as a person, with its input and outputs piped.
+    ///
+    /// # Errors
+    ///
+    /// When the program is not there.
+    pub fn tg_command(&self, person: &Person, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(program("tg")?);
         command
             .args(args)
             .env("HOME", &person.home)
             .env("TIDEGATE_HOME", person.home.join(".tidegate"))
-            .env("RUST_BACKTRACE", "0");
-        command
+            .env("RUST_BACKTRACE", "0")
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
-        let mut child = command
-            .kill_on_drop(true)
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// Runs `tg` as a person who types this.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started; how it ended is in the output.
+    pub async fn tg_with_input(
+        &self,
+        person: &Person,
+        args: &[&str],
+        input: &str,
+    ) -> Result<Output> {
+        use tokio::io::AsyncWriteExt;
+        let mut child = self
+            .tg_command(person, args)?
             .spawn()
             .context("could not start tg")?;
         let mut stdin = child.stdin.take().context("tg has no input")?;

@@ -213,6 +213,8 @@ fn foreign_certificate(lab: &Lab, ttl_seconds: u64) -> Result<(String, String)> 
         roles: vec!["access".to_owned()],
         traits: BTreeMap::new(),
         route: None,
+        access_requests: Vec::new(),
+        login: None,
     };
     let leaf = UserLeaf {
         public_key: &key.public_key_der(),

@@ -269,10 +269,14 @@ impl Grants<'_> {
         self.subject
     }
 
-    /// Allow and deny of each role that exists.
-    pub(crate) fn conditions(&self) -> impl Iterator<Item = (&RoleConditions, &RoleConditions)> {
-        self.roles()
-            .map(|role| (role.allow.conditions, role.deny.conditions))
+    /// Name, allow and deny of each role that exists.
+    pub(crate) fn conditions(
+        &self,
+    ) -> impl Iterator<Item = (&str, &RoleConditions, &RoleConditions)> {
+        self.roles().map(|role| {
+            let name = role.role.name.as_str();
+            (name, role.allow.conditions, role.deny.conditions)
+        })
     }
 
     /// Whether a list of names, patterns and templates names a role.

@@ -115,7 +115,7 @@ impl Fields for DatabaseServer {
 }
 
 impl Fields for ScanScope {
-    /// What a scope knows by itself; `status`, `owner` and `error` are of whoever keeps scopes' states.
+    /// What a scope knows by itself; its state is told by whoever keeps it.
     fn text(&self, path: &str) -> Option<Cow<'_, str>> {
         let text = match path {
             "name" => return Some(self.id().0.into()),
@@ -311,7 +311,7 @@ mod tests {
             let answered = match field.holds {
                 FieldType::Labels => fields.labels(field.path).is_some(),
                 FieldType::List => !fields.list(field.path).is_empty(),
-                FieldType::Text => fields.text(field.path).is_some(),
+                FieldType::Number | FieldType::Text => fields.text(field.path).is_some(),
                 FieldType::Flag | FieldType::Traits => false,
             };
             assert!(answered, "{} has no {}", schema.kind, field.path);
@@ -332,7 +332,16 @@ mod tests {
             config: Some("team".to_owned()),
             order: 0,
         };
-        answers_all(&Schema::SCAN_SCOPE, &scope, &["status", "owner", "error"]);
+        let of_its_keeper = [
+            "status",
+            "owner",
+            "error",
+            "databases",
+            "held_deletions",
+            "last_attempt",
+            "last_success",
+        ];
+        answers_all(&Schema::SCAN_SCOPE, &scope, &of_its_keeper);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod fields;
 mod functions;
 mod lexer;
 mod parser;
+pub mod reference;
 mod schema;
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ impl<'s> Parser<'s> {
                 FieldType::Flag => Typed::Test(Test::Flag(path)),
                 FieldType::Labels => Typed::Labels(path),
                 FieldType::List => Typed::List(List::Field(path)),
-                FieldType::Text => Typed::Text(Text::Field(path)),
+                FieldType::Number | FieldType::Text => Typed::Text(Text::Field(path)),
                 FieldType::Traits => Typed::Traits(path),
             });
         }
@@ -264,7 +264,7 @@ impl<'s> Parser<'s> {
                     return Ok(Typed::Text(Text::Label(field.path, Box::new(key))));
                 }
                 FieldType::Traits => return Ok(Typed::List(List::Trait(field.path, key))),
-                FieldType::Flag | FieldType::List | FieldType::Text => {}
+                FieldType::Flag | FieldType::List | FieldType::Number | FieldType::Text => {}
             }
         }
         let fields: Vec<_> = self.schema.iter().collect();

@@ -9,6 +9,8 @@ pub enum FieldType {
     Labels,
     /// Several texts.
     List,
+    /// A whole number. Read as the text of its digits; orders go by its value.
+    Number,
     /// One text.
     Text,
     /// Several texts by key; read as `user.spec.traits["teams"]`.
@@ -42,6 +44,22 @@ const fn text(path: &'static str, also: &'static [&'static str]) -> Field {
         path,
         also,
         holds: FieldType::Text,
+    }
+}
+
+const fn flag(path: &'static str, also: &'static [&'static str]) -> Field {
+    Field {
+        path,
+        also,
+        holds: FieldType::Flag,
+    }
+}
+
+const fn number(path: &'static str, also: &'static [&'static str]) -> Field {
+    Field {
+        path,
+        also,
+        holds: FieldType::Number,
     }
 }
 
@@ -98,6 +116,16 @@ const SERVED: &[Field] = &[
     text("role_source", &[]),
 ];
 
+const HOST: &[Field] = &[
+    text(
+        "name",
+        &["host_id", "resource.metadata.name", "resource.spec.host_id"],
+    ),
+    text("hostname", &["resource.spec.hostname"]),
+    text("version", &["resource.spec.version"]),
+    text("public_addr", &[]),
+];
+
 const USER: &[Field] = &[
     text("user.metadata.name", &["user.name"]),
     list("user.spec.roles", &["user.roles"]),
@@ -123,18 +151,24 @@ impl Schema {
         searchable: true,
     };
 
-    /// Agents, and other services that joined the cluster.
-    pub const AGENT: Self = Self {
-        kind: "an agent",
+    /// Agents, and other services that are up.
+    pub const INSTANCE: Self = Self {
+        kind: "an instance",
         fields: &[
-            NAMED,
+            HOST,
             &[
-                text("host_id", &["resource.spec.host_id"]),
-                text("hostname", &["resource.spec.hostname"]),
-                text("version", &["resource.spec.version"]),
                 list("services", &["resource.spec.services"]),
+                number("databases", &[]),
+                text("since", &[]),
             ],
         ],
+        searchable: true,
+    };
+
+    /// Proxies that are up.
+    pub const PROXY: Self = Self {
+        kind: "a proxy",
+        fields: &[HOST],
         searchable: true,
     };
 
@@ -152,6 +186,26 @@ impl Schema {
             text("status", &[]),
             text("owner", &[]),
             text("error", &[]),
+            number("databases", &[]),
+            number("held_deletions", &[]),
+            text("last_attempt", &[]),
+            text("last_success", &[]),
+        ]],
+        searchable: true,
+    };
+
+    /// Matchers that are kept in the cluster.
+    pub const DISCOVERY_CONFIG: Self = Self {
+        kind: "a discovery configuration",
+        fields: &[&[
+            text("name", &["resource.metadata.name"]),
+            text(
+                "group",
+                &["discovery_group", "resource.spec.discovery_group"],
+            ),
+            list("types", &[]),
+            list("regions", &[]),
+            list("assume_role_arns", &[]),
         ]],
         searchable: true,
     };
@@ -159,53 +213,73 @@ impl Schema {
     /// People.
     pub const USER: Self = Self {
         kind: "a user",
-        fields: &[
-            NAMED,
-            &[
-                list("roles", &["resource.spec.roles"]),
-                Field {
-                    path: "traits",
-                    also: &["resource.spec.traits"],
-                    holds: FieldType::Traits,
-                },
-            ],
-        ],
+        fields: &[&[
+            text("name", &["resource.metadata.name"]),
+            list("roles", &["resource.spec.roles"]),
+            Field {
+                path: "traits",
+                also: &["resource.spec.traits"],
+                holds: FieldType::Traits,
+            },
+            flag("signed_up", &[]),
+            text("created_at", &[]),
+        ]],
         searchable: true,
     };
 
     /// Roles.
     pub const ROLE: Self = Self {
         kind: "a role",
-        fields: &[NAMED],
+        fields: &[&[
+            text("name", &["resource.metadata.name"]),
+            flag("built_in", &[]),
+            list("allow.db_users", &["resource.spec.allow.db_users"]),
+            list("allow.db_names", &["resource.spec.allow.db_names"]),
+            list("allow.db_roles", &["resource.spec.allow.db_roles"]),
+            list("allow.resources", &[]),
+            list("deny.db_users", &["resource.spec.deny.db_users"]),
+            list("deny.db_names", &["resource.spec.deny.db_names"]),
+            list("deny.db_roles", &["resource.spec.deny.db_roles"]),
+            list("deny.resources", &[]),
+        ]],
         searchable: true,
     };
 
     /// Join tokens.
     pub const TOKEN: Self = Self {
         kind: "a token",
-        fields: &[
-            NAMED,
-            &[
-                list("services", &["roles", "resource.spec.roles"]),
-                text("join_method", &["resource.spec.join_method"]),
-            ],
-        ],
+        fields: &[&[
+            text("name", &["id", "resource.metadata.name"]),
+            list("types", &["services", "roles", "resource.spec.roles"]),
+            text("join_method", &["resource.spec.join_method"]),
+            text("expires_at", &["resource.metadata.expires"]),
+            number("max_uses", &[]),
+            number("uses", &[]),
+            flag("is_static", &[]),
+            text("created_by", &[]),
+            text("created_at", &[]),
+        ]],
         searchable: true,
     };
 
     /// Locks.
     pub const LOCK: Self = Self {
         kind: "a lock",
-        fields: &[
-            NAMED,
-            &[
-                text("message", &["resource.spec.message"]),
-                text("target.user", &["resource.spec.target.user"]),
-                text("target.role", &["resource.spec.target.role"]),
-                text("target.agent", &["resource.spec.target.agent"]),
-                text("target.database", &["resource.spec.target.database"]),
-            ],
-        ],
+        fields: &[&[
+            text("name", &["resource.metadata.name"]),
+            text("message", &["resource.spec.message"]),
+            text("target.user", &["resource.spec.target.user"]),
+            text("target.role", &["resource.spec.target.role"]),
+            text("target.agent", &["resource.spec.target.agent"]),
+            text("target.database", &["resource.spec.target.database"]),
+            text(
+                "target.access_request",
+                &["resource.spec.target.access_request"],
+            ),
+            text("created_at", &[]),
+            text("created_by", &["resource.spec.created_by"]),
+            text("expires_at", &["resource.spec.expires"]),
+        ]],
         searchable: true,
     };
 

@@ -370,7 +370,9 @@ fn no_two_fields_of_a_schema_share_a_name() {
     for schema in [
         &Schema::DATABASE,
         &Schema::DATABASE_SERVER,
-        &Schema::AGENT,
+        &Schema::INSTANCE,
+        &Schema::PROXY,
+        &Schema::DISCOVERY_CONFIG,
         &Schema::SCAN_SCOPE,
         &Schema::USER,
         &Schema::ROLE,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    ACCESS_DEFAULT, ACCESS_MAX, AccessRequest, Need, PENDING_MAX, REASON_BYTES_MAX,
+    ACCESS_DEFAULT, ACCESS_MAX, AccessRequest, Need, NotRequestable, PENDING_MAX, REASON_BYTES_MAX,
     REQUEST_ROLES_MAX, RequestState, Threshold, rights,
 };
 use crate::access::{Grants, Policy};
@@ -36,18 +36,19 @@ pub enum RequestRefused {
     /// No role is asked for.
     #[error("no role is asked for")]
     NoRoles,
-    /// No role of the person lets them ask, or one forbids it, or there is no such role: the three look alike, so that
-    /// asking tells nobody which roles exist.
-    #[error("you may not ask for role `{role}`")]
+    /// The person may not ask for the role.
+    #[error("you may not ask for role `{role}`: {why}")]
     NotAllowed {
         /// The role.
         role: String,
+        /// What stands against it.
+        why: NotRequestable,
     },
     /// The reason is longer than [`REASON_BYTES_MAX`].
     #[error("the reason is longer than {REASON_BYTES_MAX} bytes")]
     ReasonTooLong,
     /// The roles cannot be had for so long, or for no time at all.
-    #[error("these roles can be had for at most {} s", .most.as_secs())]
+    #[error("these roles can be had for {most:?} at most, and not for no time at all")]
     TooLong {
         /// How long they can be had.
         most: Duration,
@@ -111,10 +112,14 @@ fn need(
         let role = role.to_owned();
         return Err(RequestRefused::AlreadyHeld { role });
     }
-    if policy.role(role).is_none() || !grants.may_request(role) {
-        let role = role.to_owned();
-        return Err(RequestRefused::NotAllowed { role });
-    }
+    let refused = |why| RequestRefused::NotAllowed {
+        role: role.to_owned(),
+        why,
+    };
+    rights::may_request(grants, role).map_err(refused)?;
+    let defined = policy
+        .role(role)
+        .ok_or_else(|| refused(NotRequestable::NotAllowed))?;
     let mut thresholds: Vec<Threshold> = Vec::new();
     let mut lasts = Duration::ZERO;
     for granting in rights::granting(grants, role) {
@@ -125,6 +130,8 @@ fn need(
         }
         thresholds.extend(granting.thresholds.iter().cloned());
     }
+    // A login with the role lasts no longer, so neither does the role without one.
+    let lasts = lasts.min(defined.options.max_session_ttl.unwrap_or(ACCESS_MAX));
     let need = Need {
         role: role.to_owned(),
         thresholds,

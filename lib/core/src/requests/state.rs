@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    AccessRequest, REASON_BYTES_MAX, REVIEWS_MAX, RequestState, Review, Threshold, Verdict,
+    AccessRequest, REASON_BYTES_MAX, REVIEWS_MAX, RequestState, Review, ReviewRefused, Threshold,
+    Verdict,
 };
 use crate::access::{Policy, Subject};
 
@@ -29,10 +30,12 @@ pub enum TransitionRefused {
         state: RequestState,
     },
     /// The reviewer may not decide about its roles.
-    #[error("`{reviewer}` may not review this request")]
+    #[error("`{reviewer}` may not decide about this request: {why}")]
     NotAllowed {
         /// The reviewer.
         reviewer: String,
+        /// What stands against it.
+        why: ReviewRefused,
     },
     /// The reason is longer than [`REASON_BYTES_MAX`].
     #[error("the reason is longer than {REASON_BYTES_MAX} bytes")]
@@ -42,6 +45,13 @@ pub enum TransitionRefused {
     ReviewedAlready {
         /// The reviewer.
         reviewer: String,
+    },
+    /// A role of it was removed since, so that approving it would give something else than what was asked for, should a
+    /// role of that name be made again.
+    #[error("role `{role}` does not exist any more: the request can be denied, and not approved")]
+    RoleGone {
+        /// The role.
+        role: String,
     },
     /// More reviews than [`REVIEWS_MAX`].
     #[error("the request has {REVIEWS_MAX} reviews already")]
@@ -76,9 +86,15 @@ impl AccessRequest {
     ) -> Result<Self, TransitionRefused> {
         let mut request = self.open(now)?;
         let name = || review.reviewer.clone();
-        if review.reviewer != reviewer.user || !policy.may_review(reviewer, &request) {
-            return Err(TransitionRefused::NotAllowed { reviewer: name() });
+        let refused = |why| TransitionRefused::NotAllowed {
+            reviewer: name(),
+            why,
+        };
+        if review.reviewer != reviewer.user {
+            return Err(refused(ReviewRefused::NotThem));
         }
+        policy.may_review(reviewer, &request).map_err(refused)?;
+        request.refuse_gone(policy, review.verdict)?;
         if review.reason.len() > REASON_BYTES_MAX {
             return Err(TransitionRefused::ReasonTooLong);
         }
@@ -102,9 +118,21 @@ impl AccessRequest {
     ///
     /// # Errors
     ///
-    /// When the request is closed or the reason too long.
-    pub fn decided(self, decided: Decided, now: Timestamp) -> Result<Self, TransitionRefused> {
+    /// When the request is closed or their own, or the reason too long.
+    pub fn decided(
+        self,
+        policy: &Policy,
+        decided: Decided,
+        now: Timestamp,
+    ) -> Result<Self, TransitionRefused> {
         let mut request = self.open(now)?;
+        if decided.by == request.user {
+            return Err(TransitionRefused::NotAllowed {
+                reviewer: decided.by,
+                why: ReviewRefused::Own,
+            });
+        }
+        request.refuse_gone(policy, decided.verdict)?;
         if decided.reason.len() > REASON_BYTES_MAX {
             return Err(TransitionRefused::ReasonTooLong);
         }
@@ -127,6 +155,17 @@ impl AccessRequest {
         match request.state {
             RequestState::Pending => Ok(request),
             state => Err(TransitionRefused::Closed { state }),
+        }
+    }
+
+    /// Refuses to approve what cannot be given any more.
+    fn refuse_gone(&self, policy: &Policy, verdict: Verdict) -> Result<(), TransitionRefused> {
+        let gone = self.roles.iter().find(|role| policy.role(role).is_none());
+        match (verdict, gone) {
+            (Verdict::Approve, Some(role)) => {
+                Err(TransitionRefused::RoleGone { role: role.clone() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -162,7 +201,7 @@ impl AccessRequest {
     }
 }
 
-const fn state_name(state: RequestState) -> &'static str {
+pub(super) const fn state_name(state: RequestState) -> &'static str {
     match state {
         RequestState::Pending => "pending",
         RequestState::Approved => "approved",

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::access::Role;
 
+mod changes;
+mod refusals;
+
 fn at(hour: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + hour * 3600).unwrap()
 }
@@ -267,16 +270,27 @@ fn an_administrator_decides_alone() {
         reason: "outage".to_owned(),
     };
     let approved = asked(&["dba"])
-        .decided(decided(Verdict::Approve), at(1))
+        .decided(&policy(), decided(Verdict::Approve), at(1))
         .unwrap();
     assert_eq!(approved.state, RequestState::Approved);
     assert_eq!(approved.reviews[0].reviewer, "root");
     let denied = asked(&["dba"])
-        .decided(decided(Verdict::Deny), at(1))
+        .decided(&policy(), decided(Verdict::Deny), at(1))
         .unwrap();
     assert_eq!(denied.state, RequestState::Denied);
+    let own = Decided {
+        by: "alice".to_owned(),
+        ..decided(Verdict::Approve)
+    };
     assert_eq!(
-        denied.decided(decided(Verdict::Approve), at(1)),
+        asked(&["dba"]).decided(&policy(), own, at(1)),
+        Err(TransitionRefused::NotAllowed {
+            reviewer: "alice".to_owned(),
+            why: ReviewRefused::Own
+        })
+    );
+    assert_eq!(
+        denied.decided(&policy(), decided(Verdict::Approve), at(1)),
         Err(TransitionRefused::Closed {
             state: RequestState::Denied
         })

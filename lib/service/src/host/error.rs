@@ -23,6 +23,9 @@ pub enum HostError {
         /// Why it has to join.
         reason: String,
     },
+    /// Nothing signs for the process's AWS identity.
+    #[error("could not join the cluster: this program cannot join by `iam`")]
+    NoProver,
     /// There is no token to join with.
     #[error(
         "could not join the cluster ({reason}): no join token is set; create one with `tgctl tokens add \

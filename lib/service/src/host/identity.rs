@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tidegate_core::ClusterName;
 use tidegate_identity::{
-    Holder, HostHolder, KeyPair, PeerIdentity,
+    CaPin, Holder, HostHolder, KeyPair, PeerIdentity,
     tls::{self, ClientTls, Roots},
 };
 use tidegate_proto::v1;
@@ -53,8 +53,18 @@ pub struct IssuedHost {
     pub key: KeyPair,
     /// The certificate, then its CA, in PEM.
     pub chain_pem: String,
+    /// What to show as a server, where that is another certificate, for the same key: see [`server_chain`].
+    pub server_chain_pem: Option<String>,
     /// Whom to trust.
     pub trust: TrustBundle,
+}
+
+/// What an issued certificate says to show as a server, where that is not what is shown as a client: a rotation of the
+/// host CA reaches clients before it reaches servers.
+pub(crate) fn server_chain(certificate: &v1::HostCertificate) -> Option<String> {
+    Some(&certificate.server_certificate_pem)
+        .filter(|chain| !chain.is_empty())
+        .cloned()
 }
 
 /// One identity, complete and consistent.
@@ -62,6 +72,8 @@ pub struct IssuedHost {
 pub(crate) struct Current {
     pub(crate) key: KeyPair,
     pub(crate) chain_pem: String,
+    /// Where it is another one than `chain_pem`.
+    pub(crate) server_chain_pem: Option<String>,
     pub(crate) cluster: ClusterName,
     pub(crate) holder: HostHolder,
     pub(crate) issued_at: Timestamp,
@@ -87,6 +99,13 @@ impl Current {
             );
             return Err(HostError::Answer { problem });
         }
+        if let Some(chain) = &issued.server_chain_pem
+            && !tls::certifies(chain, &issued.key)?
+        {
+            return Err(HostError::Answer {
+                problem: "the certificate to show as a server is for another key".to_owned(),
+            });
+        }
         let client_tls = tls::client_config(ClientTls {
             roots: Roots::Pem(&issued.trust.host_ca_pem),
             identity: Some((&issued.chain_pem, &issued.key)),
@@ -95,6 +114,7 @@ impl Current {
         Ok(Self {
             key: issued.key,
             chain_pem: issued.chain_pem,
+            server_chain_pem: issued.server_chain_pem,
             cluster: peer.cluster,
             holder,
             issued_at,
@@ -108,5 +128,30 @@ impl Current {
         let mut config = ClientConfig::clone(&self.client_tls);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
+    }
+
+    /// What is shown as a server.
+    pub(crate) fn server_chain_pem(&self) -> &str {
+        self.server_chain_pem.as_ref().unwrap_or(&self.chain_pem)
+    }
+
+    /// The same certificate and key with other trust.
+    pub(crate) fn trusting(&self, trust: TrustBundle) -> Result<Self, HostError> {
+        Self::new(
+            IssuedHost {
+                key: self.key.clone(),
+                chain_pem: self.chain_pem.clone(),
+                server_chain_pem: self.server_chain_pem.clone(),
+                trust,
+            },
+            self.issued_at,
+        )
+    }
+
+    /// Whether its certificates are of the CAs that sign such now.
+    pub(crate) fn is_signed_by(&self, client: CaPin, server: CaPin) -> bool {
+        let signed_by =
+            |chain: &str, wanted| CaPin::of_signer(chain).is_ok_and(|pin| pin == wanted);
+        signed_by(&self.chain_pem, client) && signed_by(self.server_chain_pem(), server)
     }
 }

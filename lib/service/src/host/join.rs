@@ -1,4 +1,6 @@
-//! Getting the first identity: from disk, or with a join token.
+//! Getting the first identity: from disk, with a join token, or by an AWS identity.
+
+pub(super) mod iam;
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,17 +11,20 @@ use tidegate_identity::{
     ALPN_AUTH, KeyPair, SERVER_NAME_AUTH,
     tls::{self, ClientTls, Roots},
 };
-use tidegate_proto::v1::{self, trust_service_client::TrustServiceClient};
-use tonic::{Code, Status};
+use tidegate_proto::v1::{
+    self, join_service_client::JoinServiceClient, trust_service_client::TrustServiceClient,
+};
+use tonic::{Code, Status, transport::Channel};
 use tracing::{debug, info, warn};
 
 use super::{
-    Current, HostConfig, HostError, IssuedHost, TrustBundle,
+    Current, HostConfig, HostError, IssuedHost, TrustBundle, identity,
     state::{self, Earlier, Stored},
 };
 use crate::{
     clock::SharedClock,
     rpc::{self, Backoff},
+    settings::JoinMethod,
     tasks::ShutdownToken,
     telemetry::SaidOnce,
 };
@@ -142,7 +147,38 @@ pub(super) struct Joining {
     key: KeyPair,
     request: v1::JoinRequest,
     wanted: Vec<String>,
-    client: TrustServiceClient<tonic::transport::Channel>,
+    way: Way,
+}
+
+/// How it is proven that this process may join.
+enum Way {
+    Iam(iam::Iam),
+    Token(TrustServiceClient<Channel>),
+}
+
+impl Way {
+    fn new(config: &HostConfig, channel: Channel) -> Result<Self, HostError> {
+        Ok(match config.join.method {
+            JoinMethod::Token => Self::Token(
+                TrustServiceClient::new(channel).max_decoding_message_size(rpc::MESSAGE_BYTES_MAX),
+            ),
+            JoinMethod::Iam => Self::Iam(iam::Iam {
+                client: JoinServiceClient::new(channel)
+                    .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX),
+                prover: config.prover.clone().ok_or(HostError::NoProver)?,
+            }),
+        })
+    }
+
+    async fn ask(&self, request: v1::JoinRequest) -> Result<v1::JoinResponse, Failure> {
+        match self {
+            Self::Iam(iam) => iam.join(request).await,
+            Self::Token(client) => match client.clone().join(request).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => Err(classify(&status)),
+            },
+        }
+    }
 }
 
 impl Joining {
@@ -185,13 +221,11 @@ impl Joining {
                 .map(|earlier| earlier.host_id.to_string())
                 .unwrap_or_default(),
         };
-        let client =
-            TrustServiceClient::new(channel).max_decoding_message_size(rpc::MESSAGE_BYTES_MAX);
         Ok(Self {
             key,
             request,
             wanted: config.services.clone(),
-            client,
+            way: Way::new(config, channel)?,
         })
     }
 
@@ -200,13 +234,11 @@ impl Joining {
         &self,
         clock: &SharedClock,
     ) -> Result<Result<Current, String>, HostError> {
-        let mut client = self.client.clone();
         let asked_at = clock.now();
-        let failure = match tokio::time::timeout(ATTEMPT_TIMEOUT, client.join(self.request.clone()))
-            .await
-        {
-            Ok(Ok(answer)) => return self.accept(answer.into_inner(), asked_at).map(Ok),
-            Ok(Err(status)) => classify(&status),
+        let asked = self.way.ask(self.request.clone());
+        let failure = match tokio::time::timeout(ATTEMPT_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => return self.accept(answer, asked_at).map(Ok),
+            Ok(Err(failure)) => failure,
             Err(_) => {
                 Failure::Unavailable(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()))
             }
@@ -226,6 +258,7 @@ impl Joining {
         let trust: TrustBundle = answer.trust.ok_or_else(|| missing("trust"))?.try_into()?;
         let issued = IssuedHost {
             key: self.key.clone(),
+            server_chain_pem: identity::server_chain(&certificate),
             chain_pem: certificate.certificate_pem,
             trust,
         };

@@ -1,20 +1,29 @@
 //! The process's own identity in the cluster: how it gets one, keeps it and renews it.
 //!
-//! A new process exchanges a join token for a host certificate, over TLS that a CA pin (or the trust kept from an
+//! A new process exchanges a join token, or a proof of its AWS identity, for a host certificate, over TLS that a CA pin (or the trust kept from an
 //! earlier join) verifies; from then on it renews by showing that certificate. [`HostHandle`] is what the services
-//! hold: every TLS configuration taken from it uses the newest identity.
+//! hold: every TLS configuration taken from it uses the newest identity. While it runs it follows the cluster's CAs through
+//! their rotations.
 //!
 //! Invariant: a private key is made here and never leaves the process, except to its data directory with mode 0600.
 //!
 //! Not here: giving certificates (`tidegate-auth`).
 
 mod error;
+mod follow;
 mod identity;
 mod join;
 mod renew;
 mod state;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -24,13 +33,14 @@ use tidegate_identity::{
     ALPN_AUTH, IdentityError, KeyPair, SERVER_NAME_AUTH,
     tls::{self, ClientAuth, ServerTls},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tonic::transport::Channel;
 
 use identity::Current;
 
 pub use error::HostError;
 pub use identity::{IssuedHost, TrustBundle};
+pub use join::iam::{ProveCaller, ProveError, Proving};
 
 use crate::{
     clock::SharedClock,
@@ -54,8 +64,10 @@ pub struct HostConfig {
     pub auth_servers: Vec<String>,
     /// A proxy that relays to the auth service, tried after them.
     pub proxy_server: Option<String>,
-    /// Token and pins.
+    /// Method, token and pins.
     pub join: JoinSettings,
+    /// Signs as the process's AWS identity; needed when it joins by that.
+    pub prover: Option<Arc<dyn ProveCaller>>,
 }
 
 impl HostConfig {
@@ -84,6 +96,25 @@ struct Inner {
     renew_now: Notify,
     renewed: watch::Sender<()>,
     auth: Channel,
+    endpoints: Endpoints,
+    /// Held while an identity is put in place of another one.
+    installing: Mutex<()>,
+    outcast: Outcast,
+}
+
+/// Whether the process and the cluster have no CA in common any more.
+#[derive(Debug, Default)]
+struct Outcast(AtomicBool);
+
+impl Outcast {
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Whether that is a change.
+    fn set(&self, outcast: bool) -> bool {
+        self.0.swap(outcast, Ordering::AcqRel) != outcast
+    }
 }
 
 impl HostHandle {
@@ -149,7 +180,10 @@ impl HostHandle {
                 None => Arc::clone(&first),
             };
             Inner {
-                auth: rpc::channel(endpoints, tls, SERVER_NAME_AUTH),
+                auth: rpc::channel(endpoints.clone(), tls, SERVER_NAME_AUTH),
+                endpoints,
+                installing: Mutex::new(()),
+                outcast: Outcast::default(),
                 current: ArcSwap::from_pointee(current),
                 clock,
                 renewal,
@@ -159,6 +193,7 @@ impl HostHandle {
         });
         let handle = Self { inner };
         tasks.spawn("host_renewal", renew::run(handle.clone(), tasks.shutdown()));
+        tasks.spawn("host_trust", follow::run(handle.clone(), tasks.shutdown()));
         handle
     }
 
@@ -222,7 +257,7 @@ impl HostHandle {
     ) -> Result<Arc<ServerConfig>, IdentityError> {
         let current = self.inner.current.load();
         tls::server_config(ServerTls {
-            chain_pem: &current.chain_pem,
+            chain_pem: current.server_chain_pem(),
             key: &current.key,
             clients,
             alpn,

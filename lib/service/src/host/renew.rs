@@ -11,7 +11,7 @@ use tidegate_proto::v1::{self, trust_service_client::TrustServiceClient};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Current, HostError, HostHandle, IssuedHost, TrustBundle,
+    Current, HostError, HostHandle, IssuedHost, TrustBundle, identity,
     join::{self, ATTEMPT_TIMEOUT, Failure, Joining},
 };
 use crate::{
@@ -98,10 +98,15 @@ fn report(handle: &HostHandle, cause: &str) {
 /// Asks once for the next identity.
 async fn attempt(handle: &HostHandle) -> Result<Current, String> {
     let expired = handle.expires_at() <= handle.inner.clock.now();
-    let result = match &handle.inner.renewal.joined {
-        Some(config) if expired => {
+    let reason = if handle.inner.outcast.is() {
+        Some("the cluster's CAs were rotated while it was away")
+    } else {
+        expired.then_some("its certificate has ended")
+    };
+    let result = match (&handle.inner.renewal.joined, reason) {
+        (Some(config), Some(reason)) => {
             let earlier = join::earlier(&handle.inner.current.load());
-            match Joining::new(config, Some(&earlier), "its certificate has ended") {
+            match Joining::new(config, Some(&earlier), reason) {
                 Ok(joining) => joining.attempt(&handle.inner.clock).await,
                 Err(error) => Err(error),
             }
@@ -143,6 +148,7 @@ async fn renew(handle: &HostHandle) -> Result<Result<Current, String>, HostError
     Current::new(
         IssuedHost {
             key,
+            server_chain_pem: identity::server_chain(&certificate),
             chain_pem: certificate.certificate_pem,
             trust,
         },
@@ -151,12 +157,18 @@ async fn renew(handle: &HostHandle) -> Result<Result<Current, String>, HostError
     .map(Ok)
 }
 
-/// Takes an identity into use, and keeps it. One that cannot be kept is used all the same.
+/// Takes a new identity into use.
 async fn install(handle: &HostHandle, current: Current) {
     let now = handle.inner.clock.now();
     if current.expires_at <= now {
         error!(%now, expires_at = %current.expires_at, "the new host certificate has ended by this machine's clock; set the clock");
     }
+    let _installing = handle.inner.installing.lock().await;
+    put(handle, current).await;
+}
+
+/// Takes an identity into use, and keeps it, while nobody else does. One that cannot be kept is used all the same.
+pub(super) async fn put(handle: &HostHandle, current: Current) {
     if let Some(config) = &handle.inner.renewal.joined
         && let Err(error) = join::keep(config, &current).await
     {
@@ -166,6 +178,7 @@ async fn install(handle: &HostHandle, current: Current) {
         );
     }
     handle.inner.current.store(current.into());
+    handle.inner.outcast.set(false);
     handle.inner.renewed.send_replace(());
 }
 

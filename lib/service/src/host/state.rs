@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tidegate_core::HostId;
-use tidegate_identity::KeyPair;
+use tidegate_identity::{KeyPair, tls};
 
 use super::{Current, HostError, IssuedHost, TrustBundle};
 use crate::telemetry::chain;
@@ -31,6 +31,9 @@ struct Meta {
     host_id: HostId,
     issued_at: Timestamp,
     trust: TrustBundle,
+    /// What is shown as a server, where it is not the certificate in `host.pem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server_chain_pem: Option<String>,
 }
 
 /// What a process remembers of an earlier join, even when its certificate is of no use any more.
@@ -76,7 +79,7 @@ pub(crate) fn load(dir: &Path) -> Result<Stored, HostError> {
         }
     };
     let earlier = Earlier {
-        host_id: meta.host_id,
+        host_id: meta.host_id.clone(),
         trust: meta.trust.clone(),
     };
     let Some(pem) = read(&dir.join(PEM_FILE))? else {
@@ -85,32 +88,34 @@ pub(crate) fn load(dir: &Path) -> Result<Stored, HostError> {
             reason: format!("its {PEM_FILE} is missing"),
         });
     };
-    Ok(
-        match assemble(pem.expose_secret(), meta.trust, meta.issued_at) {
-            Ok(current) => Stored::Identity(Box::new(current)),
-            Err(error) => {
-                let reason = format!("its stored {PEM_FILE} is broken: {}", chain(&error));
-                Stored::Nothing {
-                    earlier: Some(earlier),
-                    reason,
-                }
+    Ok(match assemble(pem.expose_secret(), meta) {
+        Ok(current) => Stored::Identity(Box::new(current)),
+        Err(error) => {
+            let reason = format!("its stored {PEM_FILE} is broken: {}", chain(&error));
+            Stored::Nothing {
+                earlier: Some(earlier),
+                reason,
             }
-        },
-    )
+        }
+    })
 }
 
-fn assemble(pem: &str, trust: TrustBundle, issued_at: Timestamp) -> Result<Current, HostError> {
+fn assemble(pem: &str, meta: Meta) -> Result<Current, HostError> {
     let chain_pem = pem
         .find(CERTIFICATE_BEGINS)
         .map(|at| pem[at..].to_owned())
         .unwrap_or_default();
+    let key = KeyPair::from_pem(pem)?;
+    // A crash between the two files leaves one of the key before. The next renewal brings another.
+    let fits = |chain: &String| tls::certifies(chain, &key).unwrap_or(false);
     Current::new(
         IssuedHost {
-            key: KeyPair::from_pem(pem)?,
+            server_chain_pem: meta.server_chain_pem.filter(fits),
+            key,
             chain_pem,
-            trust,
+            trust: meta.trust,
         },
-        issued_at,
+        meta.issued_at,
     )
 }
 
@@ -144,6 +149,7 @@ pub(crate) fn save(dir: &Path, current: &Current) -> Result<(), HostError> {
         host_id: current.holder.host_id.clone(),
         issued_at: current.issued_at,
         trust: TrustBundle::clone(&current.trust),
+        server_chain_pem: current.server_chain_pem.clone(),
     };
     let meta = serde_json::to_string_pretty(&meta).map_err(|error| HostError::State {
         path: dir.join(META_FILE),

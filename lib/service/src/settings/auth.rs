@@ -1,8 +1,9 @@
 //! Section `auth_service`: the control plane.
 
 use super::{
-    AuthSettings, ProcessSettings, StaticToken, StorageSettings,
+    AuthSettings, ProcessSettings, StaticToken, StorageSettings, authentication, ca_keys, join,
     section::{Item, Section},
+    storage::Storage,
     values,
     words::{listed, nearest, quote},
 };
@@ -17,7 +18,7 @@ const TOKEN_TYPES: [&str; 3] = ["db", "discovery", "proxy"];
 pub(super) fn read(
     mut section: Section<'_>,
     process: &ProcessSettings,
-    storage: Option<StorageSettings>,
+    storage: Storage,
 ) -> Option<AuthSettings> {
     let cluster_name = match section.get("cluster_name") {
         Some(name) => name.parse(),
@@ -46,9 +47,23 @@ pub(super) fn read(
         .iter()
         .filter_map(static_token)
         .collect();
+    let ca_keys = section
+        .get("ca_key_params")
+        .filter(Item::is_given)
+        .and_then(|item| ca_keys::read(&item));
+    let authentication = section
+        .get("authentication")
+        .and_then(|item| item.section())
+        .map(authentication::read)
+        .unwrap_or_default();
+    let sts_endpoint = section
+        .get("sts_endpoint_url")
+        .filter(Item::is_given)
+        .and_then(|item| join::sts_endpoint(&item));
     ignored(&mut section);
     section.finish();
-    let storage = storage.unwrap_or_else(|| StorageSettings::Sqlite {
+    let audit_targets = storage.audit_targets;
+    let storage = storage.state.unwrap_or_else(|| StorageSettings::Sqlite {
         dir: process.data_dir.join(DIR_DEFAULT),
     });
     Some(AuthSettings {
@@ -58,8 +73,12 @@ pub(super) fn read(
             StorageSettings::Etcd(_) => process.data_dir.join(DIR_DEFAULT),
             StorageSettings::Sqlite { dir } => dir.clone(),
         },
+        audit_targets,
         storage,
         static_tokens,
+        sts_endpoint,
+        ca_keys,
+        authentication,
     })
 }
 
@@ -121,8 +140,6 @@ fn static_token(item: &Item<'_>) -> Option<StaticToken> {
 fn ignored(section: &mut Section<'_>) {
     section.ignore(&[
         "access_monitoring",
-        "authentication",
-        "ca_key_params",
         "case_insensitive_routing",
         "client_idle_timeout",
         "client_idle_timeout_message",

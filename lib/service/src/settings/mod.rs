@@ -7,12 +7,16 @@
 //! What is fine for a fragment that is looked at, and not for a process that starts, waits in
 //! [`Settings::check_startable`].
 
+mod audit;
 mod auth;
+mod authentication;
+mod ca_keys;
 mod database;
 mod discovery;
 mod document;
 mod endpoint;
 mod error;
+mod join;
 mod metadata;
 mod overlap;
 mod process;
@@ -39,7 +43,9 @@ use secrecy::SecretString;
 use tidegate_core::{AwsMatcher, ClusterName, Database, ResourceMatcher};
 use tidegate_identity::CaPin;
 
+pub use audit::{AuditTarget, S3Target};
 pub use error::{ConfigError, ConfigProblem, PROBLEMS_MAX};
+pub use join::{InvalidStsEndpoint, JoinMethod, StsEndpoint};
 
 /// Largest configuration file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -176,7 +182,9 @@ pub struct ProcessSettings {
 /// How a new process proves that it may join.
 #[derive(Clone, Debug, Default)]
 pub struct JoinSettings {
-    /// The join token, read from `auth_token`, `join_params.token_name`, or the file that either names.
+    /// How it proves that it may: `join_params.method`. Default `token`.
+    pub method: JoinMethod,
+    /// The join token, which is a secret unless the method is `iam`; read from `auth_token`, `join_params.token_name`, or the file that either names.
     pub token: Option<SecretString>,
     /// Pins of the cluster's host CA; any may match.
     pub ca_pins: Vec<CaPin>,
@@ -228,8 +236,59 @@ pub struct AuthSettings {
     pub storage: StorageSettings,
     /// Directory of this instance's audit log: the embedded store's, or `<data_dir>/backend` beside etcd.
     pub audit_dir: PathBuf,
+    /// Where this instance exports audit events to (`storage.audit_events_uri`). Default: nowhere.
+    pub audit_targets: Vec<AuditTarget>,
     /// Join tokens from the file (`tokens: ["db,discovery:secret"]`), which never expire.
     pub static_tokens: Vec<StaticToken>,
+    /// Where AWS STS is asked who joins by `iam` (`sts_endpoint_url`), such as a VPC endpoint. Default: what
+    /// `AWS_ENDPOINT_URL_STS` or `AWS_ENDPOINT_URL` say, else AWS's own hosts.
+    pub sts_endpoint: Option<StsEndpoint>,
+    /// What the private keys of the CAs are encrypted with in the store. Default: they are not.
+    pub ca_keys: Option<CaKeySettings>,
+    /// How people prove who they are.
+    pub authentication: AuthenticationSettings,
+}
+
+/// How people prove who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthenticationSettings {
+    /// Whether a code of an authenticator app is asked for beside the password. Default: of those who added one.
+    pub second_factor: SecondFactor,
+}
+
+/// Whether people give a code of an authenticator app beside the password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecondFactor {
+    /// Nobody does: what people added is not looked at.
+    Off,
+    /// Those who added one do. The default: nobody's login breaks, and nobody's second factor is for nothing.
+    #[default]
+    Optional,
+    /// Everybody does; who has none adds one with the next login. In files `on` and `otp`.
+    On,
+}
+
+/// What the private keys of the cluster's CAs are encrypted with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaKeySettings {
+    /// Encrypts.
+    pub seal: CaKey,
+    /// Decrypt what they encrypted earlier.
+    pub previous: Vec<CaKey>,
+}
+
+/// A key that encrypts keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaKey {
+    /// A key of AWS KMS.
+    AwsKms {
+        /// Its id, ARN or alias.
+        key: String,
+        /// Where it is.
+        region: String,
+    },
+    /// A file that holds 32 random bytes, which only its owner may read.
+    File(PathBuf),
 }
 
 /// Where the control plane keeps its state.

@@ -1,11 +1,9 @@
 //! Section `tidegate` (alias `teleport`): what every service of the process shares.
 
-use secrecy::SecretString;
-use tidegate_identity::CaPin;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings, StorageSettings,
+    JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings, join,
     section::{Item, Section},
     storage, values,
     words::quote,
@@ -20,7 +18,7 @@ const FILTER_DEFAULT: &str = "info";
 /// What the section says of the process, and of the auth service's store, whose settings stand here by tradition.
 pub(super) struct Process {
     pub(super) settings: ProcessSettings,
-    pub(super) storage: Option<StorageSettings>,
+    pub(super) storage: storage::Storage,
 }
 
 /// Reads the section; what is absent has its default.
@@ -70,19 +68,16 @@ fn read_section(section: &mut Section<'_>) -> Process {
         data_dir: data_dir.unwrap_or(DATA_DIR_DEFAULT).into(),
         auth_servers,
         proxy_server,
-        join: JoinSettings {
-            token: join_token(section),
-            ca_pins: section
-                .get("ca_pin")
-                .map(|item| ca_pins(&item))
-                .unwrap_or_default(),
-        },
+        join: join::read(section),
         log: section
             .get("log")
             .map_or_else(log_defaults, |item| log(&item)),
         diag_addr,
     };
-    let storage = section.get("storage").and_then(|item| storage::read(&item));
+    let storage = section
+        .get("storage")
+        .map(|item| storage::read(&item))
+        .unwrap_or_default();
     Process { settings, storage }
 }
 
@@ -97,7 +92,7 @@ fn defaults() -> Process {
             log: log_defaults(),
             diag_addr: None,
         },
-        storage: None,
+        storage: storage::Storage::default(),
     }
 }
 
@@ -109,69 +104,6 @@ fn host_name() -> String {
         .map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".to_owned())
-}
-
-fn join_token(section: &mut Section<'_>) -> Option<SecretString> {
-    let direct = section.get("auth_token").filter(Item::is_given);
-    let by_params = section
-        .get("join_params")
-        .and_then(|item| join_params(&item));
-    match (direct, by_params) {
-        (Some(direct), None) => values::secret_or_file(&direct, "join token"),
-        (None, Some(named)) => values::secret_or_file(&named, "join token"),
-        (Some(direct), Some(_)) => {
-            direct.error_expected("is given beside `join_params.token_name`", "one of the two");
-            None
-        }
-        (None, None) => None,
-    }
-}
-
-fn join_params<'t>(item: &Item<'t>) -> Option<Item<'t>> {
-    let mut section = item.section()?;
-    if let Some(method) = section.get("method") {
-        match method.text() {
-            Some("iam") => {
-                method.error_expected("joining by `iam` comes with a later version", "`token`")
-            }
-            Some("token") | None => {}
-            Some(other) => method.not_one_of(other, &["token"]),
-        }
-    }
-    let token = section.get("token_name").filter(Item::is_given);
-    section.ignore(&["azure"]);
-    section.finish();
-    token
-}
-
-/// Pins in place or in files, one a line.
-fn ca_pins(item: &Item<'_>) -> Vec<CaPin> {
-    let mut pins = Vec::new();
-    for entry in item.one_or_many() {
-        let Some(text) = entry.text().map(str::trim).filter(|text| !text.is_empty()) else {
-            continue;
-        };
-        let from_file = values::file_path(text).map(|path| (path, values::read_named_file(path)));
-        let content = match from_file {
-            None => text.to_owned(),
-            Some((_, Ok(content))) => content,
-            // Going on without the pin would trust more than the operator meant to.
-            Some((path, Err(error))) => {
-                entry.blocker(format!("cannot read {}: {error}", path.display()));
-                continue;
-            }
-        };
-        for pin in content.split_whitespace() {
-            match pin.parse::<CaPin>() {
-                Ok(pin) => pins.push(pin),
-                Err(_) => entry.error_expected(
-                    format!("{} is not a CA pin", quote(pin)),
-                    "`sha256:` and 64 hex digits, or the path of a file with such lines",
-                ),
-            }
-        }
-    }
-    pins
 }
 
 fn log_defaults() -> LogSettings {

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use tidegate_core::Uri;
 
 use super::{
-    EtcdLogin, EtcdSettings, KeyPairFiles, StorageSettings,
+    AuditTarget, EtcdLogin, EtcdSettings, KeyPairFiles, StorageSettings, audit,
     section::{Item, Section},
     values,
     words::quote,
@@ -45,9 +45,20 @@ enum Kind {
     Sqlite,
 }
 
-/// Reads it; `None` is the embedded store in its usual place, or an error that was reported.
-pub(super) fn read(item: &Item<'_>) -> Option<StorageSettings> {
-    let mut section = item.section()?;
+/// What the key says.
+#[derive(Clone, Default)]
+pub(super) struct Storage {
+    /// `None` is the embedded store in its usual place, or an error that was reported.
+    pub(super) state: Option<StorageSettings>,
+    /// Where audit events are exported to.
+    pub(super) audit_targets: Vec<AuditTarget>,
+}
+
+/// Reads it.
+pub(super) fn read(item: &Item<'_>) -> Storage {
+    let Some(mut section) = item.section() else {
+        return Storage::default();
+    };
     let kinds = [
         ("sqlite", Kind::Sqlite),
         ("dir", Kind::Sqlite),
@@ -67,17 +78,21 @@ pub(super) fn read(item: &Item<'_>) -> Option<StorageSettings> {
             etcd(&mut section).map(StorageSettings::Etcd)
         }
         // What the other keys should be is not known.
-        None => return None,
+        None => return Storage::default(),
     };
+    let targets = section.get("audit_events_uri").filter(Item::is_given);
+    let audit_targets = targets.map(|item| audit::read(&item)).unwrap_or_default();
     section.ignore(&[
-        "audit_events_uri",
         "audit_sessions_uri",
         "journal",
         "poll_stream_period",
         "sync",
     ]);
     section.finish();
-    storage
+    Storage {
+        state: storage,
+        audit_targets,
+    }
 }
 
 /// Reports keys that only another type has: left out in silence they would seem to do something.

@@ -108,7 +108,40 @@ impl Cluster {
         IssuedHost {
             key,
             chain_pem: issued.chain_pem,
+            server_chain_pem: None,
             trust: self.trust(),
+        }
+    }
+
+    /// Lets a process in, under the id that it had.
+    pub(crate) fn let_in(&self, request: v1::JoinRequest) -> v1::JoinResponse {
+        self.joins.fetch_add(1, Ordering::SeqCst);
+        self.host_ids.lock().unwrap().push(request.host_id.clone());
+        let host_id = if request.host_id.is_empty() {
+            "host-1".to_owned()
+        } else {
+            request.host_id
+        };
+        let issued = self.issue(
+            &request.public_key,
+            &host_id,
+            &request.services,
+            &request.names,
+        );
+        v1::JoinResponse {
+            host_id,
+            certificate: Some(certificate(issued)),
+            trust: Some(self.trust_message()),
+        }
+    }
+
+    fn trust_message(&self) -> v1::Trust {
+        let trust = self.trust();
+        v1::Trust {
+            cluster: trust.cluster.to_string(),
+            host_ca_pem: trust.host_ca_pem,
+            user_ca_pem: trust.user_ca_pem,
+            db_ca_pem: trust.db_ca_pem,
         }
     }
 
@@ -128,6 +161,7 @@ impl Cluster {
 
     pub(crate) fn routes(self: &Arc<Self>) -> Routes {
         Routes::new(TrustServiceServer::new(FakeAuth(Arc::clone(self))))
+            .add_service(crate::joining::service(self))
     }
 
     /// Serves the auth service on `listener` until [`Running::stop`].
@@ -187,18 +221,7 @@ fn certificate(issued: Issued) -> v1::HostCertificate {
     v1::HostCertificate {
         certificate_pem: issued.chain_pem,
         expires_at: Some(convert::timestamp(issued.expires_at)),
-    }
-}
-
-impl FakeAuth {
-    fn trust(&self) -> v1::Trust {
-        let trust = self.0.trust();
-        v1::Trust {
-            cluster: trust.cluster.to_string(),
-            host_ca_pem: trust.host_ca_pem,
-            user_ca_pem: trust.user_ca_pem,
-            db_ca_pem: trust.db_ca_pem,
-        }
+        server_certificate_pem: String::new(),
     }
 }
 
@@ -215,7 +238,7 @@ impl TrustService for FakeAuth {
             asked.notify_one();
             std::future::pending::<()>().await;
         }
-        Ok(Response::new(self.trust()))
+        Ok(Response::new(self.0.trust_message()))
     }
 
     async fn join(
@@ -228,28 +251,7 @@ impl TrustService for FakeAuth {
                 "the join token is unknown or has expired",
             ));
         }
-        self.0.joins.fetch_add(1, Ordering::SeqCst);
-        self.0
-            .host_ids
-            .lock()
-            .unwrap()
-            .push(request.host_id.clone());
-        let host_id = if request.host_id.is_empty() {
-            "host-1".to_owned()
-        } else {
-            request.host_id
-        };
-        let issued = self.0.issue(
-            &request.public_key,
-            &host_id,
-            &request.services,
-            &request.names,
-        );
-        Ok(Response::new(v1::JoinResponse {
-            host_id,
-            certificate: Some(certificate(issued)),
-            trust: Some(self.trust()),
-        }))
+        Ok(Response::new(self.0.let_in(request)))
     }
 
     async fn renew_host_certificate(

@@ -33,7 +33,9 @@ fn config(dir: &Path, address: SocketAddr, pins: Vec<CaPin>) -> HostConfig {
         join: JoinSettings {
             token: Some(TOKEN.into()),
             ca_pins: pins,
+            ..JoinSettings::default()
         },
+        prover: None,
     }
 }
 

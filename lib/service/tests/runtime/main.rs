@@ -6,4 +6,5 @@
 mod admin;
 mod cluster;
 mod host;
+mod joining;
 mod rpc;

@@ -1,7 +1,10 @@
 //! What is wrong in a configuration is told with its place, its key, what was expected, and what was probably meant.
 
 mod any_text;
+mod audit;
+mod authentication;
 mod databases;
+mod joining;
 mod matchers;
 mod mistakes;
 mod process;

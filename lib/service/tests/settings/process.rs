@@ -61,7 +61,7 @@ fn sections_that_are_not_served_warn_once_each() {
 
 #[test]
 fn teleport_s_other_settings_warn_and_load() {
-    let text = "teleport:\n  pid_file: /run/x\n  cache: {enabled: yes}\n  connection_limits: {max_users: 5}\nauth_service:\n  enabled: yes\n  cluster_name: c.example.com\n  authentication: {type: local}\n";
+    let text = "teleport:\n  pid_file: /run/x\n  cache: {enabled: yes}\n  connection_limits: {max_users: 5}\nauth_service:\n  enabled: yes\n  cluster_name: c.example.com\n  authentication: {type: local, locking_mode: best_effort}\n";
     assert_eq!(warnings(text).len(), 4);
     let both = "teleport: {}\ntidegate: {}\n";
     assert!(errors(both)[0].contains("teleport: is the same section as `tidegate`"));

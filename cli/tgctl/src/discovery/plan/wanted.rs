@@ -60,7 +60,7 @@ fn of_resources(text: &str, file: &Path) -> Result<(Wanted, Vec<Warning>), Failu
     let (resources, warnings) = create::parse(text, file)?;
     let mut configs = resources.into_iter().filter_map(|resource| match resource {
         Resource::DiscoveryConfig(config) => Some(*config),
-        Resource::Database(_) | Resource::Lock(_) | Resource::Role(_) => None,
+        _ => None,
     });
     let Some(config) = configs.next() else {
         let none = format!("{} holds no discovery_config", file.display());

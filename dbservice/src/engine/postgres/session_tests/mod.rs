@@ -195,6 +195,8 @@ impl Bed {
             ]
             .into(),
             route: None,
+            access_requests: Vec::new(),
+            login: None,
         };
         let leaf = UserLeaf {
             public_key: &key.public_key_der(),

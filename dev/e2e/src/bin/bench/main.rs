@@ -1,11 +1,12 @@
 //! `cargo xtask bench NAME [--json]`: ours beside the reference, interleaved in one run, as medians of ratios.
 //!
 //! Machines are noisy and shared: ratios count, and CPU per unit of work is steadier than throughput. Each benchmark is
-//! one module; [`figure`] prints.
+//! one module; [`figure`] prints. `floor` and `bare` are references that benchmarks start as processes of their own.
 
 mod discovery;
 mod figure;
 mod floor;
+mod inventory;
 mod session;
 mod usage;
 
@@ -15,12 +16,12 @@ use clap::Parser;
 /// Measures ours beside the reference.
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// What to measure: `session` or `discovery`.
+    /// What to measure: `session`, `discovery` or `inventory`.
     name: String,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
-    /// Rounds of `session`; each measures both sides.
+    /// Rounds of `session`, and of the queries of `inventory`; each measures both sides.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each pgbench run of `session`.
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     /// What `floor` reads.
     #[arg(long, hide = true, value_delimiter = ',')]
     region_list: Vec<String>,
+    #[command(flatten)]
+    inventory: inventory::Options,
 }
 
 #[tokio::main]
@@ -52,8 +55,13 @@ async fn main() -> Result<()> {
     let figures = match args.name.as_str() {
         "session" => session::run(&args).await?,
         "discovery" => discovery::run(&args).await?,
+        // It is long: each figure is printed when it is there.
+        "inventory" => return inventory::run(&args).await,
         "floor" => return floor::run(&args).await,
-        other => bail!("there is no benchmark `{other}`: try `session` or `discovery`"),
+        "bare" => return inventory::bare::run().await,
+        other => {
+            bail!("there is no benchmark `{other}`: try `session`, `discovery` or `inventory`")
+        }
     };
     figures.iter().for_each(|figure| figure.print(args.json));
     Ok(())

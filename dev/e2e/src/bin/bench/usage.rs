@@ -1,6 +1,6 @@
 //! What a process has used, as the kernel counts it.
 //!
-//! Source: proc(5), `/proc/PID/stat` and `/proc/PID/status`.
+//! Source: proc(5), `/proc/PID/stat`, `/proc/PID/status` and `/proc/PID/smaps_rollup`.
 
 use std::fs;
 
@@ -45,4 +45,25 @@ pub(crate) fn peak_mib(process_id: u32) -> Result<f64> {
             .ok()
     });
     Ok(kib.context("/proc/PID/status has no VmHWM")? / 1024.0)
+}
+
+/// The bytes that are resident and no other process's: heap, stacks, and the page cache that SQLite keeps for itself. The
+/// program's own code and what the kernel caches of files are left out.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub(crate) fn private_bytes(process_id: u32) -> Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{process_id}/smaps_rollup"))
+        .context("a measured process is gone")?;
+    let kib: Vec<f64> = rollup
+        .lines()
+        .filter(|line| line.starts_with("Private_Clean:") || line.starts_with("Private_Dirty:"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .collect();
+    anyhow::ensure!(
+        kib.len() == 2,
+        "/proc/PID/smaps_rollup tells nothing private"
+    );
+    Ok(kib.iter().sum::<f64>() * 1024.0)
 }
