@@ -29,11 +29,11 @@ use std::{
 use futures::StreamExt as _;
 use tidegate_proto::v1;
 use tidegate_service::{rpc::Backoff, tasks::ShutdownToken};
-use tokio::sync::watch as cell;
+use tokio::{sync::watch as cell, task::JoinHandle};
 
 use crate::{
     resources::{self, Resources},
-    store::{Batch, RangeQuery, Store, StoreUnavailable, Watch, WatchError, Watched},
+    store::{Batch, Range, RangeQuery, Store, StoreUnavailable, Watch, WatchError, Watched},
 };
 use feed::Feed;
 pub(crate) use index::Counts;
@@ -88,7 +88,7 @@ impl Inventory {
     ///
     /// [`WatchError`] when the store cannot be read.
     pub(crate) async fn load(store: Arc<dyn Store>) -> Result<(Arc<Self>, Watch), WatchError> {
-        let (read, watch) = read_all(store.as_ref()).await?;
+        let (read, watch) = read_all(&store).await?;
         Ok((Arc::new(Self::new(store, read)), watch))
     }
 
@@ -163,7 +163,7 @@ impl Inventory {
 
     /// Reads everything again. Watchers are ended: what they missed is not known.
     async fn reload(&self) -> Result<Watch, WatchError> {
-        let (Read { tables, resources }, watch) = read_all(self.store.as_ref()).await?;
+        let (Read { tables, resources }, watch) = read_all(&self.store).await?;
         let (revision, roles) = (tables.revision, Arc::new(tables.roles()));
         let configs = configs(&tables);
         {
@@ -306,7 +306,7 @@ impl Read {
 }
 
 /// Reads all tables and starts the watch that goes on from there.
-async fn read_all(store: &dyn Store) -> Result<(Read, Watch), WatchError> {
+async fn read_all(store: &Arc<dyn Store>) -> Result<(Read, Watch), WatchError> {
     let mut read = Read {
         tables: Tables::default(),
         resources: resources::Tables::new(),
@@ -335,25 +335,42 @@ async fn read_all(store: &dyn Store) -> Result<(Read, Watch), WatchError> {
     Err(WatchError::Closed)
 }
 
+/// Reads what is under a prefix, one page ahead of the one that is taken in: half of a start is spent on each.
 async fn read_prefix(
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     prefix: &'static str,
     read: &mut Read,
     start: &mut Option<u64>,
 ) -> Result<(), StoreUnavailable> {
-    let mut query = RangeQuery::prefix(prefix);
-    loop {
-        let page = store.range(query.clone()).await?;
+    let mut ahead = Some(read_ahead(store, RangeQuery::prefix(prefix)));
+    while let Some(page) = ahead.take() {
+        let page = page.await.map_err(|error| StoreUnavailable {
+            action: "read",
+            source: error.into(),
+        })??;
         start.get_or_insert(page.revision);
-        query.after = page.entries.last().map(|entry| entry.key.clone());
+        if page.more {
+            let after = page.entries.last().map(|entry| entry.key.clone());
+            let query = RangeQuery {
+                after,
+                ..RangeQuery::prefix(prefix)
+            };
+            ahead = Some(read_ahead(store, query));
+        }
         for entry in page.entries {
             read.resources.load(&entry);
             read.tables.load(entry);
         }
-        if !page.more {
-            return Ok(());
-        }
     }
+    Ok(())
+}
+
+fn read_ahead(
+    store: &Arc<dyn Store>,
+    query: RangeQuery,
+) -> JoinHandle<Result<Range, StoreUnavailable>> {
+    let store = store.clone();
+    tokio::spawn(async move { store.range(query).await })
 }
 
 #[cfg(test)]
