@@ -255,6 +255,20 @@ impl Inventory {
         }
     }
 
+    /// Waits until everything is shown that is stored now.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be asked what that is.
+    pub(crate) async fn catch_up(&self) -> Result<(), StoreUnavailable> {
+        let newest = self.store.range(RangeQuery {
+            limit: 1,
+            ..RangeQuery::prefix(crate::keys::CLUSTER)
+        });
+        self.reached(newest.await?.revision).await;
+        Ok(())
+    }
+
     /// Waits until a revision is shown, however long that takes.
     pub(crate) async fn shows(&self, revision: u64) {
         let mut reached = self.reached.subscribe();

@@ -5,6 +5,7 @@ use std::{collections::HashSet, pin::Pin};
 use futures::{Stream, StreamExt as _};
 use tidegate_core::access::{Verb, kinds};
 use tidegate_proto::v1::{self, access_service_server::AccessService};
+use tidegate_service::telemetry::chain;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -232,6 +233,10 @@ impl AccessService for Api {
         &self,
         _request: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatus>, Status> {
+        // Who asks after a write finds it counted. Without the store, what is known is told.
+        if let Err(error) = self.inventory.catch_up().await {
+            tracing::warn!(error = chain(&error), "the status told may be out of date");
+        }
         let look = self.inventory.tables();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let running = |wanted: &str| {

@@ -17,7 +17,7 @@ use crate::{
     inventory::tables::{DatabaseRow, Row as _, Tables},
     keys,
     record::{DatabaseRecord, OwnerRecord, ScopeRecord, decode, encode},
-    store::{CommitError, RangeQuery, StoreUnavailable, Txn, chunks::Chunks},
+    store::{CommitError, StoreUnavailable, Txn, chunks::Chunks},
 };
 
 /// Most databases changed in one transaction; each takes two keys.
@@ -386,11 +386,6 @@ impl Ledger {
 
     /// Waits until the inventory shows everything that is written now.
     pub(super) async fn catch_up(&self) -> Result<(), StoreUnavailable> {
-        let newest = self.store.range(RangeQuery {
-            limit: 1,
-            ..RangeQuery::prefix(keys::CLUSTER)
-        });
-        self.inventory.reached(newest.await?.revision).await;
-        Ok(())
+        self.inventory.catch_up().await
     }
 }
