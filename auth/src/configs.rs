@@ -11,12 +11,11 @@ use crate::{
     audit::{AuditLog, event},
     inventory::Inventory,
     keys,
+    named::{self, Refused, Written},
     record::encode,
-    store::{CommitError, Store, StoreUnavailable, Txn},
+    store::{Store, StoreUnavailable},
 };
 
-/// Longest name of a configuration.
-const NAME_CHARS_MAX: usize = 128;
 /// Longest name of a group.
 const GROUP_CHARS_MAX: usize = 256;
 /// Most matchers of one configuration.
@@ -77,31 +76,14 @@ impl DiscoveryConfigs {
         let expected = message.revision;
         let config = checked(message)?;
         let key = keys::discovery_config(&config.name);
-        let conflict = || ConfigError::Conflict {
-            name: config.name.clone(),
-            revision: expected,
-        };
-        let stored = self.store.get(key.clone()).await?;
-        let (guarded, kind) = match &stored {
-            Some(entry) if expected != 0 && entry.modified != expected => return Err(conflict()),
-            Some(entry) => (
-                Txn::new().at(key.clone(), entry.modified),
-                event::DISCOVERY_CONFIG_UPDATE,
-            ),
-            None if expected != 0 => return Err(conflict()),
-            None if self.inventory.tables().configs.len() >= CONFIGS_MAX => {
-                return Err(ConfigError::TooMany);
-            }
-            None => (
-                Txn::new().absent(key.clone()),
-                event::DISCOVERY_CONFIG_CREATE,
-            ),
-        };
-        let committed = self.store.commit(guarded.put(key, encode(&config))).await;
-        let revision = match committed {
-            Ok(revision) => revision,
-            Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
-            Err(_) => return Err(conflict()),
+        let has_room = || self.inventory.tables().configs.len() < CONFIGS_MAX;
+        let value = encode(&config);
+        let written = named::put(self.store.as_ref(), key, value, expected, has_room).await;
+        let Written { revision, is_new } = written.map_err(|refused| of(refused, &config.name))?;
+        let kind = if is_new {
+            event::DISCOVERY_CONFIG_CREATE
+        } else {
+            event::DISCOVERY_CONFIG_UPDATE
         };
         self.tell(kind, actor, &config.name);
         self.inventory.reached(revision).await;
@@ -110,22 +92,8 @@ impl DiscoveryConfigs {
 
     /// Deletes one.
     pub(crate) async fn delete(&self, actor: &str, name: &str) -> Result<(), ConfigError> {
-        let missing = || ConfigError::NotFound(name.to_owned());
-        let key = keys::discovery_config(name);
-        let entry = self.store.get(key).await?.ok_or_else(missing)?;
-        let txn = Txn::new()
-            .at(entry.key.clone(), entry.modified)
-            .delete(entry.key);
-        let revision = match self.store.commit(txn).await {
-            Ok(revision) => revision,
-            Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
-            Err(_) => {
-                return Err(ConfigError::Conflict {
-                    name: name.to_owned(),
-                    revision: entry.modified,
-                });
-            }
-        };
+        let deleted = named::delete(self.store.as_ref(), keys::discovery_config(name)).await;
+        let revision = deleted.map_err(|refused| of(refused, name))?;
         self.tell(event::DISCOVERY_CONFIG_DELETE, actor, name);
         self.inventory.reached(revision).await;
         Ok(())
@@ -139,16 +107,22 @@ impl DiscoveryConfigs {
     }
 }
 
+fn of(refused: Refused, name: &str) -> ConfigError {
+    match refused {
+        Refused::Conflict(revision) => ConfigError::Conflict {
+            name: name.to_owned(),
+            revision,
+        },
+        Refused::Missing => ConfigError::NotFound(name.to_owned()),
+        Refused::TooMany => ConfigError::TooMany,
+        Refused::Unavailable(unavailable) => unavailable.into(),
+    }
+}
+
 /// A configuration that workers can use, as it is stored.
 fn checked(message: v1::DiscoveryConfig) -> Result<v1::DiscoveryConfig, Invalid> {
     use prost::Message as _;
-    if !is_name(&message.name) {
-        let problem = format!(
-            "`{}` must be 1 to {NAME_CHARS_MAX} letters, digits or `-_.`, the first a letter or digit",
-            message.name
-        );
-        return Err(Invalid::new("config.name", problem));
-    }
+    named::check_name("config.name", &message.name)?;
     if message.discovery_group.is_empty() {
         let problem = "is missing: say which workers scan it, by their `discovery_group`";
         return Err(Invalid::new("config.discovery_group", problem));
@@ -185,14 +159,6 @@ fn checked(message: v1::DiscoveryConfig) -> Result<v1::DiscoveryConfig, Invalid>
         revision: 0,
         ..message
     })
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=NAME_CHARS_MAX).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 #[cfg(test)]

@@ -18,12 +18,11 @@ use tokio::sync::watch as cell;
 use crate::{
     audit::{AuditLog, event},
     keys,
+    named::{self, Refused, Written},
     record::{decode, encode},
-    store::{CommitError, RangeQuery, Store, StoreUnavailable, Txn, WatchError, Watched},
+    store::{RangeQuery, Store, StoreUnavailable, WatchError, Watched},
 };
 
-/// Longest name of a configuration.
-const NAME_CHARS_MAX: usize = 128;
 /// Longest description.
 const DESCRIPTION_BYTES_MAX: usize = 1024;
 /// Most configurations, since agents are sent all of them in one message.
@@ -118,31 +117,14 @@ impl HealthConfigs {
         let expected = message.revision;
         let config = checked(message)?;
         let key = keys::health_check_config(&config.name);
-        let conflict = || HealthConfigError::Conflict {
-            name: config.name.clone(),
-            revision: expected,
-        };
-        let stored = self.store.get(key.clone()).await?;
-        let (guarded, kind) = match &stored {
-            Some(entry) if expected != 0 && entry.modified != expected => return Err(conflict()),
-            Some(entry) => (
-                Txn::new().at(key.clone(), entry.modified),
-                event::HEALTH_CHECK_CONFIG_UPDATE,
-            ),
-            None if expected != 0 => return Err(conflict()),
-            None if self.known.borrow().configs.len() >= CONFIGS_MAX => {
-                return Err(HealthConfigError::TooMany);
-            }
-            None => (
-                Txn::new().absent(key.clone()),
-                event::HEALTH_CHECK_CONFIG_CREATE,
-            ),
-        };
-        let committed = self.store.commit(guarded.put(key, encode(&config))).await;
-        let revision = match committed {
-            Ok(revision) => revision,
-            Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
-            Err(_) => return Err(conflict()),
+        let has_room = || self.known.borrow().configs.len() < CONFIGS_MAX;
+        let value = encode(&config);
+        let written = named::put(self.store.as_ref(), key, value, expected, has_room).await;
+        let Written { revision, is_new } = written.map_err(|refused| of(refused, &config.name))?;
+        let kind = if is_new {
+            event::HEALTH_CHECK_CONFIG_CREATE
+        } else {
+            event::HEALTH_CHECK_CONFIG_UPDATE
         };
         self.tell(kind, actor, &config.name);
         self.read().await?;
@@ -152,21 +134,8 @@ impl HealthConfigs {
     /// Deletes one.
     pub(crate) async fn delete(&self, actor: &str, name: &str) -> Result<(), HealthConfigError> {
         let key = keys::health_check_config(name);
-        let entry = self.store.get(key).await?;
-        let entry = entry.ok_or_else(|| HealthConfigError::NotFound(name.to_owned()))?;
-        let txn = Txn::new()
-            .at(entry.key.clone(), entry.modified)
-            .delete(entry.key);
-        match self.store.commit(txn).await {
-            Ok(_) => {}
-            Err(CommitError::Unavailable(unavailable)) => return Err(unavailable.into()),
-            Err(_) => {
-                return Err(HealthConfigError::Conflict {
-                    name: name.to_owned(),
-                    revision: entry.modified,
-                });
-            }
-        }
+        let deleted = named::delete(self.store.as_ref(), key).await;
+        deleted.map_err(|refused| of(refused, name))?;
         self.tell(event::HEALTH_CHECK_CONFIG_DELETE, actor, name);
         self.read().await?;
         Ok(())
@@ -247,16 +216,22 @@ impl HealthConfigs {
     }
 }
 
+fn of(refused: Refused, name: &str) -> HealthConfigError {
+    match refused {
+        Refused::Conflict(revision) => HealthConfigError::Conflict {
+            name: name.to_owned(),
+            revision,
+        },
+        Refused::Missing => HealthConfigError::NotFound(name.to_owned()),
+        Refused::TooMany => HealthConfigError::TooMany,
+        Refused::Unavailable(unavailable) => unavailable.into(),
+    }
+}
+
 /// A configuration that agents can use, as it is stored: defaults written out.
 fn checked(message: v1::HealthCheckConfig) -> Result<v1::HealthCheckConfig, Invalid> {
     use prost::Message as _;
-    if !is_name(&message.name) {
-        let problem = format!(
-            "`{}` must be 1 to {NAME_CHARS_MAX} letters, digits or `-_.`, the first a letter or digit",
-            message.name
-        );
-        return Err(Invalid::new("config.name", problem));
-    }
+    named::check_name("config.name", &message.name)?;
     if message.description.len() > DESCRIPTION_BYTES_MAX {
         let problem = format!("is longer than {DESCRIPTION_BYTES_MAX} bytes");
         return Err(Invalid::new("config.description", problem));
@@ -268,14 +243,6 @@ fn checked(message: v1::HealthCheckConfig) -> Result<v1::HealthCheckConfig, Inva
     let config = HealthCheckConfig::try_from(message)
         .map_err(|invalid| Invalid::new(format!("config.{}", invalid.field), invalid.problem))?;
     Ok(config.into())
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=NAME_CHARS_MAX).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 #[cfg(test)]

@@ -4,39 +4,28 @@
 //! configuration or environment names; what is asked of us has no say in where we connect to, and an answer that points
 //! elsewhere is not followed. One connection a call, few calls at once, each with an end.
 //!
-//! Not here: what may be sent ([`super::proof`]).
+//! Not here: what may be sent ([`super::proof`]); the connection ([`crate::https`]).
 
-use std::{io, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, Response, StatusCode, body::Incoming};
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
 use serde_json::Value;
-use tidegate_identity::tls::{self, ClientTls, Roots};
 use tidegate_service::settings::StsEndpoint;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::{OnceCell, Semaphore},
-};
-use tokio_rustls::TlsConnector;
+use tokio::sync::Semaphore;
 
 use super::proof::{BODY, Proof};
 use crate::{
     access::tokens::allow::{self, CallerIdentity},
+    https::Https,
     store::BoxError,
 };
 
 /// Calls at once; who comes when all are under way is told to try again.
 const CALLS_MAX: usize = 32;
-/// Name look-up and connection, and again the handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One call from start to end.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer that is read; AWS's have some 300 bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Longest code of an error that is passed on.
 const CODE_CHARS_MAX: usize = 64;
 /// ARNs are no longer.
@@ -130,7 +119,7 @@ impl Way {
 pub(crate) struct Sts {
     way: Way,
     calls: Semaphore,
-    tls: OnceCell<Arc<ClientConfig>>,
+    https: Https,
 }
 
 impl Sts {
@@ -139,7 +128,7 @@ impl Sts {
         Self {
             way,
             calls: Semaphore::new(CALLS_MAX),
-            tls: OnceCell::new(),
+            https: Https::default(),
         }
     }
 
@@ -170,40 +159,8 @@ impl Sts {
                 return Err(format!("`{variable}` names no endpoint that can be asked").into());
             }
         };
-        let request = request(proof)?;
-        let stream = in_time(TcpStream::connect((host.as_str(), port))).await?;
-        if !is_tls {
-            return exchange(stream, request).await;
-        }
-        let connector = TlsConnector::from(self.tls().await?);
-        let name = ServerName::try_from(host)?;
-        let stream = in_time(connector.connect(name, stream)).await?;
-        exchange(stream, request).await
+        self.https.ask(&host, port, is_tls, request(proof)?).await
     }
-
-    /// Trusts what the system trusts; read once, when it is first needed.
-    async fn tls(&self) -> Result<Arc<ClientConfig>, BoxError> {
-        let made = self.tls.get_or_try_init(|| async {
-            let make = || {
-                tls::client_config(ClientTls {
-                    roots: Roots::System,
-                    identity: None,
-                    alpn: &[b"http/1.1"],
-                })
-            };
-            tokio::task::spawn_blocking(make)
-                .await?
-                .map_err(BoxError::from)
-        });
-        Ok(made.await?.clone())
-    }
-}
-
-/// Connecting, and then the handshake, within [`CONNECT_TIMEOUT`] each.
-async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> Result<T, BoxError> {
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-    let connected = connected.map_err(|_| format!("no connection within {CONNECT_TIMEOUT:?}"))?;
-    Ok(connected?)
 }
 
 /// The request as it was signed.
@@ -213,33 +170,6 @@ fn request(proof: Proof) -> Result<Request<Full<Bytes>>, http::Error> {
         request = request.header(name, value);
     }
     request.body(Full::new(Bytes::from_static(BODY.as_bytes())))
-}
-
-/// One request and its answer on a connection of its own.
-async fn exchange<S>(
-    stream: S,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), BoxError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let response: Response<Incoming> = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        Ok((status, body.collect().await?.to_bytes()))
-    };
-    tokio::pin!(answer);
-    // The connection works only while it is polled, and what it has read before it ends is still there to take.
-    tokio::select! {
-        answer = &mut answer => answer,
-        ended = connection => {
-            ended?;
-            answer.await
-        }
-    }
 }
 
 /// What is not an identity.

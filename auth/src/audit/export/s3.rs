@@ -5,32 +5,22 @@
 //!
 //! One `PutObject` a batch over a connection of its own. Not here: its signature (`lib/aws/src/object.rs`).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, body::Incoming};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
 use jiff::{civil::Date, tz::TimeZone};
-use rustls::{ClientConfig, pki_types::ServerName};
 use tidegate_aws::{AwsFactory, ObjectPut};
 use tidegate_core::Region;
-use tidegate_identity::tls::{self, ClientTls, Roots};
 use tidegate_service::settings::S3Target;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::OnceCell,
-};
-use tokio_rustls::TlsConnector;
+use tokio::sync::OnceCell;
 
 use super::{ExportError, batch::Batch};
-use crate::store::BoxError;
+use crate::{https::Https, store::BoxError};
 
 /// One attempt from credentials to the answer.
 const PUT_TIMEOUT: Duration = Duration::from_mins(1);
-/// Longest answer that is read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Longest code of an error that is passed on.
 const CODE_CHARS_MAX: usize = 64;
 const CONTENT_TYPE: &str = "application/x-ndjson";
@@ -42,7 +32,7 @@ pub(super) struct Bucket {
     region: Region,
     at: Address,
     aws: OnceCell<AwsFactory>,
-    tls: OnceCell<Arc<ClientConfig>>,
+    https: Https,
 }
 
 /// Where requests go, and how keys become paths there.
@@ -104,7 +94,7 @@ impl Bucket {
             region: place.region.clone(),
             at: Address::new(place),
             aws: OnceCell::new_with(aws),
-            tls: OnceCell::new(),
+            https: Https::default(),
         }
     }
 
@@ -115,17 +105,17 @@ impl Bucket {
             put.unwrap_or_else(|_| Err(format!("no answer within {PUT_TIMEOUT:?}").into()));
         let host = self.at.authority.clone();
         match answer {
-            Ok((200..=299, _)) => Ok(()),
+            Ok((status, _)) if status.is_success() => Ok(()),
             Ok((status, body)) => Err(ExportError::Refused {
                 host,
-                status,
+                status: status.as_u16(),
                 code: code(&body),
             }),
             Err(source) => Err(ExportError::Unreachable { host, source }),
         }
     }
 
-    async fn try_put(&self, batch: &Batch) -> Result<(u16, Bytes), BoxError> {
+    async fn try_put(&self, batch: &Batch) -> Result<(StatusCode, Bytes), BoxError> {
         let aws = self.aws.get_or_init(AwsFactory::load).await;
         let path = format!("{}{}", self.at.base, encoded(&self.key(batch)));
         let scheme = if self.at.is_tls { "https" } else { "http" };
@@ -141,13 +131,8 @@ impl Bucket {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(batch.text.clone()))?;
-        let stream = TcpStream::connect((self.at.host.as_str(), self.at.port)).await?;
-        if !self.at.is_tls {
-            return exchange(stream, request).await;
-        }
-        let connector = TlsConnector::from(self.tls().await?);
-        let name = ServerName::try_from(self.at.host.clone())?;
-        exchange(connector.connect(name, stream).await?, request).await
+        let Address { host, port, .. } = &self.at;
+        self.https.ask(host, *port, self.at.is_tls, request).await
     }
 
     /// By day, so that a range of time is found by listing; then the log and the place, which sort as they were written.
@@ -159,23 +144,6 @@ impl Bucket {
         } else {
             format!("{}/{name}", self.prefix)
         }
-    }
-
-    /// Trusts what the system trusts; read once, when it is first needed.
-    async fn tls(&self) -> Result<Arc<ClientConfig>, BoxError> {
-        let made = self.tls.get_or_try_init(|| async {
-            let make = || {
-                tls::client_config(ClientTls {
-                    roots: Roots::System,
-                    identity: None,
-                    alpn: &[b"http/1.1"],
-                })
-            };
-            tokio::task::spawn_blocking(make)
-                .await?
-                .map_err(BoxError::from)
-        });
-        Ok(made.await?.clone())
     }
 }
 
@@ -190,30 +158,6 @@ fn encoded(key: &str) -> String {
         }
     }
     path
-}
-
-/// One request and its answer on a connection of its own.
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), BoxError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let response: hyper::Response<Incoming> = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        Ok((status, body.collect().await?.to_bytes()))
-    };
-    tokio::pin!(answer);
-    // The connection works only while it is polled, and what it has read before it ends is still there to take.
-    tokio::select! {
-        answer = &mut answer => answer,
-        ended = connection => {
-            ended?;
-            answer.await
-        }
-    }
 }
 
 /// The code in an answer of S3, which is XML.
