@@ -37,7 +37,7 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// Makes and restores backups.
 pub(crate) struct Backups {
     parts: BackupParts,
-    /// One restore at a time.
+    /// One backup at a time is made or restored: each holds a page of the state, or a file.
     turn: Arc<Semaphore>,
 }
 

@@ -10,6 +10,7 @@ use tidegate_proto::{
     v1::{BackupEntry, BackupHeader},
 };
 use tidegate_service::{backup::Writer, clock::SharedClock};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     BackupParts, Backups, CHUNK_BYTES_MAX,
@@ -27,6 +28,9 @@ const PAGE_ENTRIES: usize = 250;
 /// Why no backup could be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
+    /// Another backup is made or restored here.
+    #[error("another backup is being made or restored: wait for it")]
+    Busy,
     /// History was given up before all of it was read.
     #[error("the state changes faster than it can be read: try again")]
     TooFast,
@@ -57,6 +61,7 @@ struct Making {
     /// `None` once the end was written.
     writer: Option<Writer<Vec<u8>>>,
     ready: VecDeque<Bytes>,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl Backups {
@@ -65,7 +70,9 @@ impl Backups {
         &self,
         actor: &str,
     ) -> Result<impl Stream<Item = Result<Bytes, CreateError>> + Send + use<>, CreateError> {
-        let making = begin(&self.parts).await?;
+        let turn = Arc::clone(&self.turn).try_acquire_owned();
+        let turn = turn.map_err(|_| CreateError::Busy)?;
+        let making = begin(&self.parts, turn).await?;
         let mut told = event::new(event::BACKUP_CREATE);
         actor.clone_into(&mut told.user);
         let revision = making.revision.to_string();
@@ -77,7 +84,7 @@ impl Backups {
     }
 }
 
-async fn begin(parts: &BackupParts) -> Result<Making, CreateError> {
+async fn begin(parts: &BackupParts, turn: OwnedSemaphorePermit) -> Result<Making, CreateError> {
     let look = RangeQuery {
         limit: 1,
         ..RangeQuery::prefix("")
@@ -105,6 +112,7 @@ async fn begin(parts: &BackupParts) -> Result<Making, CreateError> {
         }),
         writer: Some(Writer::new(Vec::new(), header)?),
         ready: VecDeque::new(),
+        _turn: turn,
     })
 }
 

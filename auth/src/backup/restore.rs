@@ -31,8 +31,8 @@ const WALKS_MAX: usize = 4;
 /// Why nothing, or not all, was restored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RestoreError {
-    /// Another restore goes on here.
-    #[error("another backup is being restored")]
+    /// Another backup is made or restored here.
+    #[error("another backup is being made or restored: wait for it")]
     Busy,
     /// The file is no sound backup: nothing was written.
     #[error(transparent)]

@@ -188,6 +188,18 @@ async fn a_state_moves_from_etcd_to_sqlite() {
 }
 
 #[tokio::test]
+async fn one_backup_is_made_or_restored_at_a_time() {
+    let site = used::<Sqlite>().await;
+    let making = site.backups.create("eve").await.unwrap();
+    let another = site.backups.create("eve").await.err();
+    assert!(matches!(another, Some(CreateError::Busy)), "{another:?}");
+    let restoring = site.backups.receive().err();
+    assert!(matches!(restoring, Some(RestoreError::Busy)));
+    drop(making);
+    site.backup().await;
+}
+
+#[tokio::test]
 async fn a_backup_shows_one_revision_while_others_write() {
     let site = Site::<Sqlite>::new().await;
     let pair = |value: &str| {

@@ -120,6 +120,7 @@ impl From<AuditUnavailable> for Status {
 impl From<CreateError> for Status {
     fn from(error: CreateError) -> Self {
         match error {
+            CreateError::Busy => refuse(Code::ResourceExhausted, "BUSY", error.to_string()),
             CreateError::TooFast => refuse(Code::Aborted, "CHANGES_TOO_FAST", error.to_string()),
             CreateError::Unavailable(unavailable) => store(&unavailable),
             CreateError::Write(_) => internal(&error),
