@@ -72,7 +72,7 @@ async fn login(factory: &AwsFactory) -> Result<(), AwsErrorClass> {
         .redshift(&own, &region, &SessionTag::new("test"))
         .await;
     let ttl = std::time::Duration::from_secs(900);
-    let answer = redshift_cluster_credentials(&client, "c0", "alice", "dev", ttl).await;
+    let answer = redshift_cluster_credentials(&client, "c0", "alice", "dev", None, ttl).await;
     answer.map(drop).map_err(|failure| failure.class)
 }
 

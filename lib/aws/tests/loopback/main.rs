@@ -171,7 +171,7 @@ async fn login(factory: &AwsFactory, chain: &RoleChain) -> Result<DbCredentials,
     let client = factory
         .redshift(chain, &region, &SessionTag::new("alice@example.com"))
         .await;
-    redshift_cluster_credentials(&client, "c0", "alice", "dev", TTL).await
+    redshift_cluster_credentials(&client, "c0", "alice", "dev", None, TTL).await
 }
 
 async fn failure(aws: &Aws, chain: &RoleChain) -> AwsFailure {
@@ -227,7 +227,7 @@ async fn a_source_identity_is_sent_on_the_first_hop_when_asked_for() {
         .await
         .redshift(&two_hops(), &"eu-west-1".parse().unwrap(), &session)
         .await;
-    redshift_cluster_credentials(&client, "c0", "alice", "dev", TTL)
+    redshift_cluster_credentials(&client, "c0", "alice", "dev", None, TTL)
         .await
         .unwrap();
 
