@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tidegate_aws::AwsFactory;
 use tidegate_core::{
     AwsMetadata, ClusterName, Database, Labels, Origin, Protocol, ResourceMatcher, Selector,
-    TlsSettings,
+    TlsSettings, aws_session::SessionNaming,
 };
 use tidegate_dbservice::{AgentContext, DatabaseService};
 use tidegate_identity::{
@@ -223,6 +223,7 @@ impl World {
             }],
             databases: vec![own(&cas, &database)],
             matchers: Vec::new(),
+            aws_session: SessionNaming::default(),
         };
         let readiness = Readiness::new();
         DatabaseService::start(

@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, discovery, overlap,
+    DatabaseSettings, aws_session, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
@@ -22,11 +22,13 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         .get("aws")
         .map(|item| discovery::matchers(&item, discovery::Form::File))
         .unwrap_or_default();
+    let aws_session = aws_session::read(&mut section);
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
         databases,
         matchers,
+        aws_session,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()

@@ -10,6 +10,7 @@
 mod audit;
 mod auth;
 mod authentication;
+mod aws_session;
 mod ca_keys;
 mod database;
 mod discovery;
@@ -40,7 +41,9 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tidegate_core::{AwsMatcher, ClusterName, Database, ResourceMatcher};
+use tidegate_core::{
+    AwsMatcher, ClusterName, Database, ResourceMatcher, aws_session::SessionNaming,
+};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
@@ -380,4 +383,6 @@ pub struct DatabaseSettings {
     pub databases: Vec<Database>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+    /// What sessions of IAM roles are called, and what is sent along with them.
+    pub aws_session: SessionNaming,
 }
