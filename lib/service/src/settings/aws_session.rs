@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_core::aws_session::{
-    SESSION_TAGS_MAX, SessionNaming, Template, is_session_tag_key,
-};
+use tidegate_core::aws_session::{SESSION_TAGS_MAX, SessionNaming, Template, is_session_tag_key};
 
 use super::{
     section::{Item, Section},
@@ -40,7 +38,10 @@ fn tags(item: &Item<'_>) -> BTreeMap<String, Template> {
     for (key, value) in pairs {
         if !is_session_tag_key(key) {
             value.error_expected(
-                format!("{} is not a key that AWS takes for a session tag", quote(key)),
+                format!(
+                    "{} is not a key that AWS takes for a session tag",
+                    quote(key)
+                ),
                 "letters, digits, spaces and `_.:/=+-@`, not beginning with `aws:`",
             );
         } else if let Some(template) = value.parse() {
