@@ -26,7 +26,7 @@ use tidegate_service::{
     tasks::Tasks,
     telemetry,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tracing::{error, info};
 
 use crate::{beside, caller::AwsCaller};
@@ -186,7 +186,7 @@ fn start_agent(
         settings.resources.extend(entries);
     }
     DatabaseService::start(
-        settings,
+        watch::channel(settings).1,
         context,
         host,
         aws,

@@ -32,6 +32,7 @@ mod words;
 mod yaml;
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read as _,
     net::SocketAddr,
@@ -40,7 +41,7 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tidegate_core::{AwsMatcher, ClusterName, Database, ResourceMatcher};
+use tidegate_core::{AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
@@ -372,12 +373,25 @@ pub struct DiscoverySettings {
 }
 
 /// The database service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// Which databases of the inventory to serve, and with which roles. Empty is none.
     pub resources: Vec<ResourceMatcher>,
     /// Databases written in the file.
     pub databases: Vec<Database>,
+    /// Commands that give labels to databases written in the file; only those that have some are here.
+    pub label_commands: BTreeMap<DatabaseName, Vec<LabelCommand>>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+}
+
+/// A label whose value a command prints: one of `dynamic_labels`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelCommand {
+    /// The label. Its value replaces that of a static label of the same key.
+    pub label: String,
+    /// The program and its arguments, given to it as they are: there is no shell. Never empty.
+    pub command: Vec<String>,
+    /// From the end of one run to the start of the next. Default 1 min, at least 1 s.
+    pub period: Duration,
 }
