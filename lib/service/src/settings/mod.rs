@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod authentication;
 mod ca_keys;
+mod changes;
 mod database;
 mod discovery;
 mod document;
@@ -32,7 +33,7 @@ mod words;
 mod yaml;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Read as _,
     net::SocketAddr,
@@ -98,7 +99,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
     let settings = document::read(root, path, &report);
     let remarks = report.finish(path)?;
     match settings {
-        Some(settings) => Ok(document::with_remarks(settings, remarks)),
+        Some(mut settings) => {
+            settings.said = changes::Said::by(root);
+            Ok(document::with_remarks(settings, remarks))
+        }
         None => unusable(root.at, "cannot be read as settings"),
     }
 }
@@ -134,9 +138,18 @@ pub struct Settings {
     pub warnings: Vec<Warning>,
     /// What keeps a process from starting, though the file as such is sound; see [`Settings::check_startable`].
     pub blockers: Vec<ConfigProblem>,
+    /// What is written, to compare with.
+    said: changes::Said,
 }
 
 impl Settings {
+    /// The keys that `other` says something else under, or that only one of the two has, such as
+    /// `tidegate.log.severity` or `db_service.resources`, in order. What is in files that keys name is not compared.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> BTreeSet<String> {
+        self.said.differences(&other.said)
+    }
+
     /// Whether a process can start with this: a service is enabled, there is a way to the auth service, and the
     /// files that are named for the start can be read.
     ///
