@@ -10,6 +10,9 @@ pub struct TlsSettings {
     /// Extra trusted certificates in PEM; empty is the system's roots.
     #[prost(string, tag = "3")]
     pub ca_cert_pem: ::prost::alloc::string::String,
+    /// The system's roots are trusted beside `ca_cert_pem`.
+    #[prost(bool, tag = "4")]
+    pub trust_system_pool: bool,
 }
 /// A role to assume.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -132,6 +135,15 @@ pub struct DatabaseServer {
     /// The revision at the last change. Output only.
     #[prost(uint64, tag = "8")]
     pub revision: u64,
+    /// Why that role, in words: the entry that decided and where it is written.
+    #[prost(string, tag = "9")]
+    pub role_reason: ::prost::alloc::string::String,
+    /// What the agent wants known of how it serves the database.
+    #[prost(string, repeated, tag = "10")]
+    pub remarks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What other agents that serve a database of this name say otherwise; empty when all agree. Output only.
+    #[prost(string, tag = "11")]
+    pub conflict: ::prost::alloc::string::String,
 }
 /// Values of one key of a selector: any may match.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
