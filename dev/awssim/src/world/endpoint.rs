@@ -237,6 +237,13 @@ impl World {
         region.is_some_and(|region| region.tags(of.kind, &of.id.id).is_some())
     }
 
+    /// Whether there is anything to log in to, now or after a change of status.
+    pub fn is_served(&self) -> bool {
+        self.resource_ids()
+            .iter()
+            .any(|of| !self.wanted(of).is_empty())
+    }
+
     /// Everything that can have endpoints.
     pub(crate) fn resource_ids(&self) -> Vec<ResourceId> {
         let mut all = Vec::new();
