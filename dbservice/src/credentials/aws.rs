@@ -11,7 +11,8 @@ use tidegate_core::{
     Problem,
     aws_session::{SessionFacts, SessionNaming},
 };
-use tidegate_service::clock::SharedClock;
+use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
+use tokio::sync::watch;
 
 use super::{
     AwsLogin, Credentials, LoginPlan,
@@ -27,15 +28,15 @@ use crate::{
 pub(crate) struct AwsCredentials {
     factory: AwsFactory,
     cache: CredentialCache,
-    naming: SessionNaming,
+    settings: watch::Receiver<DatabaseSettings>,
     metrics: ServiceMetrics,
 }
 
 impl AwsCredentials {
-    /// An empty cache over the process's AWS identity.
+    /// An empty cache over the process's AWS identity. Sessions of roles are named as `settings` say at each login.
     pub(crate) fn new(
         factory: AwsFactory,
-        naming: SessionNaming,
+        settings: watch::Receiver<DatabaseSettings>,
         clock: &SharedClock,
         metrics: ServiceMetrics,
     ) -> Self {
@@ -47,7 +48,7 @@ impl AwsCredentials {
         Self {
             factory,
             cache: CredentialCache::new(move || clock.now(), minter),
-            naming,
+            settings,
             metrics,
         }
     }
@@ -59,7 +60,7 @@ impl AwsCredentials {
 
     /// What the sessions of assumed roles are called for this login.
     pub(crate) fn session(&self, plan: &AwsLogin, user: &str) -> SessionTag {
-        session_tag(&self.naming, plan, user)
+        session_tag(&self.settings.borrow().aws_session, plan, user)
     }
 
     /// What AWS is asked for; asks it for this agent's own account where the plan needs that.

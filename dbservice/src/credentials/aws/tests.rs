@@ -85,8 +85,8 @@ async fn credentials(url: &str) -> AwsCredentials {
     let factory = AwsFactory::builder().loader(loader).load().await;
     let clock: SharedClock = Arc::new(ManualClock::new(Timestamp::now()));
     let metrics = ServiceMetrics::register(&Metrics::new());
-    let naming = SessionNaming::default();
-    AwsCredentials::new(factory, naming, &clock, metrics)
+    let settings = watch::Sender::new(DatabaseSettings::default()).subscribe();
+    AwsCredentials::new(factory, settings, &clock, metrics)
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn sts_is_asked_once_for_the_agents_own_account() {
     let (url, asked) = aws(|_, _| None).await;
     let credentials = credentials(&url).await;
     let mut orders = wanted(None);
-    orders.database.aws.account_id = None;
+    orders.database_mut().aws.account_id = None;
     for db_user in ["role/analyst", "role/reader"] {
         let LoginPlan::Aws(plan) = plan_login(&orders, db_user, "dev").unwrap() else {
             panic!("a plan for AWS");

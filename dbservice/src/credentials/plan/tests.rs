@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_aws::diagnosis::Statement;
 use tidegate_core::{
@@ -12,7 +12,7 @@ const WORKGROUP: &str = "arn:aws:redshift-serverless:us-east-1:123456789012:work
 
 fn of(database: Database, effective: Option<&str>) -> Wanted {
     Wanted {
-        database,
+        database: Arc::new(database),
         ..wanted(effective)
     }
 }
@@ -100,10 +100,10 @@ fn the_external_id_of_the_effective_role_goes_to_it_alone() {
 #[test]
 fn a_bare_role_is_of_the_databases_account_or_else_of_the_effective_roles_or_else_of_the_agent() {
     let mut orders = wanted(Some("agent"));
-    orders.database.aws.account_id = Some("999999999999".parse().unwrap());
+    orders.database_mut().aws.account_id = Some("999999999999".parse().unwrap());
     let account = |wanted: &Wanted| request(wanted, "role/x").chain.last().unwrap().account();
     assert_eq!(account(&orders).as_str(), "999999999999");
-    orders.database.aws.account_id = None;
+    orders.database_mut().aws.account_id = None;
     assert_eq!(account(&orders).as_str(), "123456789012");
     orders.effective.role = None;
     let LoginPlan::Aws(plan) = plan_login(&orders, "role/x", "dev").unwrap() else {
@@ -123,7 +123,7 @@ fn a_bare_role_is_of_the_databases_account_or_else_of_the_effective_roles_or_els
 fn bare_roles_are_of_the_partition_that_the_database_is_in() {
     for (region, partition) in [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")] {
         let mut orders = wanted(None);
-        orders.database.aws.region = Some(region.parse().unwrap());
+        orders.database_mut().aws.region = Some(region.parse().unwrap());
         let request = request(&orders, "role/x");
         let arn = format!("arn:{partition}:iam::123456789012:role/x");
         assert_eq!(request.chain.last().unwrap().as_str(), arn);
@@ -159,7 +159,7 @@ fn in_redshift_serverless_every_user_is_a_role() {
 #[test]
 fn a_vpc_endpoint_belongs_to_its_workgroup_and_a_custom_domain_stands_for_it() {
     let mut reports = serverless(None);
-    reports.database.identity = format!("{WORKGROUP}#vpc-endpoint/inside");
+    reports.database_mut().identity = format!("{WORKGROUP}#vpc-endpoint/inside");
     let Login::Workgroup { workgroup, .. } = request(&reports, "analyst").login else {
         panic!("a workgroup");
     };
@@ -172,9 +172,9 @@ fn a_vpc_endpoint_belongs_to_its_workgroup_and_a_custom_domain_stands_for_it() {
         }
     );
 
-    reports.database.identity.clear();
-    reports.database.aws.redshift_serverless_workgroup = None;
-    reports.database.uri = "reports.corp.example:5439".parse().unwrap();
+    reports.database_mut().identity.clear();
+    reports.database_mut().aws.redshift_serverless_workgroup = None;
+    reports.database_mut().uri = "reports.corp.example:5439".parse().unwrap();
     let Login::Workgroup { workgroup, .. } = request(&reports, "analyst").login else {
         panic!("a workgroup");
     };
@@ -189,7 +189,7 @@ fn tokens_for_rds_are_signed_for_its_endpoint_as_the_effective_role() {
     for (kind, is_proxy) in [(DatabaseKind::Rds, false), (DatabaseKind::Rdsproxy, true)] {
         for protocol in [Protocol::Postgres, Protocol::Mysql] {
             let mut app = rds(kind, Some("agent"));
-            app.database.protocol = protocol;
+            app.database_mut().protocol = protocol;
             let expected = RdsLogin {
                 host: "app.abc.us-east-1.rds.amazonaws.com".to_owned(),
                 port: 5432,
@@ -202,10 +202,11 @@ fn tokens_for_rds_are_signed_for_its_endpoint_as_the_effective_role() {
             assert_eq!(asked.login, Login::RdsToken(expected.clone()));
             assert_eq!(asked.chain.last(), Some(&role("agent").role_arn));
 
-            app.database.uri = "App.corp.example:5432".parse().unwrap();
+            app.database_mut().uri = "App.corp.example:5432".parse().unwrap();
             let problem = plan_login(&app, "app_user", "dev").unwrap_err();
             assert!(problem.hint.unwrap().contains("tls.server_name"));
-            app.database.tls.server_name = Some("APP.abc.us-east-1.rds.amazonaws.com".to_owned());
+            app.database_mut().tls.server_name =
+                Some("APP.abc.us-east-1.rds.amazonaws.com".to_owned());
             assert_eq!(request(&app, "app_user").login, Login::RdsToken(expected));
         }
     }
@@ -214,8 +215,8 @@ fn tokens_for_rds_are_signed_for_its_endpoint_as_the_effective_role() {
 #[test]
 fn kinds_that_know_no_roles_say_so() {
     let mut own = wanted(None);
-    own.database.kind = None;
-    own.database.aws = AwsMetadata::default();
+    own.database_mut().kind = None;
+    own.database_mut().aws = AwsMetadata::default();
     for wanted in [
         rds(DatabaseKind::Rds, None),
         rds(DatabaseKind::Rdsproxy, None),
@@ -265,9 +266,9 @@ fn users_that_redshift_would_not_take_are_refused_before_aws_is_asked() {
 #[test]
 fn a_database_outside_aws_has_to_trust_us() {
     let mut own = wanted(None);
-    own.database.kind = None;
-    own.database.origin = Origin::Config;
-    own.database.aws = AwsMetadata::default();
+    own.database_mut().kind = None;
+    own.database_mut().origin = Origin::Config;
+    own.database_mut().aws = AwsMetadata::default();
     let db_user = "app".to_owned();
     assert_eq!(
         plan_login(&own, "app", "dev").unwrap(),
@@ -278,11 +279,11 @@ fn a_database_outside_aws_has_to_trust_us() {
 #[test]
 fn without_the_facts_that_aws_asks_for_the_operator_is_told_what_is_missing() {
     let mut orders = wanted(None);
-    orders.database.aws.redshift_cluster_id = None;
+    orders.database_mut().aws.redshift_cluster_id = None;
     let problem = plan_login(&orders, "reader", "dev").unwrap_err();
     assert!(problem.message.contains("cluster identifier"), "{problem}");
     for mut wanted in [wanted(None), serverless(None), rds(DatabaseKind::Rds, None)] {
-        wanted.database.aws.region = None;
+        wanted.database_mut().aws.region = None;
         let problem = plan_login(&wanted, "reader", "dev").unwrap_err();
         assert!(problem.message.contains("region"), "{problem}");
     }
