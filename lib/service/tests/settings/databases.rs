@@ -209,3 +209,13 @@ fn sessions_of_roles_are_named_by_a_template() {
         );
     }
 }
+
+#[test]
+fn an_external_id_may_stand_alone_where_roles_are_users() {
+    let text = database(
+        "name: wg\nprotocol: postgres\nuri: wg.corp.example:5439\naws:\n  region: us-east-1\n  external_id: abc-1\n  redshift_serverless: {workgroup_name: wg}",
+    );
+    let aws = good(&text).database.unwrap().databases.remove(0).aws;
+    assert_eq!(aws.assume_role, None);
+    assert_eq!(aws.external_id.unwrap().as_str(), "abc-1");
+}
