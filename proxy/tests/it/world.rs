@@ -126,6 +126,7 @@ impl World {
         )
         .unwrap();
         let settings = ProxySettings {
+            mysql: None,
             listen_addr: ([127, 0, 0, 1], 0).into(),
             public_addr: "proxy.example.com:3080".to_owned(),
             https_keypairs,
