@@ -113,12 +113,10 @@ impl Bed {
             mode: TlsMode::VerifyFull,
             server_name: Some(format!("cluster.db.{CLUSTER}")),
             ca_cert_pem: Some(db_ca.cert_pem().to_owned()),
+            trust_system_pool: false,
         };
-        let mut wanted = Wanted {
-            effective: tidegate_core::overrides::effective_role(&[], &described),
-            route: "orders".to_owned(),
-            database: described,
-        };
+        let effective = tidegate_core::overrides::effective_role(&[], &described);
+        let mut wanted = Wanted::new(Arc::new(described), effective, "".into(), Vec::new());
         change(&mut wanted);
         let metrics = ServiceMetrics::register(&Metrics::new());
         let (audit, events) = AuditQueue::new(metrics.clone());
