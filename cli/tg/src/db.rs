@@ -155,14 +155,16 @@ fn logged_in_to_mysql(
         "Logged in to \"{name}\" as database user \"{}\".\n\n\
          Connect with:\n\n    \
          tg db connect {}\n\n\
-         Or set up another program with the option file {}\n\
-         and the port that your administrator set as the proxy's mysql_listen_addr, for example:\n\n    \
-         mariadb --defaults-file={} --port=3036 --ssl-verify-server-cert\n\n\
-         MySQL's own client says --ssl-mode=VERIFY_IDENTITY for the last.\n",
+         Or set up another program with host, user, certificate and key as the option file has them,\n    \
+         {}\n\
+         and the port that your administrator set as the proxy's mysql_listen_addr. The program has to send\n\
+         the server name over TLS, for example:\n\n    \
+         mysql --defaults-file={} --port=3036 --ssl-mode=VERIFY_IDENTITY --tls-sni-servername={}\n",
         visible(&certificate.route.db_user),
         connect_arguments(&certificate.route),
         file.display(),
         shell::quote(&file.display().to_string()),
+        target.host(),
     ))
 }
 
