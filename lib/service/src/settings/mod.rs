@@ -366,6 +366,17 @@ pub struct ProxySettings {
     pub public_addr: String,
     /// Certificates for its public name; empty is one of the cluster's own.
     pub https_keypairs: Vec<KeyPairFiles>,
+    /// The port for MySQL clients that make no tunnel with `tg`; `None` serves none.
+    pub mysql: Option<MysqlSettings>,
+}
+
+/// The proxy's port for MySQL clients. Their protocol has the server speak first, so they need one of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlSettings {
+    /// Where it listens: `mysql_listen_addr`.
+    pub listen_addr: SocketAddr,
+    /// The version that clients are told before it is known which server they want: `mysql_server_version`.
+    pub server_version: String,
 }
 
 /// A certificate and its key.
