@@ -1,5 +1,7 @@
 //! Sessions from both ends: a client over TLS in memory, the engine, and a scripted database over TLS on loopback.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use rustls_pki_types::ServerName;
@@ -38,7 +40,7 @@ async fn bed() -> Bed {
 
 async fn bed_with(change: impl FnOnce(&mut Wanted)) -> Bed {
     Bed::with(Ok(()), |wanted| {
-        wanted.database.protocol = Protocol::Mysql;
+        Arc::make_mut(&mut wanted.database).protocol = Protocol::Mysql;
         change(wanted);
     })
     .await
@@ -292,7 +294,10 @@ async fn a_database_without_tls_gets_no_login() {
 
 #[tokio::test]
 async fn a_paused_database_says_that_it_is_paused() {
-    let bed = bed_with(|wanted| wanted.database.unavailable = "stopped".to_owned()).await;
+    let bed = bed_with(|wanted| {
+        Arc::make_mut(&mut wanted.database).unavailable = "stopped".to_owned();
+    })
+    .await;
     let (mut client, _serving) = connect(&bed, true, true).await;
     let (_, code, message) = error(&mut client).await;
     assert_eq!(code, 1053);
