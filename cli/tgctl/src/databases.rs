@@ -27,11 +27,28 @@ pub(crate) async fn ls(client: &Client, args: DbLsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One row a database server.
+/// What there is to say of a database server beside its figures: what others say otherwise, and the agent's remarks.
+fn notes(status: &resource::ServerStatus) -> String {
+    let conflict = Some(status.conflict.as_str()).filter(|conflict| !conflict.is_empty());
+    let remarks = status.remarks.iter().map(String::as_str);
+    let notes: Vec<&str> = conflict.into_iter().chain(remarks).collect();
+    notes.join("; ")
+}
+
+/// One row a database server. Columns that would be empty in every row are left out.
 pub(crate) fn table(servers: &[resource::DatabaseServer], verbose: bool) -> Table {
     let mut columns = vec!["Host", "Name", "Protocol", "URI"];
     if verbose {
         columns.extend(["Health", "Role", "Role Source"]);
+    }
+    let statuses = || servers.iter().filter_map(|server| server.status.as_ref());
+    let has_reasons = verbose && statuses().any(|status| !status.role_reason.is_empty());
+    let has_notes = statuses().any(|status| !notes(status).is_empty());
+    if has_reasons {
+        columns.push("Why");
+    }
+    if has_notes {
+        columns.push("Notes");
     }
     columns.extend(["Labels", "Version"]);
     let mut table = Table::new(columns);
@@ -52,6 +69,13 @@ pub(crate) fn table(servers: &[resource::DatabaseServer], verbose: bool) -> Tabl
                 status.effective_role_arn.clone(),
                 status.role_source.to_owned(),
             ]);
+        }
+        let status = server.status.as_ref();
+        if has_reasons {
+            row.push(status.map(|status| status.role_reason.clone()).unwrap_or_default());
+        }
+        if has_notes {
+            row.push(status.map(notes).unwrap_or_default());
         }
         row.extend([
             labels_text(&database.metadata, verbose),
