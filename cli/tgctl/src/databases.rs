@@ -91,3 +91,49 @@ pub(crate) fn labels_text(metadata: &resource::Metadata, all: bool) -> String {
     let labels: Labels = metadata.labels.clone().into_iter().collect();
     labels::text(&labels, all)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_proto::v1;
+
+    use super::*;
+
+    fn server(hostname: &str) -> v1::DatabaseServer {
+        v1::DatabaseServer {
+            hostname: hostname.to_owned(),
+            database: Some(v1::Database {
+                name: "orders".to_owned(),
+                uri: "x:1".to_owned(),
+                ..v1::Database::default()
+            }),
+            role_source: v1::RoleSource::Override.into(),
+            role_reason: "entry 2 of `db_service.resources` (line 14)".to_owned(),
+            ..v1::DatabaseServer::default()
+        }
+    }
+
+    fn printed(servers: &[v1::DatabaseServer], verbose: bool) -> String {
+        let servers: Vec<_> = servers.iter().map(resource::DatabaseServer::from).collect();
+        table(&servers, verbose).render(None)
+    }
+
+    #[test]
+    fn why_a_role_won_is_shown_to_who_asks_for_more() {
+        let servers = [server("a")];
+        assert!(printed(&servers, true).contains("entry 2 of `db_service.resources` (line 14)"));
+        let short = printed(&servers, false);
+        assert!(!short.contains("Why") && !short.contains("Notes"), "{short}");
+    }
+
+    #[test]
+    fn what_agents_say_otherwise_and_what_fails_is_shown_to_everybody() {
+        let (mut one, two) = (server("a"), server("b"));
+        one.conflict = "agent `b` serves y:1 (postgres) from its own file".to_owned();
+        one.remarks = vec!["label `load`: the command took longer than 10 s".to_owned()];
+        let text = printed(&[one, two], false);
+        assert!(
+            text.contains("agent `b` serves y:1 (postgres) from its own file; label `load`: the"),
+            "{text}"
+        );
+    }
+}

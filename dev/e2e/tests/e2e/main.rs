@@ -13,3 +13,4 @@ mod recovery;
 mod requests;
 mod rotation;
 mod scale;
+mod sources;
