@@ -123,9 +123,7 @@ impl Lab {
             "{} is running",
             part.name()
         );
-        let file = self.dir.path().join(format!("{}.json", part.name()));
-        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
-        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        let file = self.write_config(part)?;
         let file = file
             .to_str()
             .context("a temporary folder with an odd name")?;
@@ -161,6 +159,43 @@ impl Lab {
             self.settle_auth(part).await?;
         }
         Ok(())
+    }
+
+    /// Writes a part's configuration as it is to be from now on.
+    fn write_config(&self, part: Part) -> Result<PathBuf> {
+        let file = self.config_file(part);
+        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
+        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        Ok(file)
+    }
+
+    /// The configuration file that a part was started with.
+    #[must_use]
+    pub fn config_file(&self, part: Part) -> PathBuf {
+        self.dir.path().join(format!("{}.json", part.name()))
+    }
+
+    /// Changes a part's configuration, as [`Self::configure`] does, and has the running part read it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn reconfigure(&mut self, part: Part, changes: Value) -> Result<()> {
+        self.configure(part, changes);
+        self.write_config(part)?;
+        self.hang_up(part)
+    }
+
+    /// Has a running part read its configuration file again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn hang_up(&self, part: Part) -> Result<()> {
+        match self.processes.get(&part) {
+            Some(process) => process.hang_up(),
+            None => bail!("{} is not running", part.name()),
+        }
     }
 
     /// Waits for the control plane, and prepares what the others need to join.
