@@ -12,6 +12,8 @@
 //! | `POST resource` with `{"put": {"id": …, "resource": {KIND: …}}}` or `{"remove": {"id": …, "kind": KIND}}` | changes workgroups, RDS instances, clusters and proxies |
 //! | `POST certificate` with `{"of": {"kind", "id"}, "certificate": …}` | shows another certificate |
 //! | `POST readdress` with `{"kind", "id"}` | moves endpoints to other addresses |
+//! | `POST machine` with `{"name", "machine"}` | adds or replaces a machine |
+//! | `POST machine/environment` with a name | the variables for programs on it |
 //! | `POST region` with `{"account", "region", "enabled"}` | enables or disables a region |
 //! | `POST rate_limits` with `{"service:Operation": {"per_second", "burst"}}` | puts request rates in force |
 //! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
@@ -31,10 +33,11 @@ use serde_json::{Value, json};
 
 use crate::error_chain;
 use crate::fleet::sql;
+use crate::machines;
 use crate::state::State;
 use crate::tls::Certificate;
 use crate::verbs::{self, ClusterPatch, SimError};
-use crate::world::{Cluster, ClusterId, Kind, Resource, ResourceId, Role, User};
+use crate::world::{Cluster, ClusterId, Kind, Machine, Resource, ResourceId, Role, User};
 
 /// How to move the clock.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +83,13 @@ pub(crate) enum ResourceChange {
 pub(crate) struct CertificateChange {
     pub(crate) of: ResourceId,
     pub(crate) certificate: Certificate,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MachineChange {
+    pub(crate) name: String,
+    pub(crate) machine: Machine,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -193,6 +203,14 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             state.calls.clear();
             Ok(json!(state.logins.clear()))
         }
+        "machine" => {
+            let MachineChange { name, machine } = parse(body)?;
+            Ok(json!(state.put_machine(&name, machine)?))
+        }
+        "machine/environment" => Ok(json!(machines::environment(
+            state,
+            &parse::<String>(body)?
+        )?)),
         "rate_limits" => Ok(json!(state.set_rate_limits(parse(body)?)?)),
         "readdress" => Ok(json!(verbs::readdress(state, &parse(body)?).await?)),
         "region" => {

@@ -10,16 +10,18 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use crate::bundles;
 use crate::faults::Fault;
 use crate::fleet::{Endpoint, Fleet, FleetError, settle_all, sql};
 use crate::journal::{Call, Login};
+use crate::machines;
 use crate::postgres::sql::Rows;
 use crate::state::State;
 use crate::tls::{Ca, Certificate, TlsError};
 use crate::verbs::{self, ClusterPatch, Info, SimError};
 use crate::world::{
-    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, RateLimit, Resource, ResourceId,
-    Role, User, Workgroup, World, WorldError,
+    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, Machine, RateLimit, Resource,
+    ResourceId, Role, User, Workgroup, World, WorldError,
 };
 
 /// What to simulate, and where.
@@ -327,6 +329,34 @@ impl Sim {
     /// [`SimError`]: no such account, or a rule broken.
     pub fn put_role(&self, account: &str, name: &str, role: Role) -> Result<(), SimError> {
         self.state.put_role(account, name, role)
+    }
+
+    /// Adds or replaces a machine; what it handed out before is good until it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::World`].
+    pub fn put_machine(&self, name: &str, machine: Machine) -> Result<(), SimError> {
+        self.state.put_machine(name, machine)
+    }
+
+    /// The variables that lead a program on a machine to its credentials. What a pod or service account has in a file is written
+    /// anew by each call, as a kubelet does from time to time.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::UnknownMachine`], [`SimError::Token`].
+    pub fn environment_of(&self, machine: &str) -> Result<BTreeMap<String, String>, SimError> {
+        machines::environment(&self.state, machine)
+    }
+
+    /// Where the CA bundles are that AWS publishes: `<region>/<region>-bundle.pem` and others below it.
+    pub fn trust_url(&self) -> String {
+        format!(
+            "{}{}",
+            self.endpoint_url(),
+            bundles::PATH.trim_end_matches('/')
+        )
     }
 
     /// Adds or replaces an IAM user.

@@ -11,8 +11,8 @@ use crate::fleet::{self, Endpoint, FleetError, settle};
 use crate::state::State;
 use crate::tls::{Certificate, DAYS_MAX};
 use crate::world::{
-    AuthCode, Cluster, ClusterId, Kind, RateLimit, Resource, ResourceId, Role, User, World,
-    WorldError, check_iam_name, check_rate_limits, check_role, invalid,
+    AuthCode, Cluster, ClusterId, Kind, Machine, RateLimit, Resource, ResourceId, Role, User,
+    World, WorldError, check_iam_name, check_rate_limits, check_role, invalid,
 };
 
 /// Why a simulation did not do what it was told.
@@ -25,6 +25,14 @@ pub enum SimError {
     /// Its server could not follow.
     #[error("could not bring up the servers")]
     Fleet(#[from] FleetError),
+    /// A machine's token could not be written.
+    #[error("could not write {}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Too many faults are ordered.
     #[error("{FAULTS_MAX} faults are ordered already; clear them first")]
     TooManyFaults,
@@ -42,6 +50,9 @@ pub enum SimError {
     /// There is no such account.
     #[error("there is no account {0}")]
     UnknownAccount(String),
+    /// There is no such machine.
+    #[error("there is no machine {0}")]
+    UnknownMachine(String),
     /// The account never had such a region.
     #[error("account {account} has no region {region}")]
     UnknownRegion {
@@ -130,6 +141,13 @@ impl State {
         let found = world.accounts.get_mut(account);
         let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
         found.roles.insert(name.to_owned(), role);
+        Ok(())
+    }
+
+    pub(crate) fn put_machine(&self, name: &str, machine: Machine) -> Result<(), SimError> {
+        machine.validate(name)?;
+        self.machines.forget(name);
+        self.world().machines.insert(name.to_owned(), machine);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ mod database;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -141,6 +141,11 @@ impl Fleet {
             places,
             made,
         }
+    }
+
+    /// The simulation's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn ca_pem(&self) -> String {

@@ -11,6 +11,8 @@ mod kms;
 mod limits;
 mod listings;
 mod login;
+mod machines;
+mod policies;
 mod program;
 mod tagging;
 
