@@ -9,7 +9,7 @@ mod login;
 mod login_failed;
 mod session;
 #[cfg(test)]
-mod session_tests;
+pub(super) mod session_tests;
 mod upstream_login;
 pub(super) mod upstream_tls;
 mod view;
@@ -20,3 +20,4 @@ pub(crate) use cancelling::cancel;
 pub(crate) use session::serve;
 #[cfg(test)]
 pub(crate) use view::PostgresView;
+pub(crate) use words::fatal;

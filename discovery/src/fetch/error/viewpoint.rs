@@ -59,11 +59,11 @@ impl Viewpoint {
                 Class::Malformed | Class::OverBudget | Class::Throttled | Class::Timeout | Class::Unavailable,
                 Self::Person,
             ) => failure.hint(),
-            (Class::Throttled, Self::Worker) => {
+            (Class::OverBudget | Class::Throttled, Self::Worker) => {
                 "this worker tries again by itself, and calls less often there".to_owned()
             }
             (
-                Class::Malformed | Class::OverBudget | Class::Timeout | Class::Unavailable,
+                Class::Malformed | Class::Timeout | Class::Unavailable,
                 Self::Worker,
             ) => {
                 "this worker tries again by itself".to_owned()
