@@ -73,6 +73,7 @@ mod world;
 pub use client::{ClientError, SimClient};
 pub use faults::{Fault, FaultKind};
 pub use fleet::{Endpoint, FleetError};
+pub use front::Manner;
 pub use iam::{IdentityPolicy, TrustPolicy};
 pub use journal::{Call, Login, RECORDS_MAX};
 pub use postgres::PostgresError;

@@ -22,6 +22,7 @@ mod regions;
 mod serverless;
 mod serverless_login;
 mod service;
+mod strike;
 mod sts;
 mod tagging;
 mod unsigned;
@@ -30,7 +31,7 @@ mod xml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderMap;
 
@@ -39,10 +40,10 @@ use self::error::ApiError;
 use self::form::Form;
 pub(crate) use self::form::decode;
 use self::service::{Protocol, STS, Service};
+use self::strike::{damage, fail_or_wait};
 pub(crate) use self::sts::parse_role_arn;
 pub(crate) use self::unsigned::{Unsigned, answer_unsigned};
-use crate::clock::moved;
-use crate::faults::{DELAY_MS_MAX, FaultKind, Site};
+use crate::faults::{FaultKind, Site};
 use crate::iam::{Context, Denial, Layer};
 use crate::journal;
 use crate::sessions::Caller;
@@ -403,31 +404,6 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
     }
 }
 
-/// What an ordered fault does before an answer is looked for.
-async fn fail_or_wait(
-    strike: Option<&FaultKind>,
-    refused: impl FnOnce() -> ApiError,
-) -> Result<(), ApiError> {
-    match strike {
-        Some(FaultKind::AccessDenied) => Err(refused()),
-        Some(FaultKind::Error {
-            status,
-            code,
-            message,
-        }) => Err(ApiError::new(*status, code, message.clone()).verbatim()),
-        Some(FaultKind::ExpiredToken) => Err(ApiError::expired_token()),
-        Some(FaultKind::InternalFailure) => {
-            Err(ApiError::internal("an internal error was ordered"))
-        }
-        Some(FaultKind::Throttling) => Err(ApiError::throttling()),
-        Some(FaultKind::Delay { ms }) => {
-            tokio::time::sleep(Duration::from_millis((*ms).min(DELAY_MS_MAX))).await;
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
 async fn answer(state: &State, call: &Call<'_>) -> Result<Answer, ApiError> {
     if let Protocol::Query { version, .. } = call.service.protocol
         && call.form.get("Version") != Some(version)
@@ -484,23 +460,6 @@ fn no_operation(call: &Call<'_>) -> ApiError {
     let action = call.action;
     let message = format!("Could not find operation {action} for version {version}");
     ApiError::new(400, "InvalidAction", message)
-}
-
-fn damage(reply: &mut Reply, is_xml: bool, strike: Option<&FaultKind>) {
-    match strike {
-        Some(FaultKind::Body { text }) => reply.body.clone_from(text),
-        Some(FaultKind::ClockSkew {
-            seconds,
-            told: true,
-        }) => reply.date = moved(reply.date, *seconds),
-        Some(FaultKind::MalformedField { element, text }) => {
-            let damage = if is_xml { xml::damage } else { json::damage };
-            reply.body = damage(&reply.body, element, text.as_deref());
-        }
-        Some(FaultKind::Reset) => reply.delivery = Delivery::Reset,
-        Some(FaultKind::TruncatedBody) => reply.delivery = Delivery::Half,
-        _ => {}
-    }
 }
 
 /// A truth as XML spells it.

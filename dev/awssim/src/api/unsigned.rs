@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
-use super::{Delivery, Reply, damage};
+use super::strike::damage;
+use super::{Delivery, Reply};
 use crate::faults::{DELAY_MS_MAX, FaultKind, Site};
 use crate::journal;
 use crate::state::State;

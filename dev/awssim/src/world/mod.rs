@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 
 pub use account::{AccessKey, Account, OidcProvider, Role, User};
 pub(crate) use account::{IamName, ROLE_SESSION_SECONDS_MAX, ROLE_SESSION_SECONDS_MIN};
-pub(crate) use behind::{Holder, RdsTerms, db_cluster_id, db_instance_id, db_proxy_id};
+pub(crate) use behind::{
+    Holder, RdsTerms, db_cluster_id, db_instance_id, db_proxy_id, namespace_id,
+};
 pub(crate) use check::{check_iam_name, check_rate_limits, check_role, invalid};
 use check::{is_no, is_zero};
 pub(crate) use cluster::is_db_identifier;
