@@ -12,6 +12,7 @@ mod limits;
 mod listings;
 mod login;
 mod machines;
+mod mysql;
 mod policies;
 mod program;
 mod tagging;
