@@ -45,6 +45,8 @@ pub struct Lab {
     etcd: Option<Etcd>,
     /// What a test changes in a part's configuration on top of what the laboratory does.
     changes: BTreeMap<Part, Value>,
+    /// The simulated machines that parts run on, instead of having keys of their own.
+    machines: BTreeMap<Part, String>,
     dir: TempDir,
 }
 impl Lab {
@@ -103,6 +105,7 @@ impl Lab {
             ca_pin: String::new(),
             etcd: None,
             changes: BTreeMap::new(),
+            machines: BTreeMap::new(),
             dir,
         })
     }
@@ -110,6 +113,12 @@ impl Lab {
     /// Changes a part's configuration from its next start on; what was changed before is forgotten.
     pub fn configure(&mut self, part: Part, changes: Value) {
         self.changes.insert(part, changes);
+    }
+
+    /// From its next start on a part has no access key of its own, and gets credentials as a program on this machine of
+    /// the world does.
+    pub fn run_on(&mut self, part: Part, machine: &str) {
+        self.machines.insert(part, machine.to_owned());
     }
 
     /// Starts one part, or starts it again after it was stopped or killed.
@@ -451,13 +460,20 @@ impl Lab {
                     "AWS_ENDPOINT_URL".to_owned(),
                     self.sim.endpoint_url().to_owned(),
                 ),
-                ("AWS_ACCESS_KEY_ID".to_owned(), id.to_owned()),
-                ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.to_owned()),
                 ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
-                ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
-                // The clusters' certificates are signed by the simulated AWS, which plays Amazon's public CA.
+                // The endpoints' certificates are signed by the simulated AWS, which plays Amazon's public CA.
                 ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
             ]);
+            environment.extend(match self.machines.get(&part) {
+                Some(machine) => self.sim.environment_of(machine)?,
+                None => [
+                    ("AWS_ACCESS_KEY_ID", id),
+                    ("AWS_SECRET_ACCESS_KEY", secret),
+                    ("AWS_EC2_METADATA_DISABLED", "true"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            });
             if self.names == Names::Preload {
                 environment.extend([
                     ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
