@@ -25,10 +25,11 @@ mod roles;
 mod served;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod tunnel;
 mod wanted;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tidegate_aws::AwsFactory;
 use tidegate_service::{
@@ -52,6 +53,7 @@ use crate::{
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
+    trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
     wanted::watch::Reconciler,
 };
@@ -59,9 +61,14 @@ use crate::{
 /// The service that a host's certificate must allow.
 const SERVICE: &str = "db";
 
+/// Where CA bundles are kept, in the data directory.
+const CA_BUNDLES_FOLDER: &str = "ca-bundles";
+
 /// What the agent knows of its surroundings.
 #[derive(Clone, Debug)]
 pub struct AgentContext {
+    /// Where it keeps what it should know at its next start.
+    pub data_dir: PathBuf,
     /// Its name for people.
     pub hostname: String,
     /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
@@ -125,6 +132,8 @@ impl DatabaseService {
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
+        let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
+        let trust = Arc::new(Trust::new(folder, None, Arc::clone(&clock)));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -135,7 +144,10 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::new(Connector::new(
+                metrics.connect_seconds.clone(),
+                Arc::clone(&trust),
+            )),
             cancels: CancelRegistry::default(),
             audit,
             metrics: metrics.clone(),
@@ -162,6 +174,10 @@ impl DatabaseService {
             health: Arc::clone(&health),
         };
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
+        tasks.spawn(
+            "ca_bundles",
+            trust.bundles().keep_fresh(shutdown.clone()),
+        );
         tasks.spawn(
             "audit",
             audit::send_all(

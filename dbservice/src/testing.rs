@@ -6,8 +6,19 @@ use tidegate_core::{
     AssumeRole, AwsMetadata, Database, DatabaseKind, EffectiveRole, Origin, Protocol, RoleSource,
     TlsSettings, overrides,
 };
+use tidegate_service::clock::SystemClock;
 
-use crate::wanted::Wanted;
+use crate::{
+    trust::{Mirror, Trust},
+    wanted::Wanted,
+};
+
+/// Trust that no test's database asks for a bundle.
+pub(crate) fn trust() -> Arc<Trust> {
+    let folder = std::env::temp_dir().join("tidegate-no-bundles");
+    let mirror = Mirror::Folder(folder.clone());
+    Arc::new(Trust::new(folder, Some(mirror), Arc::new(SystemClock)))
+}
 
 pub(crate) fn role(name: &str) -> AssumeRole {
     AssumeRole {

@@ -31,7 +31,6 @@ mod session_tests;
 mod terms;
 mod upstream;
 mod upstream_login;
-mod upstream_tls;
 mod view;
 
 pub(crate) use ahead::Ahead;
