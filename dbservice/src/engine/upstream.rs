@@ -6,7 +6,7 @@
 //! Invariant: nothing is sent to a database before its certificate was verified as its settings say ([`crate::trust`]). A database
 //! that does not speak TLS is not served.
 //!
-//! Not here: the login ([`super::upstream_login`]).
+//! Not here: the login (of each protocol).
 
 use std::{
     io,
