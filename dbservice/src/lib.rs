@@ -133,7 +133,11 @@ impl DatabaseService {
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
         let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
-        let trust = Arc::new(Trust::new(folder, None, Arc::clone(&clock)));
+        let trust = Arc::new(Trust::new(
+            folder,
+            settings.ca_bundles.clone(),
+            Arc::clone(&clock),
+        ));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {

@@ -6,17 +6,17 @@ use tidegate_core::{
     AssumeRole, AwsMetadata, Database, DatabaseKind, EffectiveRole, Origin, Protocol, RoleSource,
     TlsSettings, overrides,
 };
-use tidegate_service::clock::SystemClock;
+use tidegate_service::{clock::SystemClock, settings::CaBundlePlace};
 
 use crate::{
-    trust::{Mirror, Trust},
+    trust::Trust,
     wanted::Wanted,
 };
 
 /// Trust that no test's database asks for a bundle.
 pub(crate) fn trust() -> Arc<Trust> {
     let folder = std::env::temp_dir().join("tidegate-no-bundles");
-    let mirror = Mirror::Folder(folder.clone());
+    let mirror = CaBundlePlace::Folder(folder.clone());
     Arc::new(Trust::new(folder, Some(mirror), Arc::new(SystemClock)))
 }
 

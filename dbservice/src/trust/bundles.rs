@@ -16,7 +16,7 @@ use std::{
 use rustls_pki_types::CertificateDer;
 use tidegate_identity::secret;
 use tidegate_service::{
-    clock::SharedClock, https::Https, rpc::Backoff, tasks::ShutdownToken, telemetry::SaidOnce,
+    clock::SharedClock, https::Https, rpc::Backoff, settings::CaBundlePlace, tasks::ShutdownToken, telemetry::SaidOnce,
 };
 use tokio::{
     sync::{Mutex as Gate, Notify},
@@ -29,7 +29,7 @@ use super::{
     anchors,
     download::{self, DownloadError, Fetched, fetch},
     files::{BundleFiles, Kept, fingerprint},
-    source::{BundleName, Mirror},
+    source::BundleName,
 };
 
 /// From one refresh of a bundle to the next, before jitter.
@@ -123,7 +123,7 @@ struct Held {
 /// All bundles of a process.
 pub(crate) struct Bundles {
     files: BundleFiles,
-    mirror: Option<Mirror>,
+    mirror: Option<CaBundlePlace>,
     https: Https,
     clock: SharedClock,
     held: Mutex<HashMap<BundleName, Held>>,
@@ -140,7 +140,7 @@ impl Bundles {
     /// Bundles that are kept in a folder, and fetched from AWS or from a mirror.
     pub(crate) fn new(
         folder: std::path::PathBuf,
-        mirror: Option<Mirror>,
+        mirror: Option<CaBundlePlace>,
         clock: SharedClock,
     ) -> Self {
         Self {

@@ -19,6 +19,4 @@ mod source;
 mod tls;
 
 pub(crate) use problem::{handshake_problem, is_unknown_issuer};
-#[cfg(test)]
-pub(crate) use source::Mirror;
 pub(crate) use tls::{Trust, Trusted};

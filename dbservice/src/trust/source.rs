@@ -14,6 +14,7 @@
 use std::path::PathBuf;
 
 use tidegate_core::{Database, DatabaseKind, Region, TlsMode};
+use tidegate_service::settings::CaBundlePlace;
 
 /// Which CAs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,20 +71,6 @@ pub(crate) enum BundleName {
     Redshift(&'static str),
 }
 
-/// Where bundles are fetched from instead of from AWS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mirror {
-    /// A folder.
-    Folder(PathBuf),
-    /// A host, and the path below which they are.
-    Host {
-        tls: bool,
-        host: String,
-        port: u16,
-        path: String,
-    },
-}
-
 /// Where one bundle is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
@@ -134,11 +121,11 @@ impl BundleName {
     }
 
     /// Where to fetch it; `None` where AWS publishes it at no place that is known here.
-    pub(crate) fn location(&self, mirror: Option<&Mirror>) -> Option<Location> {
+    pub(crate) fn location(&self, mirror: Option<&CaBundlePlace>) -> Option<Location> {
         let path = self.path();
         match mirror {
-            Some(Mirror::Folder(folder)) => Some(Location::File(folder.join(path))),
-            Some(Mirror::Host {
+            Some(CaBundlePlace::Folder(folder)) => Some(Location::File(folder.join(path))),
+            Some(CaBundlePlace::Host {
                 tls,
                 host,
                 port,
@@ -271,7 +258,7 @@ mod tests {
     #[test]
     fn a_mirror_holds_all_of_them_below_one_place() {
         let bundle = BundleName::Rds("eu-west-1".parse().unwrap());
-        let mirror = Mirror::Host {
+        let mirror = CaBundlePlace::Host {
             tls: true,
             host: "mirror".to_owned(),
             port: 8443,
@@ -281,7 +268,7 @@ mod tests {
             bundle.location(Some(&mirror)).unwrap().to_string(),
             "https://mirror:8443/ca/eu-west-1/eu-west-1-bundle.pem"
         );
-        let folder = Mirror::Folder(PathBuf::from("/etc/ca"));
+        let folder = CaBundlePlace::Folder(PathBuf::from("/etc/ca"));
         assert_eq!(
             bundle.location(Some(&folder)).unwrap().to_string(),
             "file:///etc/ca/eu-west-1/eu-west-1-bundle.pem"

@@ -18,13 +18,13 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tidegate_core::{Database, TlsMode};
 use tidegate_identity::{IdentityError, tls};
-use tidegate_service::clock::SharedClock;
+use tidegate_service::{clock::SharedClock, settings::CaBundlePlace};
 use tokio::sync::OnceCell;
 
 use super::{
     anchors,
     bundles::{Anchors, Bundles, Provenance},
-    source::{Mirror, TrustSource},
+    source::TrustSource,
 };
 
 /// TLS configurations that are kept; one for each way in which databases are verified.
@@ -63,7 +63,7 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// Keeps bundles in `folder`; fetches them from `mirror` when there is one, else from AWS.
-    pub(crate) fn new(folder: PathBuf, mirror: Option<Mirror>, clock: SharedClock) -> Self {
+    pub(crate) fn new(folder: PathBuf, mirror: Option<CaBundlePlace>, clock: SharedClock) -> Self {
         Self {
             bundles: Arc::new(Bundles::new(folder, mirror, clock)),
             system_roots: OnceCell::new(),

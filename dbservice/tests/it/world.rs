@@ -223,6 +223,7 @@ impl World {
             }],
             databases: vec![own(&cas, &database)],
             matchers: Vec::new(),
+            ca_bundles: None,
         };
         let readiness = Readiness::new();
         DatabaseService::start(

@@ -12,7 +12,7 @@ use super::*;
 
 /// A place that has bundles, and says what a test wants.
 struct Place {
-    mirror: Mirror,
+    mirror: CaBundlePlace,
     answer: Arc<Mutex<Vec<u8>>>,
     asked: Arc<AtomicUsize>,
     server: tokio::task::JoinHandle<()>,
@@ -39,7 +39,7 @@ impl Place {
                 let _ = stream.write_all(&answer).await;
             }
         });
-        let mirror = Mirror::Host {
+        let mirror = CaBundlePlace::Host {
             tls: false,
             host: "127.0.0.1".to_owned(),
             port,
@@ -81,7 +81,7 @@ fn ca() -> String {
     ca.cert_pem().to_owned()
 }
 
-fn bundles(dir: &tempfile::TempDir, mirror: &Mirror) -> Arc<Bundles> {
+fn bundles(dir: &tempfile::TempDir, mirror: &CaBundlePlace) -> Arc<Bundles> {
     let clock = Arc::new(ManualClock::new(now()));
     let folder = dir.path().join("ca-bundles");
     Arc::new(Bundles::new(folder, Some(mirror.clone()), clock))

@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, discovery, overlap,
+    DatabaseSettings, ca_bundles, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
@@ -22,11 +22,15 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         .get("aws")
         .map(|item| discovery::matchers(&item, discovery::Form::File))
         .unwrap_or_default();
+    let ca_bundles = section
+        .get("ca_bundles")
+        .and_then(|item| ca_bundles::read(&item));
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
         databases,
         matchers,
+        ca_bundles,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()

@@ -10,6 +10,7 @@
 mod audit;
 mod auth;
 mod authentication;
+mod ca_bundles;
 mod ca_keys;
 mod database;
 mod discovery;
@@ -44,6 +45,7 @@ use tidegate_core::{AwsMatcher, ClusterName, Database, ResourceMatcher};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
+pub use ca_bundles::{CaBundlePlace, InvalidCaBundlePlace};
 pub use error::{ConfigError, ConfigProblem, PROBLEMS_MAX};
 pub use join::{InvalidStsEndpoint, JoinMethod, StsEndpoint};
 
@@ -380,4 +382,6 @@ pub struct DatabaseSettings {
     pub databases: Vec<Database>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+    /// Where CA bundles are fetched; `None` is from AWS.
+    pub ca_bundles: Option<CaBundlePlace>,
 }
