@@ -17,6 +17,7 @@ mod credentials;
 mod engine;
 mod health;
 mod locks;
+mod metadata;
 mod metrics;
 mod places;
 mod presence;

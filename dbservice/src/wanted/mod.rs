@@ -129,10 +129,14 @@ fn servable(database: &Database) -> Result<(), Refusal> {
 /// A database that an administrator made over the API may have any address; one that discovery found may not.
 fn believable(database: &Database) -> Result<(), Refusal> {
     match (database.kind, database.origin) {
-        (Some(DatabaseKind::Redshift), Origin::Cloud | Origin::Config) => {
-            endpoint::check_redshift(database).map_err(Refusal::Endpoint)
+        (Some(kind), Origin::Cloud | Origin::Config) => {
+            endpoint::check(database, kind).map_err(Refusal::Endpoint)
         }
-        _ => Ok(()),
+        // Credentials may be asked for by what it is called, so nothing goes by without a kind to hold it to.
+        (None, Origin::Cloud | Origin::Config) => Err(Refusal::Endpoint(
+            EndpointError::Incomplete { missing: "kind" },
+        )),
+        (_, Origin::Dynamic) => Ok(()),
     }
 }
 

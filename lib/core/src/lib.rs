@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod database;
+pub mod endpoint;
 pub mod error;
 pub mod generated;
 pub mod health;

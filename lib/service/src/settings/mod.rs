@@ -15,7 +15,6 @@ mod ca_keys;
 mod database;
 mod discovery;
 mod document;
-mod endpoint;
 mod error;
 mod join;
 mod metadata;

@@ -1,0 +1,201 @@
+use super::*;
+use crate::{
+    metadata::place::tests::cluster,
+    testing::{redshift, role},
+};
+
+fn host(name: &str) -> String {
+    format!("{name}.abc.us-east-1.redshift.amazonaws.com")
+}
+
+/// AWS lists these clusters, each where its record says.
+fn lists(names: &[&str]) -> Answer {
+    let all = names.iter().map(|name| cluster(name, &host(name), 5439));
+    Answer {
+        listed: [(Listing::RedshiftClusters, Ok(all.collect()))].into(),
+        tags: HashMap::new(),
+    }
+}
+
+fn fails(class: AwsErrorClass) -> Answer {
+    let failure = AwsFailure::new(class, "redshift:DescribeClusters", "no");
+    Answer {
+        listed: [(Listing::RedshiftClusters, Err(failure))].into(),
+        tags: HashMap::new(),
+    }
+}
+
+fn follow(facts: &Facts, databases: &[Database]) {
+    facts.follow(databases.iter().map(|one| (one, None)), Instant::now());
+}
+
+/// AWS answers everything that is due.
+fn answer(facts: &Facts, answer: &Answer) -> usize {
+    let due = facts.take_due(usize::MAX, Instant::now());
+    for (place, databases) in &due {
+        facts.answered(place, databases, answer, Instant::now());
+    }
+    due.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discovered_database_waits_for_aws_and_not_longer_than_the_bound() {
+    let (facts, orders) = (Facts::new(), redshift("orders", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    assert_eq!(facts.verdict(&orders), Verdict::Awaited);
+    // Somebody asks, and AWS says nothing.
+    assert_eq!(facts.take_due(9, Instant::now()).len(), 1);
+    let changes = facts.changes();
+    let next = facts.tick(Instant::now());
+    assert_eq!(next - Instant::now(), HOLD);
+    tokio::time::advance(HOLD).await;
+    facts.tick(Instant::now());
+    assert_eq!(facts.verdict(&orders), Verdict::Unchecked);
+    assert!(changes.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_aws_says_late_still_counts() {
+    let (facts, orders) = (Facts::new(), redshift("orders", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    let due = facts.take_due(9, Instant::now());
+    tokio::time::advance(HOLD).await;
+    facts.tick(Instant::now());
+    let mut moved = lists(&["orders"]);
+    let other = cluster("orders", &host("elsewhere"), 5439);
+    moved.listed.insert(Listing::RedshiftClusters, Ok(vec![other]));
+    facts.answered(&due[0].0, &due[0].1, &moved, Instant::now());
+    assert!(matches!(facts.verdict(&orders), Verdict::Contradicted(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_changes_is_looked_at_again_and_one_that_does_not_is_not() {
+    let (facts, orders) = (Facts::new(), redshift("orders", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    answer(&facts, &lists(&["orders"]));
+    assert_eq!(facts.verdict(&orders), Verdict::Confirmed);
+    let mut labelled = orders.clone();
+    labelled.labels.insert("env", "prod");
+    follow(&facts, &[labelled]);
+    assert_eq!(facts.verdict(&orders), Verdict::Confirmed);
+    assert!(facts.take_due(9, Instant::now()).is_empty());
+
+    let mut moved = orders.clone();
+    moved.uri = format!("{}:5440", host("orders")).parse().unwrap();
+    follow(&facts, std::slice::from_ref(&moved));
+    assert_eq!(facts.verdict(&moved), Verdict::Awaited);
+    answer(&facts, &lists(&["orders"]));
+    assert!(matches!(facts.verdict(&moved), Verdict::Contradicted(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_about_an_older_record_says_nothing_about_the_new_one() {
+    let (facts, orders) = (Facts::new(), redshift("orders", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    let due = facts.take_due(9, Instant::now());
+    let mut moved = orders.clone();
+    moved.uri = format!("{}:5440", host("orders")).parse().unwrap();
+    follow(&facts, std::slice::from_ref(&moved));
+    facts.answered(&due[0].0, &due[0].1, &lists(&["orders"]), Instant::now());
+    assert_eq!(facts.verdict(&moved), Verdict::Awaited);
+    // It came while its place was asked, so that is asked again at once.
+    assert_eq!(answer(&facts, &lists(&["orders"])), 1);
+    assert!(matches!(facts.verdict(&moved), Verdict::Contradicted(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_aws_may_not_be_asked_nobody_waits_after_the_first() {
+    let facts = Facts::new();
+    let (orders, users) = (redshift("orders", &[]), redshift("users", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    answer(&facts, &fails(AwsErrorClass::AccessDenied));
+    assert_eq!(facts.verdict(&orders), Verdict::Denied);
+    follow(&facts, &[orders.clone(), users.clone()]);
+    assert_eq!(facts.verdict(&users), Verdict::Denied);
+    assert!(facts.take_due(9, Instant::now()).is_empty());
+    // A permission that comes is noticed.
+    tokio::time::advance(DENIED_INTERVAL).await;
+    answer(&facts, &lists(&["orders", "users"]));
+    assert_eq!(facts.verdict(&users), Verdict::Confirmed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_aws_that_fails_takes_back_nothing_and_is_asked_less_often() {
+    let facts = Facts::new();
+    let (orders, users) = (redshift("orders", &[]), redshift("users", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    answer(&facts, &lists(&["orders"]));
+    for _ in 0..20 {
+        tokio::time::advance(REFRESH_INTERVAL).await;
+        answer(&facts, &fails(AwsErrorClass::Throttled));
+    }
+    assert_eq!(facts.verdict(&orders), Verdict::Confirmed);
+    follow(&facts, &[orders.clone(), users.clone()]);
+    assert_eq!(facts.verdict(&users), Verdict::Unchecked);
+    let next = facts.tick(Instant::now()) - Instant::now();
+    assert!(next >= RETRY_MIN && next <= RETRY_MAX, "{next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_contradiction_is_looked_at_again_soon_and_outlives_a_failure() {
+    let (facts, orders) = (Facts::new(), redshift("orders", &[]));
+    follow(&facts, std::slice::from_ref(&orders));
+    let elsewhere = Answer {
+        listed: [(
+            Listing::RedshiftClusters,
+            Ok(vec![cluster("orders", &host("elsewhere"), 5439)]),
+        )]
+        .into(),
+        tags: HashMap::new(),
+    };
+    answer(&facts, &elsewhere);
+    tokio::time::advance(RECHECK_INTERVAL).await;
+    assert_eq!(answer(&facts, &fails(AwsErrorClass::AccessDenied)), 1);
+    assert!(matches!(facts.verdict(&orders), Verdict::Contradicted(_)));
+    tokio::time::advance(DENIED_INTERVAL).await;
+    answer(&facts, &lists(&["orders"]));
+    assert_eq!(facts.verdict(&orders), Verdict::Confirmed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_wrote_never_waits_and_learns_what_aws_says() {
+    let facts = Facts::new();
+    let mut own = redshift("orders", &[]);
+    own.origin = Origin::Config;
+    own.aws.account_id = None;
+    follow(&facts, std::slice::from_ref(&own));
+    assert_eq!(facts.verdict(&own), Verdict::Unchecked);
+    assert_eq!(facts.completed(&own).aws.account_id, None);
+    let changes = facts.changes();
+    answer(&facts, &lists(&["orders"]));
+    assert!(changes.has_changed().unwrap());
+    assert!(facts.completed(&own).aws.account_id.is_some());
+    // Nothing that changes nothing is told.
+    let changes = facts.changes();
+    tokio::time::advance(REFRESH_INTERVAL).await;
+    assert_eq!(answer(&facts, &lists(&["orders"])), 1);
+    assert!(!changes.has_changed().unwrap());
+    // What AWS does not show for a moment is not forgotten.
+    tokio::time::advance(REFRESH_INTERVAL).await;
+    answer(&facts, &lists(&[]));
+    assert!(facts.completed(&own).aws.account_id.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wants_any_more_is_not_asked_about() {
+    let (facts, orders) = (Facts::new(), redshift("orders", &[]));
+    follow(&facts, &[orders]);
+    follow(&facts, &[]);
+    assert!(facts.take_due(9, Instant::now()).is_empty());
+    assert!(facts.state().places.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_role_is_another_place() {
+    let (facts, orders, other) = (Facts::new(), redshift("orders", &[]), role("other"));
+    follow(&facts, std::slice::from_ref(&orders));
+    answer(&facts, &lists(&["orders"]));
+    facts.follow([(&orders, Some(&other))], Instant::now());
+    assert_eq!(facts.verdict(&orders), Verdict::Awaited);
+    assert_eq!(facts.state().places.len(), 1);
+}
