@@ -8,6 +8,7 @@
 //! at its end; a session that a role holds to strict audit ends before such a statement reaches the database. The start
 //! and end of a session do wait: part of the queue is kept free for them.
 
+mod mysql;
 mod stream;
 
 use std::{
@@ -28,6 +29,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::metrics::ServiceMetrics;
+pub(crate) use mysql::MysqlKind;
 use stream::Outbox;
 
 /// Events that wait to be sent.
@@ -44,8 +46,12 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Kind {
     /// We ended a session by a rule that its person is held to.
     Disconnect,
+    /// A database is not served: its address cannot be right.
+    EndpointRefused,
     /// A session ended.
     End,
+    /// A command of MySQL's protocol was sent.
+    Mysql(MysqlKind),
     /// A statement was sent.
     Query,
     /// A session began.
@@ -58,7 +64,9 @@ impl Kind {
     const fn name_and_code(self) -> (&'static str, &'static str) {
         match self {
             Self::Disconnect => ("client.disconnect", "T3006I"),
+            Self::EndpointRefused => ("db.endpoint.refused", "TDE00W"),
             Self::End => ("db.session.end", "TDB01I"),
+            Self::Mysql(kind) => kind.name_and_code(),
             Self::Query => ("db.session.query", "TDB02I"),
             Self::Start => ("db.session.start", "TDB00I"),
             Self::StartFailed => ("db.session.start", "TDB00W"),
@@ -92,7 +100,7 @@ pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent
         code: code.to_owned(),
         user: subject.user.clone(),
         sid: subject.sid.clone(),
-        success: kind != Kind::StartFailed,
+        success: !matches!(kind, Kind::EndpointRefused | Kind::StartFailed),
         error: String::new(),
         db_service: subject.db_service.clone(),
         db_user: subject.db_user.clone(),

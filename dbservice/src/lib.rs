@@ -16,9 +16,11 @@ mod certificate;
 mod credentials;
 mod engine;
 mod health;
+mod labels;
 mod locks;
 mod metadata;
 mod metrics;
+mod names;
 mod places;
 mod presence;
 mod retry;
@@ -37,7 +39,7 @@ use tidegate_service::{
     admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
     settings::DatabaseSettings, tasks::Tasks,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
 use crate::{
@@ -48,15 +50,18 @@ use crate::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
     health::Health,
+    labels::Labelled,
     locks::Locks,
+    metadata::{AwsDescribe, Book},
     metrics::ServiceMetrics,
+    names::Names,
     places::Places,
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
     trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
-    wanted::watch::Reconciler,
+    wanted::{Facts, watch::Reconciler},
 };
 
 /// The service that a host's certificate must allow.
@@ -98,7 +103,8 @@ impl DatabaseService {
     /// Starts the service. It returns at once; everything runs in tasks of `tasks`, until shutdown.
     ///
     /// Nothing that is away now (auth service, proxies, databases, AWS) keeps it from starting: each is tried again,
-    /// and `readiness` tells what is missing.
+    /// and `readiness` tells what is missing. Settings that change later are followed; sessions go on unless the
+    /// endpoint of their database is another one.
     ///
     /// # Errors
     ///
@@ -108,7 +114,7 @@ impl DatabaseService {
         reason = "each is a different thing that the process has one of"
     )]
     pub fn start(
-        settings: DatabaseSettings,
+        settings: watch::Receiver<DatabaseSettings>,
         context: AgentContext,
         host: HostHandle,
         aws: AwsFactory,
@@ -123,11 +129,14 @@ impl DatabaseService {
                 services: services.join(", "),
             });
         }
-        info!(
-            databases = settings.databases.len(),
-            resources = settings.resources.len(),
-            "starting the database service"
-        );
+        {
+            let settings = settings.borrow();
+            info!(
+                databases = settings.databases.len(),
+                resources = settings.resources.len(),
+                "starting the database service"
+            );
+        }
         let metrics = ServiceMetrics::register(metrics);
         let (shutdown, auth) = (tasks.shutdown(), host.auth_channel());
         let (audit, events) = AuditQueue::new(metrics.clone());
@@ -136,7 +145,7 @@ impl DatabaseService {
         let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
         let trust = Arc::new(Trust::new(
             folder,
-            settings.ca_bundles.clone(),
+            settings.clone(),
             Arc::clone(&clock),
         ));
         let engine = Arc::new(Engine {
@@ -148,13 +157,13 @@ impl DatabaseService {
             roles: roles.clone(),
             locks: locks.clone(),
             places: Places::default(),
-            credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
+            credentials: Arc::new(AwsCredentials::new(aws.clone(), &clock, metrics.clone())),
             connector: Arc::new(Connector::new(
                 metrics.connect_seconds.clone(),
                 Arc::clone(&trust),
             )),
             cancels: CancelRegistry::default(),
-            audit,
+            audit: audit.clone(),
             metrics: metrics.clone(),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
@@ -171,7 +180,18 @@ impl DatabaseService {
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
             connected: Connected::default(),
         });
-        let reconciler = Reconciler::new(settings, Arc::clone(&served), metrics.clone());
+        let again = Arc::new(Names::default());
+        let book = Arc::new(Book::new(Arc::clone(&again)));
+        let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
+        let reconciler = Reconciler::new(
+            settings,
+            Arc::new(labels),
+            Arc::clone(&book) as Arc<dyn Facts>,
+            again,
+            Arc::clone(&served),
+            audit.clone(),
+            metrics.clone(),
+        );
         let announcer = Announcer {
             host_id: host.host_id(),
             hostname: context.hostname,
@@ -182,6 +202,15 @@ impl DatabaseService {
         tasks.spawn(
             "ca_bundles",
             trust.bundles().keep_fresh(shutdown.clone()),
+        );
+        let session = format!("tidegate-agent-{}", host.host_id());
+        tasks.spawn(
+            "metadata",
+            metadata::keep(
+                book,
+                Arc::new(AwsDescribe::new(aws, &session)),
+                shutdown.clone(),
+            ),
         );
         tasks.spawn(
             "audit",

@@ -6,7 +6,8 @@ use tidegate_core::{
     AssumeRole, AwsMetadata, Database, DatabaseKind, EffectiveRole, Origin, Protocol, RoleSource,
     TlsSettings, overrides,
 };
-use tidegate_service::{clock::SystemClock, settings::CaBundlePlace};
+use tidegate_service::{clock::SystemClock, settings::{CaBundlePlace, DatabaseSettings}};
+use tokio::sync::watch;
 
 use crate::{
     trust::Trust,
@@ -16,8 +17,15 @@ use crate::{
 /// Trust that no test's database asks for a bundle.
 pub(crate) fn trust() -> Arc<Trust> {
     let folder = std::env::temp_dir().join("tidegate-no-bundles");
-    let mirror = CaBundlePlace::Folder(folder.clone());
-    Arc::new(Trust::new(folder, Some(mirror), Arc::new(SystemClock)))
+    let settings = watch::Sender::new(DatabaseSettings {
+        ca_bundles: Some(CaBundlePlace::Folder(folder.clone())),
+        ..DatabaseSettings::default()
+    });
+    Arc::new(Trust::new(
+        folder,
+        settings.subscribe(),
+        Arc::new(SystemClock),
+    ))
 }
 
 pub(crate) fn role(name: &str) -> AssumeRole {
@@ -58,22 +66,22 @@ pub(crate) fn redshift(name: &str, labels: &[(&str, &str)]) -> Database {
 /// The same, as this agent serves it.
 pub(crate) fn wanted(name: &str) -> Arc<Wanted> {
     let database = redshift(name, &[]);
-    Arc::new(Wanted {
-        effective: overrides::effective_role(&[], &database),
-        route: name.to_owned(),
-        database,
-    })
+    let effective = overrides::effective_role(&[], &database);
+    Arc::new(Wanted::new(
+        Arc::new(database),
+        effective,
+        "".into(),
+        Vec::new(),
+    ))
 }
 
 /// A database that an override gives a role, or that the agent reaches as itself.
 pub(crate) fn wanted_as(effective: Option<&str>) -> Wanted {
-    Wanted {
-        database: redshift("orders", &[]),
-        effective: EffectiveRole {
-            role: effective.map(role),
-            source: RoleSource::Override,
-            entry: None,
-        },
-        route: "orders".to_owned(),
-    }
+    let effective = EffectiveRole {
+        role: effective.map(role),
+        source: RoleSource::Override,
+        entry: None,
+    };
+    let database = Arc::new(redshift("orders", &[]));
+    Wanted::new(database, effective, "".into(), Vec::new())
 }

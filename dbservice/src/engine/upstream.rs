@@ -36,7 +36,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long `SSLRequest` and TLS handshake may take.
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Silence after which the kernel asks whether the other side is still there, and how often it asks again.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -135,7 +135,9 @@ impl Connector {
         stream: TcpStream,
     ) -> Result<Upstream, Problem> {
         let trusted = self.trusted(database).await?;
-        let error = match self.shake(database, stream, &trusted).await? {
+        let (request, consents) = (&SSL_REQUEST, Some(TLS_ACCEPTED));
+        let shaken = self.shake(database, stream, request, consents, &trusted);
+        let error = match shaken.await? {
             Ok(upstream) => return Ok(upstream),
             Err(error) => error,
         };
@@ -144,9 +146,35 @@ impl Connector {
         }
         let trusted = self.trusted(database).await?;
         let stream = self.tcp(database).await?;
-        self.shake(database, stream, &trusted)
+        self.shake(database, stream, request, consents, &trusted)
             .await?
             .map_err(|error| handshake_problem(database, &error, &trusted))
+    }
+
+    /// Makes TLS of a TCP connection to a database behind a `request`, and behind the one byte that `consents` to it. When
+    /// nobody trusted signed the certificate, a newer CA bundle is asked for, for the next connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::tls`].
+    pub(crate) async fn tls_after(
+        &self,
+        database: &Database,
+        stream: TcpStream,
+        request: &[u8],
+        consents: Option<u8>,
+    ) -> Result<Upstream, Problem> {
+        let trusted = self.trusted(database).await?;
+        let shaken = self.shake(database, stream, request, consents, &trusted);
+        match shaken.await? {
+            Ok(upstream) => Ok(upstream),
+            Err(error) => {
+                if is_unknown_issuer(&error) {
+                    self.trust.changed_since(&trusted).await;
+                }
+                Err(handshake_problem(database, &error, &trusted))
+            }
+        }
     }
 
     async fn trusted(&self, database: &Database) -> Result<Trusted, Problem> {
@@ -161,6 +189,8 @@ impl Connector {
         &self,
         database: &Database,
         mut stream: TcpStream,
+        request: &[u8],
+        consents: Option<u8>,
         trusted: &Trusted,
     ) -> Result<io::Result<Upstream>, Problem> {
         let host = database
@@ -173,14 +203,17 @@ impl Connector {
         let begun = Instant::now();
         let config = Arc::clone(&trusted.config);
         let shaking = async {
-            stream.write_all(&SSL_REQUEST).await?;
-            match stream.read_u8().await? {
-                TLS_ACCEPTED => TlsConnector::from(config)
-                    .connect(name, BulkReader::new(stream))
-                    .await
-                    .map(Ok),
-                answer => Ok(Err(answer)),
+            stream.write_all(request).await?;
+            if let Some(consent) = consents {
+                let answer = stream.read_u8().await?;
+                if answer != consent {
+                    return Ok(Err(answer));
+                }
             }
+            TlsConnector::from(config)
+                .connect(name, BulkReader::new(stream))
+                .await
+                .map(Ok)
         };
         match tokio::time::timeout(TLS_TIMEOUT, shaking).await {
             Ok(Ok(Ok(upstream))) => {

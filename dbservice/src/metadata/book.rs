@@ -1,11 +1,11 @@
 //! What is known of the databases that are wanted, and when to ask again.
 //!
-//! Shared by the reconciler, which writes down what it wants and reads what is known, and the task that asks. Nothing
-//! here waits or calls anybody; time comes in as an argument.
+//! Shared by the reconciler, which asks of each database that it decides on, and the task that asks AWS. Nothing here
+//! waits or calls anybody. Whoever is learned something of is decided on again.
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,18 +14,19 @@ use tidegate_aws::{
     AwsErrorClass, AwsFailure,
     describe::{Described, Listing},
 };
-use tidegate_core::{AssumeRole, Database, DatabaseName, Origin};
+use tidegate_core::{Database, DatabaseName, EffectiveRole, Origin};
 use tidegate_service::{rpc::Backoff, telemetry::SaidOnce};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
 use super::{
     facts::{Known, completed},
     place::{Place, question},
     verdict::{Verdict, judge, listens_at},
+};
+use crate::{
+    names::Names,
+    wanted::{EndpointError, Facts, Refusal, believable},
 };
 
 /// How long a database that discovery found waits for AWS before its address's form alone decides.
@@ -55,9 +56,10 @@ pub(super) struct Answer {
 
 /// The book.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct Book {
     state: Mutex<State>,
-    changed: watch::Sender<u64>,
+    /// Databases of which something was learned.
+    again: Arc<Names>,
     wake: Notify,
 }
 
@@ -102,64 +104,77 @@ enum Outcome {
 /// A place to ask about, and the databases there.
 pub(super) type Due = (Place, Vec<Arc<Database>>);
 
-impl Facts {
-    /// Nothing known, nothing wanted.
-    pub(crate) fn new() -> Self {
+impl Facts for Book {
+    /// What AWS is known to say. One that discovery found is believed as [`Verdict`] says.
+    fn complete(
+        &self,
+        database: &Arc<Database>,
+        effective: &EffectiveRole,
+    ) -> Result<Arc<Database>, Refusal> {
+        let by_name = completed(database, None);
+        if believable(&by_name).is_err() {
+            // It is refused for that, and nobody is asked about it.
+            return Ok(Arc::clone(database));
+        }
+        let place = Place::of(&by_name, effective.role.as_ref());
+        let (verdict, known) = self.look_up(by_name.into_owned(), place, Instant::now());
+        match verdict {
+            Verdict::Awaited => Err(Refusal::Awaited),
+            Verdict::Contradicted(said) => Err(Refusal::Endpoint(EndpointError::Contradicted {
+                host: database.uri.to_string(),
+                said,
+            })),
+            Verdict::Absent | Verdict::Confirmed | Verdict::Denied | Verdict::Unchecked => {
+                Ok(match completed(database, known.as_deref()) {
+                    Cow::Borrowed(_) => Arc::clone(database),
+                    Cow::Owned(whole) => Arc::new(whole),
+                })
+            }
+        }
+    }
+
+    fn forget(&self, name: &DatabaseName) {
+        self.state().forget(name);
+    }
+}
+
+impl Book {
+    /// Nothing known. Names of databases of which something is learned are added to `again`.
+    pub(crate) fn new(again: Arc<Names>) -> Self {
         Self {
             state: Mutex::default(),
-            changed: watch::Sender::new(0),
+            again,
             wake: Notify::new(),
         }
     }
 
-    /// Says which databases are wanted from here on, each with its effective role. What is known of one stays while its
-    /// record says the same of where and what it is.
-    pub(crate) fn follow<'d>(
+    /// What is known of a record, which is written down when it is new. What was known stays while the record says the
+    /// same of where and what the database is.
+    fn look_up(
         &self,
-        wanted: impl IntoIterator<Item = (&'d Database, Option<&'d AssumeRole>)>,
+        database: Database,
+        place: Option<Place>,
         now: Instant,
-    ) {
+    ) -> (Verdict, Option<Arc<Known>>) {
         let mut state = self.state();
-        let before = std::mem::take(&mut state.rows);
-        let mut before = before;
-        let mut is_new = false;
-        for (record, role) in wanted {
-            let database = completed(record, None);
-            let place = Place::of(&database, role);
-            let row = before
-                .remove(&record.name)
-                .filter(|row| row.place == place && says_the_same(&row.database, &database));
-            let row = row.unwrap_or_else(|| {
-                is_new = true;
-                state.begin(database.into_owned(), place, now)
-            });
-            state.rows.insert(record.name.clone(), row);
+        let before = state.rows.get(&database.name);
+        let same = before.filter(|row| says_the_same(&row.database, &database));
+        if let Some(row) = same.filter(|row| row.place == place) {
+            return (row.verdict.clone(), row.known.clone());
         }
-        let places: HashSet<Place> = state.rows.values().filter_map(|row| row.place.clone()).collect();
-        state.places.retain(|place, _| places.contains(place));
+        // Another role may be told more or less: until it is asked, what the last one was told counts.
+        let carried = same.map(|row| (row.verdict.clone(), row.known.clone()));
+        let name = database.name.clone();
+        state.forget(&name);
+        let mut row = state.begin(database, place, now);
+        if let Some((verdict, known)) = carried {
+            (row.verdict, row.known) = (verdict, known);
+        }
+        let found = (row.verdict.clone(), row.known.clone());
+        state.rows.insert(name, row);
         drop(state);
-        if is_new {
-            self.wake.notify_one();
-        }
-    }
-
-    /// A database with what is known beside its record.
-    pub(crate) fn completed<'d>(&self, database: &'d Database) -> Cow<'d, Database> {
-        let known = self.state().rows.get(&database.name).and_then(|row| row.known.clone());
-        completed(database, known.as_deref())
-    }
-
-    /// What is known of the address of a database that discovery found.
-    pub(crate) fn verdict(&self, database: &Database) -> Verdict {
-        let state = self.state();
-        let row = state.rows.get(&database.name);
-        row.filter(|row| row.database.uri == database.uri)
-            .map_or(Verdict::Unchecked, |row| row.verdict.clone())
-    }
-
-    /// Tells when a verdict or a fact has changed; the value only counts changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.wake.notify_one();
+        found
     }
 
     /// Places that have to be asked about now, at most `most`; each has to be answered before it comes again.
@@ -188,14 +203,15 @@ impl Facts {
     /// Lets go whom AWS keeps waiting for too long, and says when to look again.
     pub(super) fn tick(&self, now: Instant) -> Instant {
         let mut state = self.state();
-        let mut is_changed = false;
+        let mut let_go = Vec::new();
         let mut next = now + REFRESH_INTERVAL;
-        for row in state.rows.values_mut() {
+        for (name, row) in &mut state.rows {
             if row.verdict != Verdict::Awaited {
                 continue;
             }
             if row.hold_until <= now {
-                (row.verdict, is_changed) = (Verdict::Unchecked, true);
+                row.verdict = Verdict::Unchecked;
+                let_go.push(name.clone());
             } else {
                 next = next.min(row.hold_until);
             }
@@ -203,9 +219,7 @@ impl Facts {
         let waiting = state.places.values().filter(|place| !place.is_asked);
         next = waiting.map(|place| place.due).fold(next, Instant::min);
         drop(state);
-        if is_changed {
-            self.told();
-        }
+        self.again.add(let_go);
         next
     }
 
@@ -217,7 +231,7 @@ impl Facts {
     /// Writes down what AWS said of the databases that were asked about.
     pub(super) fn answered(&self, place: &Place, asked: &[Arc<Database>], answer: &Answer, now: Instant) {
         let mut state = self.state();
-        let mut is_changed = false;
+        let mut learned = Vec::new();
         let mut contradicted = false;
         for database in asked {
             let Some(row) = state.rows.get_mut(&database.name) else {
@@ -227,20 +241,22 @@ impl Facts {
             if !Arc::ptr_eq(&row.database, database) {
                 continue;
             }
-            is_changed |= row.take(answer);
+            if row.take(answer) {
+                learned.push(database.name.clone());
+            }
             contradicted |= matches!(row.verdict, Verdict::Contradicted(_));
         }
         if let Some(place_state) = state.places.get_mut(place) {
             place_state.answered(place, answer, contradicted, now);
         }
         drop(state);
-        if is_changed {
-            self.told();
-        }
+        self.again.add(learned);
     }
 
-    fn told(&self) {
-        self.changed.send_modify(|count| *count += 1);
+    #[cfg(test)]
+    pub(super) fn verdict(&self, name: &DatabaseName) -> Option<Verdict> {
+        let state = self.state();
+        state.rows.get(name).map(|row| row.verdict.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -269,6 +285,15 @@ impl State {
             verdict,
             hold_until: now + HOLD,
             known: None,
+        }
+    }
+
+    fn forget(&mut self, name: &DatabaseName) {
+        let Some(place) = self.rows.remove(name).and_then(|row| row.place) else {
+            return;
+        };
+        if self.of(&place).next().is_none() {
+            self.places.remove(&place);
         }
     }
 
@@ -384,13 +409,21 @@ impl PlaceState {
     }
 }
 
-/// Whether two records say the same of what is asked about.
+/// Whether two records say the same of where and what a database is.
 fn says_the_same(one: &Database, other: &Database) -> bool {
+    let (aws, others) = (&one.aws, &other.aws);
     one.uri == other.uri
         && one.kind == other.kind
         && one.origin == other.origin
         && one.identity == other.identity
-        && one.aws == other.aws
+        && aws.region == others.region
+        && aws.account_id == others.account_id
+        && aws.redshift_cluster_id == others.redshift_cluster_id
+        && aws.redshift_serverless_workgroup == others.redshift_serverless_workgroup
+        && aws.redshift_serverless_endpoint == others.redshift_serverless_endpoint
+        && aws.rds_instance_id == others.rds_instance_id
+        && aws.rds_cluster_id == others.rds_cluster_id
+        && aws.rdsproxy_name == others.rdsproxy_name
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    book::{Answer, Facts},
+    book::{Answer, Book},
     place::{Place, Question, questions},
     verdict::listens_at,
 };
@@ -115,22 +115,22 @@ impl Describe for AwsDescribe {
 }
 
 /// Keeps the book until shutdown.
-pub(crate) async fn keep(facts: Arc<Facts>, describe: Arc<dyn Describe>, shutdown: ShutdownToken) {
+pub(crate) async fn keep(book: Arc<Book>, describe: Arc<dyn Describe>, shutdown: ShutdownToken) {
     let paces = Arc::new(Paces::default());
     let mut asking = JoinSet::new();
     loop {
         let room = PLACES_AT_ONCE - asking.len();
-        for (place, databases) in facts.take_due(room, Instant::now()) {
-            let (facts, describe) = (Arc::clone(&facts), Arc::clone(&describe));
+        for (place, databases) in book.take_due(room, Instant::now()) {
+            let (book, describe) = (Arc::clone(&book), Arc::clone(&describe));
             let paces = Arc::clone(&paces);
             asking.spawn(async move {
                 // A panic is no answer: who waited is let go, and the place is asked again later.
                 let asking = AssertUnwindSafe(ask(&*describe, &paces, &place, &databases));
                 let answer = asking.catch_unwind().await.unwrap_or_default();
-                facts.answered(&place, &databases, &answer, Instant::now());
+                book.answered(&place, &databases, &answer, Instant::now());
             });
         }
-        let next = facts.tick(Instant::now());
+        let next = book.tick(Instant::now());
         // With no room left a due place would be looked for again at once.
         let next = if asking.len() < PLACES_AT_ONCE {
             next
@@ -140,7 +140,7 @@ pub(crate) async fn keep(facts: Arc<Facts>, describe: Arc<dyn Describe>, shutdow
         let waiting = async {
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = facts.woken() => {}
+                () = book.woken() => {}
                 Some(_) = asking.join_next() => {}
             }
         };

@@ -16,10 +16,10 @@ use std::{
 use rustls_pki_types::CertificateDer;
 use tidegate_identity::secret;
 use tidegate_service::{
-    clock::SharedClock, https::Https, rpc::Backoff, settings::CaBundlePlace, tasks::ShutdownToken, telemetry::SaidOnce,
+    clock::SharedClock, https::Https, rpc::Backoff, settings::DatabaseSettings, tasks::ShutdownToken, telemetry::SaidOnce,
 };
 use tokio::{
-    sync::{Mutex as Gate, Notify},
+    sync::{Mutex as Gate, Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
@@ -123,7 +123,7 @@ struct Held {
 /// All bundles of a process.
 pub(crate) struct Bundles {
     files: BundleFiles,
-    mirror: Option<CaBundlePlace>,
+    settings: watch::Receiver<DatabaseSettings>,
     https: Https,
     clock: SharedClock,
     held: Mutex<HashMap<BundleName, Held>>,
@@ -137,15 +137,15 @@ impl std::fmt::Debug for Bundles {
 }
 
 impl Bundles {
-    /// Bundles that are kept in a folder, and fetched from AWS or from a mirror.
+    /// Bundles that are kept in a folder, and fetched from AWS or from where the settings say at that time.
     pub(crate) fn new(
         folder: std::path::PathBuf,
-        mirror: Option<CaBundlePlace>,
+        settings: watch::Receiver<DatabaseSettings>,
         clock: SharedClock,
     ) -> Self {
         Self {
             files: BundleFiles::new(folder),
-            mirror,
+            settings,
             https: download::client(),
             clock,
             held: Mutex::default(),
@@ -346,8 +346,9 @@ impl Bundles {
         name: &BundleName,
         etag: Option<&str>,
     ) -> Result<Option<(Kept, Vec<CertificateDer<'static>>)>, RefreshError> {
+        let place = self.settings.borrow().ca_bundles.clone();
         let location = name
-            .location(self.mirror.as_ref())
+            .location(place.as_ref())
             .ok_or(RefreshError::NoPlace)?;
         match fetch(&self.https, &location, etag).await? {
             Fetched::Same => Ok(None),

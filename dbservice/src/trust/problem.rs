@@ -68,6 +68,15 @@ fn is_of_issuer(error: &Error) -> bool {
 impl Trusted {
     /// Who is trusted, for operators.
     pub(crate) fn told(&self) -> String {
+        let beside = if self.and_system {
+            ", and the system's CAs"
+        } else {
+            ""
+        };
+        format!("{}{beside}", self.told_source())
+    }
+
+    fn told_source(&self) -> String {
         let bundle = |name: &dyn std::fmt::Display| match self.bundle {
             Some((Provenance::Nowhere, _)) | None => {
                 format!("the system's CAs, since there is no {name} yet")

@@ -1,6 +1,7 @@
 //! TLS configurations towards databases, each made once for a way in which certificates are verified.
 //!
-//! `verify-full` checks chain and name, `verify-ca` the chain alone, `insecure` neither.
+//! `verify-full` checks chain and name, `verify-ca` the chain alone, `insecure` neither. What is trusted for a database
+//! is all that is, unless the system's CAs are wanted beside it.
 
 use std::{
     collections::HashMap,
@@ -18,8 +19,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tidegate_core::{Database, TlsMode};
 use tidegate_identity::{IdentityError, tls};
-use tidegate_service::{clock::SharedClock, settings::CaBundlePlace};
-use tokio::sync::OnceCell;
+use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
+use tokio::sync::{OnceCell, watch};
 
 use super::{
     anchors,
@@ -35,6 +36,7 @@ const CONFIGS_MAX: usize = 1024;
 struct ConfigKey {
     mode: TlsMode,
     source: TrustSource,
+    and_system: bool,
 }
 
 /// How one database's certificate is verified.
@@ -43,6 +45,8 @@ pub(crate) struct Trusted {
     /// For the handshake.
     pub(crate) config: Arc<ClientConfig>,
     pub(super) source: TrustSource,
+    /// Whether the system's CAs are wanted beside it.
+    pub(super) and_system: bool,
     /// Of the bundle, where one is part of it.
     pub(super) bundle: Option<(Provenance, u64)>,
 }
@@ -62,10 +66,10 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Keeps bundles in `folder`; fetches them from `mirror` when there is one, else from AWS.
-    pub(crate) fn new(folder: PathBuf, mirror: Option<CaBundlePlace>, clock: SharedClock) -> Self {
+    /// Keeps bundles in `folder`; fetches them from AWS, or from where the settings say at that time.
+    pub(crate) fn new(folder: PathBuf, settings: watch::Receiver<DatabaseSettings>, clock: SharedClock) -> Self {
         Self {
-            bundles: Arc::new(Bundles::new(folder, mirror, clock)),
+            bundles: Arc::new(Bundles::new(folder, settings, clock)),
             system_roots: OnceCell::new(),
             configs: Mutex::default(),
         }
@@ -87,6 +91,7 @@ impl Trust {
         let key = ConfigKey {
             mode: database.tls.mode,
             source: TrustSource::of(database),
+            and_system: database.tls.trust_system_pool,
         };
         let anchors = match key.source.bundle() {
             Some(name) => Some(self.bundles.get(name).await),
@@ -98,10 +103,15 @@ impl Trust {
         {
             return Ok(trusted.clone());
         }
-        let roots = self.roots(&key.source, anchors.as_ref()).await?;
+        let mut roots = self.roots(&key.source, anchors.as_ref()).await?;
+        if let Some(roots) = roots.as_mut().filter(|_| key.and_system) {
+            let system = self.system_roots().await?;
+            Arc::make_mut(roots).extend(system.roots.iter().cloned());
+        }
         let trusted = Trusted {
             config: Arc::new(build_config(key.mode, roots)?),
             source: key.source.clone(),
+            and_system: key.and_system,
             bundle: anchors.map(|anchors| (anchors.provenance, anchors.generation)),
         };
         let mut configs = self.configs();

@@ -9,7 +9,7 @@ mod login;
 mod login_failed;
 mod session;
 #[cfg(test)]
-mod session_tests;
+pub(super) mod session_tests;
 mod upstream_login;
 mod view;
 mod words;
@@ -19,3 +19,4 @@ pub(crate) use cancelling::cancel;
 pub(crate) use session::serve;
 #[cfg(test)]
 pub(crate) use view::PostgresView;
+pub(crate) use words::fatal;

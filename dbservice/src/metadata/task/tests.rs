@@ -1,9 +1,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use tidegate_core::{EffectiveRole, RoleSource};
+
 use super::*;
 use crate::{
-    metadata::{Verdict, place::tests::cluster},
+    metadata::{place::tests::cluster, verdict::Verdict},
+    names::Names,
     testing::redshift,
+    wanted::Facts as _,
 };
 
 /// AWS with this many clusters, in pages of a hundred.
@@ -66,19 +70,45 @@ fn wanted(count: usize) -> Vec<Database> {
     (0..count).map(|number| redshift(&name(number), &[])).collect()
 }
 
-fn start(fake: Fake, databases: &[Database]) -> (Arc<Facts>, Arc<Fake>, ShutdownToken) {
-    let (facts, fake) = (Arc::new(Facts::new()), Arc::new(fake));
-    facts.follow(databases.iter().map(|one| (one, None)), Instant::now());
-    let shutdown = ShutdownToken::new();
-    let describe: Arc<dyn Describe> = fake.clone();
-    tokio::spawn(keep(Arc::clone(&facts), describe, shutdown.clone()));
-    (facts, fake, shutdown)
+struct Bed {
+    book: Arc<Book>,
+    again: Arc<Names>,
+    fake: Arc<Fake>,
+    shutdown: ShutdownToken,
 }
 
-async fn until(facts: &Facts, database: &Database, verdict: &Verdict) {
-    let mut changes = facts.changes();
-    while facts.verdict(database) != *verdict {
-        changes.changed().await.unwrap();
+impl Bed {
+    fn start(fake: Fake, databases: &[Database]) -> Self {
+        let again = Arc::<Names>::default();
+        let (book, fake) = (Arc::new(Book::new(Arc::clone(&again))), Arc::new(fake));
+        let shutdown = ShutdownToken::new();
+        let describe: Arc<dyn Describe> = fake.clone();
+        tokio::spawn(keep(Arc::clone(&book), describe, shutdown.clone()));
+        let bed = Self {
+            book,
+            again,
+            fake,
+            shutdown,
+        };
+        bed.want(databases);
+        bed
+    }
+
+    fn want(&self, databases: &[Database]) {
+        let role = EffectiveRole {
+            role: None,
+            source: RoleSource::Agent,
+            entry: None,
+        };
+        for database in databases {
+            let _ = self.book.complete(&Arc::new(database.clone()), &role);
+        }
+    }
+
+    async fn until(&self, database: &Database, verdict: &Verdict) {
+        while self.book.verdict(&database.name).as_ref() != Some(verdict) {
+            self.again.next().await;
+        }
     }
 }
 
@@ -89,13 +119,13 @@ async fn five_thousand_databases_are_fifty_calls_at_the_bounded_rate() {
         clusters: 5000,
         ..Fake::default()
     };
-    let (facts, fake, _shutdown) = start(fake, &databases);
-    until(&facts, &databases[4999], &Verdict::Confirmed).await;
-    assert_eq!(fake.calls.load(SeqCst), 50);
-    let began = fake.began.lock().unwrap();
+    let bed = Bed::start(fake, &databases);
+    bed.until(&databases[4999], &Verdict::Confirmed).await;
+    assert_eq!(bed.fake.calls.load(SeqCst), 50);
+    let began = bed.fake.began.lock().unwrap();
     let apart = began.windows(2).map(|two| two[1] - two[0]);
     assert!(apart.min().unwrap() >= CALL_APART);
-    assert!(databases.iter().all(|one| facts.verdict(one) == Verdict::Confirmed));
+    assert!(databases.iter().all(|one| bed.book.verdict(&one.name) == Some(Verdict::Confirmed)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,10 +136,10 @@ async fn one_database_is_one_call_and_confirmed_at_once() {
         ..Fake::default()
     };
     let began = Instant::now();
-    let (facts, fake, shutdown) = start(fake, &databases);
-    until(&facts, &databases[0], &Verdict::Confirmed).await;
-    assert_eq!((fake.calls.load(SeqCst), began.elapsed()), (1, Duration::ZERO));
-    shutdown.cancel();
+    let bed = Bed::start(fake, &databases);
+    bed.until(&databases[0], &Verdict::Confirmed).await;
+    assert_eq!((bed.fake.calls.load(SeqCst), began.elapsed()), (1, Duration::ZERO));
+    bed.shutdown.cancel();
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,11 +149,11 @@ async fn a_database_that_comes_later_is_asked_about_when_it_comes() {
         clusters: 2,
         ..Fake::default()
     };
-    let (facts, _fake, _shutdown) = start(fake, &databases[..1]);
-    until(&facts, &databases[0], &Verdict::Confirmed).await;
+    let bed = Bed::start(fake, &databases[..1]);
+    bed.until(&databases[0], &Verdict::Confirmed).await;
     let began = Instant::now();
-    facts.follow(databases.iter().map(|one| (one, None)), began);
-    until(&facts, &databases[1], &Verdict::Confirmed).await;
+    bed.want(&databases);
+    bed.until(&databases[1], &Verdict::Confirmed).await;
     assert!(began.elapsed() <= 2 * CALL_APART, "{:?}", began.elapsed());
 }
 
@@ -134,6 +164,6 @@ async fn a_panic_in_a_call_holds_nobody_up() {
         panics: true,
         ..Fake::default()
     };
-    let (facts, _fake, _shutdown) = start(fake, &databases);
-    until(&facts, &databases[0], &Verdict::Unchecked).await;
+    let bed = Bed::start(fake, &databases);
+    bed.until(&databases[0], &Verdict::Unchecked).await;
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use jiff::Timestamp;
 use tidegate_identity::{CaKind, CertificateAuthority};
-use tidegate_service::clock::ManualClock;
+use tidegate_service::{clock::ManualClock, settings::CaBundlePlace};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -84,7 +84,11 @@ fn ca() -> String {
 fn bundles(dir: &tempfile::TempDir, mirror: &CaBundlePlace) -> Arc<Bundles> {
     let clock = Arc::new(ManualClock::new(now()));
     let folder = dir.path().join("ca-bundles");
-    Arc::new(Bundles::new(folder, Some(mirror.clone()), clock))
+    let settings = watch::Sender::new(DatabaseSettings {
+        ca_bundles: Some(mirror.clone()),
+        ..DatabaseSettings::default()
+    });
+    Arc::new(Bundles::new(folder, settings.subscribe(), clock))
 }
 
 fn rds(region: &str) -> BundleName {
