@@ -12,7 +12,7 @@ use std::{
 
 use tidegate_aws::{
     AwsErrorClass, AwsFailure,
-    describe::{Described, Listing},
+    describe::Listing,
 };
 use tidegate_core::{Database, DatabaseName, EffectiveRole, Origin};
 use tidegate_service::{rpc::Backoff, telemetry::SaidOnce};
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::{
     facts::{Known, completed},
     place::{Place, question},
-    verdict::{Verdict, judge, listens_at},
+    verdict::{Listed, Verdict, judge},
 };
 use crate::{
     names::Names,
@@ -49,7 +49,7 @@ const RETRY_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     /// By list; a list that was read in part counts as failed.
-    pub(super) listed: HashMap<Listing, Result<Vec<Described>, AwsFailure>>,
+    pub(super) listed: HashMap<Listing, Result<Listed, AwsFailure>>,
     /// By ARN, where a list leaves them out.
     pub(super) tags: HashMap<String, Vec<(String, String)>>,
 }
@@ -165,13 +165,13 @@ impl Book {
         // Another role may be told more or less: until it is asked, what the last one was told counts.
         let carried = same.map(|row| (row.verdict.clone(), row.known.clone()));
         let name = database.name.clone();
-        state.forget(&name);
         let mut row = state.begin(database, place, now);
         if let Some((verdict, known)) = carried {
             (row.verdict, row.known) = (verdict, known);
         }
         let found = (row.verdict.clone(), row.known.clone());
-        state.rows.insert(name, row);
+        let left = state.rows.insert(name, row).and_then(|before| before.place);
+        state.leave(left);
         drop(state);
         self.wake.notify_one();
         found
@@ -289,10 +289,15 @@ impl State {
     }
 
     fn forget(&mut self, name: &DatabaseName) {
-        let Some(place) = self.rows.remove(name).and_then(|row| row.place) else {
-            return;
-        };
-        if self.of(&place).next().is_none() {
+        let left = self.rows.remove(name).and_then(|row| row.place);
+        self.leave(left);
+    }
+
+    /// A database was there, and is not any more: a place without any is not asked about.
+    fn leave(&mut self, place: Option<Place>) {
+        if let Some(place) = place
+            && self.of(&place).next().is_none()
+        {
             self.places.remove(&place);
         }
     }
@@ -315,7 +320,7 @@ impl Row {
         match said {
             Ok(listed) if is_discovered => self.becomes(judge(&self.database, listed)),
             Ok(listed) => {
-                let found = listed.iter().find(|one| listens_at(one, &self.database));
+                let found = listed.at(&self.database);
                 let known = found.map(|found| {
                     let tags = found.arn.as_ref().and_then(|arn| answer.tags.get(arn));
                     Arc::new(Known::new(&self.database, found, tags.cloned()))

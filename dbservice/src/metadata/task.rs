@@ -23,7 +23,7 @@ use tracing::debug;
 use super::{
     book::{Answer, Book},
     place::{Place, Question, questions},
-    verdict::listens_at,
+    verdict::Listed,
 };
 
 /// Places that are asked about at once.
@@ -163,7 +163,7 @@ async fn ask(
         let listed = answer
             .listed
             .entry(question.listing)
-            .or_insert_with(|| Ok(Vec::new()));
+            .or_insert_with(|| Ok(Listed::default()));
         match (listed.as_mut(), read) {
             (Ok(listed), Ok(read)) => listed.extend(read),
             (Ok(_), Err(failure)) => *listed = Err(failure),
@@ -174,8 +174,8 @@ async fn ask(
         .iter()
         .filter(|database| database.origin != Origin::Cloud)
         .filter_map(|database| {
-            let mut listed = answer.listed.values().flatten().flatten();
-            let found = listed.find(|one| listens_at(one, database))?;
+            let mut listed = answer.listed.values().flatten();
+            let found = listed.find_map(|listed| listed.at(database))?;
             found.arn.clone().filter(|_| found.tags.is_none())
         })
         .take(TAG_CALLS_MAX)

@@ -12,6 +12,8 @@
 //! `Absent` is no contradiction: lists lag behind, and a role may see another account than the database's. Credentials
 //! for what is not there are not to be had either.
 
+use std::collections::HashMap;
+
 use tidegate_aws::describe::{Described, DescribedEndpoint};
 use tidegate_core::{
     Database,
@@ -35,12 +37,41 @@ pub(crate) enum Verdict {
     Unchecked,
 }
 
+/// What AWS lists, to be looked up by address: there may be thousands, and thousands of databases to look for.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    all: Vec<Described>,
+    /// Places in `all`, by host in lower case.
+    by_host: HashMap<String, usize>,
+}
+
+impl Listed {
+    /// Adds what another page or call told.
+    pub(crate) fn extend(&mut self, more: Vec<Described>) {
+        for one in more {
+            let place = self.all.len();
+            let hosts = one.endpoints.iter();
+            let hosts = hosts.map(|endpoint| (endpoint.host.to_ascii_lowercase(), place));
+            self.by_host.extend(hosts);
+            self.all.push(one);
+        }
+    }
+
+    /// What listens where the record says.
+    pub(crate) fn at(&self, database: &Database) -> Option<&Described> {
+        let host = database.uri.host().to_ascii_lowercase();
+        let one = self.all.get(*self.by_host.get(&host)?)?;
+        listens_at(one, database).then_some(one)
+    }
+}
+
 /// What a listing says of a database's address.
-pub(crate) fn judge(database: &Database, listed: &[Described]) -> Verdict {
-    if listed.iter().any(|one| listens_at(one, database)) {
+pub(crate) fn judge(database: &Database, listed: &Listed) -> Verdict {
+    if listed.at(database).is_some() {
         return Verdict::Confirmed;
     }
-    let named: Vec<&Described> = listed.iter().filter(|one| is_named(one, database)).collect();
+    let all = listed.all.iter();
+    let named: Vec<&Described> = all.filter(|one| is_named(one, database)).collect();
     let at: Vec<String> = named
         .iter()
         .flat_map(|one| &one.endpoints)
@@ -54,7 +85,7 @@ pub(crate) fn judge(database: &Database, listed: &[Described]) -> Verdict {
 }
 
 /// Whether something listens where the record says.
-pub(crate) fn listens_at(one: &Described, database: &Database) -> bool {
+fn listens_at(one: &Described, database: &Database) -> bool {
     let (host, port) = (database.uri.host(), database.uri.port());
     one.endpoints.iter().any(|endpoint| {
         endpoint.host.eq_ignore_ascii_case(host)
@@ -98,7 +129,7 @@ fn show(endpoint: &DescribedEndpoint) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tidegate_core::{AwsMetadata, DatabaseKind};
 
     use super::*;
@@ -106,10 +137,16 @@ mod tests {
 
     const HOST: &str = "orders.abc.us-east-1.redshift.amazonaws.com";
 
+    pub(crate) fn listed(all: impl IntoIterator<Item = Described>) -> Listed {
+        let mut listed = Listed::default();
+        listed.extend(all.into_iter().collect());
+        listed
+    }
+
     #[test]
     fn host_and_port_have_to_be_those_that_aws_names() {
         let database = redshift("orders", &[]);
-        let judged = |host: &str, port| judge(&database, &[cluster("orders", host, port)]);
+        let judged = |host: &str, port| judge(&database, &listed([cluster("orders", host, port)]));
         assert_eq!(judged(HOST, 5439), Verdict::Confirmed);
         assert_eq!(judged(&HOST.to_uppercase(), 5439), Verdict::Confirmed);
         for (host, port) in [
@@ -125,11 +162,11 @@ mod tests {
     fn what_aws_does_not_list_is_absent_and_not_contradicted() {
         let database = redshift("orders", &[]);
         let other = cluster("users", "users.abc.us-east-1.redshift.amazonaws.com", 5439);
-        assert_eq!(judge(&database, &[]), Verdict::Absent);
-        assert_eq!(judge(&database, &[other]), Verdict::Absent);
+        assert_eq!(judge(&database, &listed([])), Verdict::Absent);
+        assert_eq!(judge(&database, &listed([other])), Verdict::Absent);
         let mut creating = cluster("orders", HOST, 5439);
         creating.endpoints.clear();
-        assert_eq!(judge(&database, &[creating]), Verdict::Absent);
+        assert_eq!(judge(&database, &listed([creating])), Verdict::Absent);
     }
 
     #[test]
@@ -148,6 +185,6 @@ mod tests {
         database.aws.redshift_cluster_id = None;
         database.aws.rds_cluster_id = Some("c".to_owned());
         database.uri = "c.cluster-abc.us-east-1.rds.amazonaws.com:5432".parse().unwrap();
-        assert_eq!(judge(&database, std::slice::from_ref(&member)), Verdict::Absent);
+        assert_eq!(judge(&database, &listed([member])), Verdict::Absent);
     }
 }

@@ -2,7 +2,10 @@ use futures::FutureExt as _;
 use tidegate_core::RoleSource;
 
 use super::*;
-use crate::{metadata::place::tests::cluster, testing::redshift};
+use crate::{
+    metadata::{place::tests::cluster, verdict::tests::listed},
+    testing::redshift,
+};
 
 fn host(name: &str) -> String {
     format!("{name}.abc.us-east-1.redshift.amazonaws.com")
@@ -12,7 +15,7 @@ fn host(name: &str) -> String {
 fn lists(names: &[&str]) -> Answer {
     let all = names.iter().map(|name| cluster(name, &host(name), 5439));
     Answer {
-        listed: [(Listing::RedshiftClusters, Ok(all.collect()))].into(),
+        listed: [(Listing::RedshiftClusters, Ok(listed(all)))].into(),
         tags: HashMap::new(),
     }
 }
@@ -90,7 +93,7 @@ async fn what_aws_says_late_still_counts() {
     facts.tick(Instant::now());
     let mut moved = lists(&["orders"]);
     let other = cluster("orders", &host("elsewhere"), 5439);
-    moved.listed.insert(Listing::RedshiftClusters, Ok(vec![other]));
+    moved.listed.insert(Listing::RedshiftClusters, Ok(listed([other])));
     facts.answered(&due[0].0, &due[0].1, &moved, Instant::now());
     assert!(matches!(verdict(&facts, &orders), Verdict::Contradicted(_)));
 }
@@ -170,7 +173,7 @@ async fn a_contradiction_is_looked_at_again_soon_and_outlives_a_failure() {
     let elsewhere = Answer {
         listed: [(
             Listing::RedshiftClusters,
-            Ok(vec![cluster("orders", &host("elsewhere"), 5439)]),
+            Ok(listed([cluster("orders", &host("elsewhere"), 5439)])),
         )]
         .into(),
         tags: HashMap::new(),
