@@ -20,3 +20,6 @@ mod tls;
 
 pub(crate) use problem::{handshake_problem, is_unknown_issuer};
 pub(crate) use tls::{Trust, Trusted};
+
+#[cfg(test)]
+mod tests;
