@@ -148,6 +148,12 @@ impl DatabaseService {
             settings.clone(),
             Arc::clone(&clock),
         ));
+        let credentials = Arc::new(AwsCredentials::new(
+            aws.clone(),
+            settings.clone(),
+            &clock,
+            metrics.clone(),
+        ));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -157,7 +163,7 @@ impl DatabaseService {
             roles: roles.clone(),
             locks: locks.clone(),
             places: Places::default(),
-            credentials: Arc::new(AwsCredentials::new(aws.clone(), &clock, metrics.clone())),
+            credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::new(Connector::new(
                 metrics.connect_seconds.clone(),
                 Arc::clone(&trust),
@@ -222,6 +228,13 @@ impl DatabaseService {
                 sessions_end_within,
             ),
         );
+        let stopping = shutdown.clone();
+        tasks.spawn("credentials", async move {
+            tokio::select! {
+                () = credentials.keep_fresh() => {}
+                () = stopping.cancelled() => {}
+            }
+        });
         tasks.spawn(
             "roles",
             roles::follow(auth.clone(), roles, shutdown.clone()),

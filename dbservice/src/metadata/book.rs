@@ -121,7 +121,7 @@ impl Facts for Book {
         match verdict {
             Verdict::Awaited => Err(Refusal::Awaited),
             Verdict::Contradicted(said) => Err(Refusal::Endpoint(EndpointError::Contradicted {
-                host: database.uri.to_string(),
+                address: database.uri.to_string(),
                 said,
             })),
             Verdict::Absent | Verdict::Confirmed | Verdict::Denied | Verdict::Unchecked => {

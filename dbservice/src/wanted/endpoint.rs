@@ -1,141 +1,191 @@
 //! Whether a discovered database's address is one that AWS gives to such a database.
 //!
 //! Invariant: an inventory that somebody tampered with cannot aim an agent's credentials at a stranger's host. The
-//! domain is owned by Amazon, and the name in it is that of the database which the credentials are asked for.
+//! suffix is owned by Amazon, and the first label is the cluster that the credentials are asked for.
 //!
-//! Not here: what endpoints look like ([`tidegate_core::endpoint`]), and what AWS says of this one when it may be
-//! asked ([`crate::metadata`]).
+//! Source: Amazon Redshift management guide, "Connection strings": `<cluster>.<id>.<region>.redshift.amazonaws.com`,
+//! `<workgroup>.<account>.<region>.redshift-serverless.amazonaws.com`; Amazon RDS user guide, Amazon Aurora user guide,
+//! "Endpoint connections": `<instance>.<id>.<region>.rds.amazonaws.com`, `<cluster>.cluster-<id>…`, `cluster-ro-<id>` for
+//! readers and `cluster-custom-<id>` for custom endpoints, `<proxy>.proxy-<id>…`, and
+//! `<endpoint>.endpoint.proxy-<id>…` for a proxy's further endpoints. In China names end in `….com.cn`, those of RDS also
+//! with `rds` before the region.
 
-use tidegate_core::{
-    Database, DatabaseKind,
-    endpoint::{self, AwsEndpoint, EndpointName},
-};
+use tidegate_core::{AccountId, Database, Region};
 
 /// Why an address is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum EndpointError {
-    /// AWS says something else.
-    #[error("address `{host}` is not the database's: {said}")]
-    Contradicted {
-        /// The address.
+    /// The first labels are another database's.
+    #[error("address `{host}` does not start with its {what} `{name}`")]
+    Another {
         host: String,
-        /// What AWS says.
-        said: String,
-    },
-
-    /// The database does not say what to compare with.
-    #[error("a discovered database must carry its {missing}")]
-    Incomplete {
-        /// What is not there.
-        missing: &'static str,
-    },
-
-    /// The name in it is another's.
-    #[error("address `{host}` is not that of {what} `{name}`")]
-    Name {
-        /// The address.
-        host: String,
-        /// What it should name.
         what: &'static str,
-        /// What that is called.
         name: String,
     },
 
+    /// AWS says something else.
+    #[error("address `{address}` is not the database's: {said}")]
+    Contradicted { address: String, said: String },
+
+    /// The database does not say what to compare with.
+    #[error("a discovered database must carry its {missing}")]
+    Incomplete { missing: &'static str },
+
     /// Not a name that Amazon gives in that region.
-    #[error("address `{host}` is not one of {kind} in {region}")]
-    Suffix {
-        /// The address.
-        host: String,
-        /// What the database is said to be.
-        kind: &'static str,
-        /// Where.
-        region: String,
-    },
+    #[error("address `{host}` does not end in `{expected}`")]
+    Suffix { host: String, expected: String },
 }
 
-/// Checks the address of a discovered database against its own AWS facts.
-pub(crate) fn check(database: &Database, kind: DatabaseKind) -> Result<(), EndpointError> {
-    let region = database.aws.region.as_ref();
-    let region = region.ok_or(EndpointError::Incomplete { missing: "region" })?;
-    let host = database.uri.host();
-    let found = endpoint::read(host).ok().flatten();
-    let found = found.filter(|found| found.kind == kind && found.region == *region);
-    let Some(found) = found else {
-        return Err(EndpointError::Suffix {
-            host: host.to_owned(),
-            kind: kind.as_str(),
-            region: region.to_string(),
-        });
-    };
-    check_account(database, &found)?;
-    check_name(database, &found)
-}
-
-fn check_account(database: &Database, found: &AwsEndpoint) -> Result<(), EndpointError> {
-    let (Some(told), Some(account)) = (&found.account, &database.aws.account_id) else {
-        return Ok(());
-    };
-    if told == account {
-        return Ok(());
+/// Checks the address of a provisioned Redshift cluster, or of a VPC endpoint of one, against its own AWS facts.
+pub(crate) fn check_redshift(database: &Database) -> Result<(), EndpointError> {
+    let region = region(database)?;
+    let what = "cluster identifier";
+    let cluster = fact(database.aws.redshift_cluster_id.as_deref(), what)?;
+    let ends = [format!(".{region}.redshift.{}", region.dns_suffix())];
+    let front = Front::of(database, &ends)?;
+    if let Some((_, endpoint)) = database.identity.split_once("#vpc-endpoint/") {
+        let endpoint = endpoint.to_ascii_lowercase();
+        let opening = format!("{endpoint}-endpoint-");
+        return match front.labels().as_slice() {
+            [first, id] if goes_on(first, &opening) && !id.is_empty() => Ok(()),
+            _ => Err(front.another("VPC endpoint", &endpoint)),
+        };
     }
-    Err(EndpointError::Name {
-        host: database.uri.host().to_owned(),
-        what: "account",
-        name: account.to_string(),
-    })
+    match front.labels().as_slice() {
+        [first, id] if *first == cluster && !id.is_empty() => Ok(()),
+        _ => Err(front.another("cluster", &cluster)),
+    }
 }
 
-fn check_name(database: &Database, found: &AwsEndpoint) -> Result<(), EndpointError> {
+/// Checks the address of a Redshift Serverless workgroup, or of a VPC endpoint of one.
+pub(crate) fn check_serverless(database: &Database) -> Result<(), EndpointError> {
+    let (region, aws) = (region(database)?, &database.aws);
+    let account = fact(aws.account_id.as_ref().map(AccountId::as_str), "account")?;
+    let domain = region.dns_suffix();
+    let ends = [format!(".{account}.{region}.redshift-serverless.{domain}")];
+    let front = Front::of(database, &ends)?;
+    if let Some(endpoint) = &aws.redshift_serverless_endpoint {
+        let endpoint = endpoint.to_ascii_lowercase();
+        let opening = format!("{endpoint}-endpoint-");
+        return match front.labels().as_slice() {
+            [first] if first.len() > opening.len() && first.starts_with(&opening) => Ok(()),
+            _ => Err(front.another("VPC endpoint", &endpoint)),
+        };
+    }
+    let workgroup = fact(aws.redshift_serverless_workgroup.as_deref(), "workgroup")?;
+    match front.labels().as_slice() {
+        [first] if *first == workgroup => Ok(()),
+        _ => Err(front.another("workgroup", &workgroup)),
+    }
+}
+
+/// Checks the address of an RDS instance, or of an endpoint of an Aurora or Multi-AZ cluster.
+pub(crate) fn check_rds(database: &Database) -> Result<(), EndpointError> {
+    let front = Front::of(database, &rds_ends(region(database)?))?;
     let aws = &database.aws;
-    let (what, known, told) = match &found.name {
-        EndpointName::RdsCluster(told) => ("cluster", aws.rds_cluster_id.as_deref(), Some(told)),
-        EndpointName::RdsInstance(told) => ("instance", aws.rds_instance_id.as_deref(), Some(told)),
-        EndpointName::RdsProxy(told) => ("proxy", aws.rdsproxy_name.as_deref(), Some(told)),
-        EndpointName::RedshiftCluster(told) => {
-            ("cluster", aws.redshift_cluster_id.as_deref(), Some(told))
-        }
-        EndpointName::RedshiftEndpoint(told) => {
-            ("VPC endpoint", vpc_endpoint(database), Some(told))
-        }
-        // Its own name is in the host, its cluster's or proxy's is what credentials are asked for.
-        EndpointName::Untold if found.kind == DatabaseKind::Rds => {
-            ("cluster", aws.rds_cluster_id.as_deref(), None)
-        }
-        EndpointName::Untold => ("proxy", aws.rdsproxy_name.as_deref(), None),
-        EndpointName::Workgroup(told) => (
-            "workgroup",
-            aws.redshift_serverless_workgroup.as_deref(),
-            Some(told),
-        ),
-        EndpointName::WorkgroupEndpoint(told) => (
-            "VPC endpoint",
-            aws.redshift_serverless_endpoint.as_deref(),
-            Some(told),
-        ),
+    let Some(cluster) = &aws.rds_cluster_id else {
+        let what = "instance or cluster identifier";
+        let instance = fact(aws.rds_instance_id.as_deref(), what)?;
+        return match front.labels().as_slice() {
+            [first, id] if *first == instance && is_plain_id(id) => Ok(()),
+            _ => Err(front.another("instance", &instance)),
+        };
     };
-    let known = known.filter(|known| !known.is_empty());
-    let known = known.ok_or(EndpointError::Incomplete { missing: what })?;
-    match told {
-        Some(told) if !told.eq_ignore_ascii_case(known) => Err(EndpointError::Name {
-            host: database.uri.host().to_owned(),
-            what,
-            name: known.to_owned(),
-        }),
-        _ => Ok(()),
+    let cluster = cluster.to_ascii_lowercase();
+    // A custom endpoint has a name of its own, which is in the identity; AWS alone knows whose it is.
+    let custom = database.identity.split_once("#custom/");
+    let (first, begins): (String, &[&str]) = match custom {
+        Some((_, name)) => (name.to_ascii_lowercase(), &["cluster-custom-"]),
+        None => (cluster, &["cluster-ro-", "cluster-"]),
+    };
+    match front.labels().as_slice() {
+        [given, id] if *given == first && begins.iter().any(|begin| goes_on(id, begin)) => Ok(()),
+        _ => Err(front.another("cluster", &first)),
     }
 }
 
-/// The name of a Redshift cluster's VPC endpoint, which stands in the database's identity alone.
-pub(crate) fn vpc_endpoint(database: &Database) -> Option<&str> {
-    let (_, endpoint) = database.identity.split_once('#')?;
-    endpoint.strip_prefix("vpc-endpoint/")
+/// Checks the address of an RDS Proxy, or of a further endpoint of one.
+pub(crate) fn check_rdsproxy(database: &Database) -> Result<(), EndpointError> {
+    let front = Front::of(database, &rds_ends(region(database)?))?;
+    let proxy = fact(database.aws.rdsproxy_name.as_deref(), "proxy name")?;
+    if let Some((_, endpoint)) = database.identity.split_once("#endpoint/") {
+        let endpoint = endpoint.to_ascii_lowercase();
+        return match front.labels().as_slice() {
+            [first, "endpoint", id] if *first == endpoint && goes_on(id, "proxy-") => Ok(()),
+            _ => Err(front.another("proxy endpoint", &endpoint)),
+        };
+    }
+    match front.labels().as_slice() {
+        [first, id] if *first == proxy && goes_on(id, "proxy-") => Ok(()),
+        _ => Err(front.another("proxy", &proxy)),
+    }
+}
+
+fn rds_ends(region: &Region) -> [String; 2] {
+    let domain = region.dns_suffix();
+    [
+        format!(".{region}.rds.{domain}"),
+        format!(".rds.{region}.{domain}"),
+    ]
+}
+
+fn region(database: &Database) -> Result<&Region, EndpointError> {
+    let region = database.aws.region.as_ref();
+    region.ok_or(EndpointError::Incomplete { missing: "region" })
+}
+
+/// A fact to compare with, in lower case as host names are.
+fn fact(value: Option<&str>, missing: &'static str) -> Result<String, EndpointError> {
+    value
+        .filter(|value| !value.is_empty())
+        .map(str::to_ascii_lowercase)
+        .ok_or(EndpointError::Incomplete { missing })
+}
+
+/// Whether a label is the id that endpoints of instances have: no kind of endpoint and a hyphen before it.
+fn is_plain_id(id: &str) -> bool {
+    !id.is_empty() && !id.starts_with("cluster-") && !id.starts_with("proxy-")
+}
+
+fn goes_on(id: &str, begin: &str) -> bool {
+    id.strip_prefix(begin).is_some_and(|rest| !rest.is_empty())
+}
+
+/// A host, and what is before the end that Amazon owns.
+struct Front {
+    host: String,
+    length: usize,
+}
+
+impl Front {
+    fn of(database: &Database, ends: &[String]) -> Result<Self, EndpointError> {
+        let host = database.uri.host().to_ascii_lowercase();
+        let front = ends.iter().find_map(|end| host.strip_suffix(end.as_str()));
+        match front.map(str::len) {
+            Some(length) => Ok(Self { host, length }),
+            None => Err(EndpointError::Suffix {
+                host,
+                expected: ends[0].clone(),
+            }),
+        }
+    }
+
+    fn labels(&self) -> Vec<&str> {
+        self.host[..self.length].split('.').collect()
+    }
+
+    fn another(&self, what: &'static str, name: &str) -> EndpointError {
+        EndpointError::Another {
+            host: self.host.clone(),
+            what,
+            name: name.to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::AwsMetadata;
-
     use super::*;
     use crate::testing::redshift;
 
@@ -144,7 +194,7 @@ mod tests {
         database.aws.redshift_cluster_id = Some("orders".to_owned());
         database.aws.region = Some(region.parse().unwrap());
         database.uri = format!("{host}:5439").parse().unwrap();
-        check(&database, DatabaseKind::Redshift)
+        check_redshift(&database)
     }
 
     #[test]
@@ -186,9 +236,6 @@ mod tests {
                 "us-east-1",
             ),
             ("orders.abc.cn-north-1.redshift.amazonaws.com", "cn-north-1"),
-            ("orders.us-east-1.redshift.amazonaws.com", "us-east-1"),
-            ("orders.a.b.us-east-1.redshift.amazonaws.com", "us-east-1"),
-            ("orders.abc.us-east-1.rds.amazonaws.com", "us-east-1"),
         ] {
             assert!(
                 matches!(at(host, region), Err(EndpointError::Suffix { .. })),
@@ -202,9 +249,11 @@ mod tests {
         for host in [
             "users.abc.us-east-1.redshift.amazonaws.com",
             "orders2.abc.us-east-1.redshift.amazonaws.com",
+            "orders.us-east-1.redshift.amazonaws.com",
+            "orders.a.b.us-east-1.redshift.amazonaws.com",
         ] {
             assert!(
-                matches!(at(host, "us-east-1"), Err(EndpointError::Name { .. })),
+                matches!(at(host, "us-east-1"), Err(EndpointError::Another { .. })),
                 "{host}"
             );
         }
@@ -215,87 +264,136 @@ mod tests {
         let mut database = redshift("orders", &[]);
         database.aws.region = None;
         assert_eq!(
-            check(&database, DatabaseKind::Redshift),
+            check_redshift(&database),
             Err(EndpointError::Incomplete { missing: "region" })
-        );
-        let mut database = redshift("orders", &[]);
-        database.aws.redshift_cluster_id = None;
-        assert_eq!(
-            check(&database, DatabaseKind::Redshift),
-            Err(EndpointError::Incomplete { missing: "cluster" })
         );
     }
 
+    fn rds(host: &str, region: &str, change: impl FnOnce(&mut Database)) -> Database {
+        let mut database = redshift("app", &[]);
+        database.aws.redshift_cluster_id = None;
+        database.aws.region = Some(region.parse().unwrap());
+        database.uri = format!("{host}:5432").parse().unwrap();
+        change(&mut database);
+        database
+    }
+
+    fn instance(host: &str, region: &str) -> Result<(), EndpointError> {
+        check_rds(&rds(host, region, |database| {
+            database.aws.rds_instance_id = Some("App".to_owned());
+        }))
+    }
+
+    fn cluster(host: &str, identity: &str) -> Result<(), EndpointError> {
+        check_rds(&rds(host, "us-east-1", |database| {
+            database.aws.rds_cluster_id = Some("app".to_owned());
+            database.identity = format!("arn:aws:rds:us-east-1:1:cluster:app{identity}");
+        }))
+    }
+
+    fn proxy(host: &str, identity: &str) -> Result<(), EndpointError> {
+        check_rdsproxy(&rds(host, "us-east-1", |database| {
+            database.aws.rdsproxy_name = Some("app".to_owned());
+            database.identity = format!("arn:aws:rds:us-east-1:1:db-proxy:prx-1{identity}");
+        }))
+    }
+
+    fn workgroup(host: &str, endpoint: Option<&str>) -> Result<(), EndpointError> {
+        check_serverless(&rds(host, "us-east-1", |database| {
+            database.aws.redshift_serverless_workgroup = Some("app".to_owned());
+            database.aws.redshift_serverless_endpoint = endpoint.map(str::to_owned);
+        }))
+    }
+
     #[test]
-    fn every_kind_is_held_to_the_name_that_its_credentials_are_asked_for() {
-        use DatabaseKind::{Rds, Rdsproxy, RedshiftServerless};
-        let some = |name: &str| Some(name.to_owned());
-        let instance = AwsMetadata {
-            rds_instance_id: some("x"),
-            ..AwsMetadata::default()
-        };
-        let cluster = AwsMetadata {
-            rds_cluster_id: some("x"),
-            ..AwsMetadata::default()
-        };
-        let proxy = AwsMetadata {
-            rdsproxy_name: some("x"),
-            ..AwsMetadata::default()
-        };
-        let workgroup = AwsMetadata {
-            redshift_serverless_workgroup: some("x"),
-            account_id: Some("111122223333".parse().unwrap()),
-            ..AwsMetadata::default()
-        };
-        let endpoint = AwsMetadata {
-            redshift_serverless_endpoint: some("e"),
-            ..workgroup.clone()
-        };
-        for (kind, aws, host, is_right) in [
-            (Rds, &instance, "x.abc.us-east-1.rds.amazonaws.com", true),
-            (Rds, &instance, "y.abc.us-east-1.rds.amazonaws.com", false),
-            (Rds, &instance, "x.cluster-abc.us-east-1.rds.amazonaws.com", false),
-            (Rds, &cluster, "x.cluster-abc.us-east-1.rds.amazonaws.com", true),
-            (Rds, &cluster, "x.cluster-ro-abc.us-east-1.rds.amazonaws.com", true),
-            (Rds, &cluster, "z.cluster-custom-abc.us-east-1.rds.amazonaws.com", true),
-            (Rds, &instance, "z.cluster-custom-abc.us-east-1.rds.amazonaws.com", false),
-            (Rds, &proxy, "x.proxy-abc.us-east-1.rds.amazonaws.com", false),
-            (Rdsproxy, &proxy, "x.proxy-abc.us-east-1.rds.amazonaws.com", true),
-            (Rdsproxy, &proxy, "z.endpoint.proxy-abc.us-east-1.rds.amazonaws.com", true),
-            (Rdsproxy, &proxy, "y.proxy-abc.us-east-1.rds.amazonaws.com", false),
-            (
-                RedshiftServerless,
-                &workgroup,
-                "x.111122223333.us-east-1.redshift-serverless.amazonaws.com",
-                true,
+    fn endpoints_of_every_kind_are_served() {
+        for verdict in [
+            instance("app.abc123.us-east-1.rds.amazonaws.com", "us-east-1"),
+            instance("app.abc.rds.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+            instance("app.abc.cn-north-1.rds.amazonaws.com.cn", "cn-north-1"),
+            cluster("app.cluster-abc.us-east-1.rds.amazonaws.com", ""),
+            cluster("app.cluster-ro-abc.us-east-1.rds.amazonaws.com", "#reader"),
+            cluster(
+                "bi.cluster-custom-abc.us-east-1.rds.amazonaws.com",
+                "#custom/BI",
             ),
-            (
-                RedshiftServerless,
-                &workgroup,
-                "x.999922223333.us-east-1.redshift-serverless.amazonaws.com",
-                false,
+            proxy("app.proxy-abc.us-east-1.rds.amazonaws.com", ""),
+            proxy(
+                "ro.endpoint.proxy-abc.us-east-1.rds.amazonaws.com",
+                "#endpoint/ro",
             ),
-            (
-                RedshiftServerless,
-                &endpoint,
-                "e-endpoint-0a1b2c3d.111122223333.us-east-1.redshift-serverless.amazonaws.com",
-                true,
+            workgroup(
+                "app.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+                None,
             ),
-            (
-                RedshiftServerless,
-                &workgroup,
-                "e-endpoint-0a1b2c3d.111122223333.us-east-1.redshift-serverless.amazonaws.com",
-                false,
+            workgroup(
+                "in-endpoint-abc.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+                Some("in"),
             ),
         ] {
-            let mut database = redshift("x", &[]);
-            database.aws = AwsMetadata {
-                region: Some("us-east-1".parse().unwrap()),
-                ..aws.clone()
-            };
-            database.uri = format!("{host}:5432").parse().unwrap();
-            let checked = check(&database, kind);
-            assert_eq!(checked.is_ok(), is_right, "{host}: {checked:?}");
+            assert_eq!(verdict, Ok(()));
+        }
+    }
+
+    #[test]
+    fn another_databases_endpoint_is_refused_for_every_kind() {
+        for verdict in [
+            instance("app2.abc.us-east-1.rds.amazonaws.com", "us-east-1"),
+            instance("app.cluster-abc.us-east-1.rds.amazonaws.com", "us-east-1"),
+            instance("app.us-east-1.rds.amazonaws.com", "us-east-1"),
+            instance("x.app.abc.us-east-1.rds.amazonaws.com", "us-east-1"),
+            cluster("app.abc.us-east-1.rds.amazonaws.com", ""),
+            cluster("app.cluster-.us-east-1.rds.amazonaws.com", ""),
+            cluster(
+                "app.cluster-custom-abc.us-east-1.rds.amazonaws.com",
+                "#custom/bi",
+            ),
+            proxy("app.abc.us-east-1.rds.amazonaws.com", ""),
+            proxy("app.proxy-abc.us-east-1.rds.amazonaws.com", "#endpoint/ro"),
+            proxy("app.endpoint.proxy-abc.us-east-1.rds.amazonaws.com", ""),
+            workgroup(
+                "app2.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+                None,
+            ),
+            workgroup(
+                "app.x.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+                None,
+            ),
+            workgroup(
+                "app.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+                Some("in"),
+            ),
+            workgroup(
+                "in-endpoint-.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+                Some("in"),
+            ),
+        ] {
+            assert!(
+                matches!(verdict, Err(EndpointError::Another { .. })),
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_strangers_host_is_refused_for_every_kind() {
+        for verdict in [
+            instance("app.abc.us-east-1.rds.amazonaws.com.evil.com", "us-east-1"),
+            instance("app.abc.us-west-2.rds.amazonaws.com", "us-east-1"),
+            instance("app.abc.us-east-1.rds.amazonaws.com", "cn-north-1"),
+            cluster("app.cluster-abc.evil.com", ""),
+            proxy("app.proxy-abc.us-east-1.rds.evil.com", ""),
+            // A workgroup of somebody else's account.
+            workgroup(
+                "app.999999999999.us-east-1.redshift-serverless.amazonaws.com",
+                None,
+            ),
+            workgroup("app.123456789012.us-east-1.redshift.amazonaws.com", None),
+        ] {
+            assert!(
+                matches!(verdict, Err(EndpointError::Suffix { .. })),
+                "{verdict:?}"
+            );
         }
     }
 
@@ -304,11 +402,10 @@ mod tests {
         let mut database = redshift("orders", &[]);
         database.identity =
             "arn:aws:redshift:us-east-1:111122223333:cluster:orders#vpc-endpoint/dev".to_owned();
-        for (host, is_right) in [("dev-endpoint-0a1b2c3d", true), ("x-endpoint-0a1b2c3d", false)] {
-            database.uri = format!("{host}.abc.us-east-1.redshift.amazonaws.com:5439")
-                .parse()
-                .unwrap();
-            let checked = check(&database, DatabaseKind::Redshift);
+        for (first, is_right) in [("dev-endpoint-0a1b2c", true), ("x-endpoint-0a1b2c", false)] {
+            let host = format!("{first}.abc.us-east-1.redshift.amazonaws.com:5439");
+            database.uri = host.parse().unwrap();
+            let checked = check_redshift(&database);
             assert_eq!(checked.is_ok(), is_right, "{checked:?}");
         }
     }

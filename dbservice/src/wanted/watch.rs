@@ -226,7 +226,7 @@ impl Reconciler {
                 };
                 self.to_audit.push_back(event);
             }
-            Refusal::Kind(_) | Refusal::Protocol(_) | Refusal::Shadowed => {
+            Refusal::Protocol(_) | Refusal::Shadowed => {
                 warn!(db.name = %name, error = %refusal, "a database is not served");
             }
         }

@@ -90,7 +90,7 @@ impl Lab {
         open_to_all(dir.path())?;
         let mut config = SimConfig::new(world, dir.path().join("aws"));
         // Where nothing can be logged in to, no PostgreSQL is started.
-        config.start_postgres = is_served(&config.world);
+        config.start_postgres = config.world.is_served();
         let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
@@ -283,6 +283,12 @@ impl Lab {
         format!("{}:3080", self.address(Part::Proxy))
     }
 
+    /// The proxy's address for MySQL clients.
+    #[must_use]
+    pub fn mysql_addr(&self) -> String {
+        format!("{}:3036", self.address(Part::Proxy))
+    }
+
     /// The auth service's address.
     #[must_use]
     pub fn auth_addr(&self) -> String {
@@ -344,7 +350,12 @@ impl Lab {
                 }
             }
             Part::Proxy => {
-                patch["proxy_service"] = json!({ "listen_addr": self.proxy_addr(), "public_addr": self.proxy_addr(), "https_keypairs": null });
+                patch["proxy_service"] = json!({
+                    "listen_addr": self.proxy_addr(),
+                    "mysql_listen_addr": self.mysql_addr(),
+                    "public_addr": self.proxy_addr(),
+                    "https_keypairs": null,
+                });
             }
             Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
                 patch["discovery_service"] = json!({ "poll_interval": "1s" })
@@ -424,13 +435,6 @@ impl Lab {
         }
         Ok(environment)
     }
-}
-
-/// Whether somebody can log in to anything in a world.
-fn is_served(world: &World) -> bool {
-    let ids = world.cluster_ids();
-    let mut clusters = ids.iter().filter_map(|id| world.cluster(id));
-    clusters.any(|cluster| !cluster.unreachable)
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

@@ -102,6 +102,17 @@ pub fn kind_of(host: &str) -> Option<DatabaseKind> {
     split(host).map(|(kind, _, _)| kind)
 }
 
+/// In China RDS also puts its own name before the region: `….rds.<region>.amazonaws.com.cn`.
+fn in_usual_order(host: String) -> String {
+    let Some((front, region)) = host
+        .strip_suffix(".amazonaws.com.cn")
+        .and_then(|rest| rest.rsplit_once(".rds."))
+    else {
+        return host;
+    };
+    format!("{front}.{region}.rds.amazonaws.com.cn")
+}
+
 /// The kind, what stands before the domain, and the suffix behind it.
 fn split(host: &str) -> Option<(DatabaseKind, &str, &'static str)> {
     SUFFIXES.into_iter().find_map(|suffix| {
@@ -118,7 +129,7 @@ fn split(host: &str) -> Option<(DatabaseKind, &str, &'static str)> {
 ///
 /// For a host inside AWS' domain of a kind that is no endpoint of one.
 pub fn read(host: &str) -> Result<Option<AwsEndpoint>, NotAnEndpoint> {
-    let host = host.to_ascii_lowercase();
+    let host = in_usual_order(host.to_ascii_lowercase());
     let Some((kind, front, suffix)) = split(&host) else {
         return Ok(None);
     };
@@ -290,6 +301,7 @@ mod tests {
         for (host, region) in [
             ("x.abc.us-gov-east-1.redshift.amazonaws.com", "us-gov-east-1"),
             ("x.abc.cn-north-1.rds.amazonaws.com.cn", "cn-north-1"),
+            ("x.abc.rds.cn-north-1.amazonaws.com.cn", "cn-north-1"),
             ("x.abc.eusc-de-east-1.rds.amazonaws.eu", "eusc-de-east-1"),
             ("x.abc.us-iso-east-1.redshift.c2s.ic.gov", "us-iso-east-1"),
         ] {

@@ -6,10 +6,12 @@
 mod api;
 mod caller;
 mod faults;
+mod kinds;
 mod kms;
 mod limits;
 mod listings;
 mod login;
+mod mysql;
 mod program;
 mod tagging;
 
