@@ -7,6 +7,7 @@
 pub mod access;
 pub mod aws_session;
 pub mod database;
+pub mod endpoint;
 pub mod error;
 pub mod generated;
 pub mod health;
