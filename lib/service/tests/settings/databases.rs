@@ -299,3 +299,13 @@ fn what_has_no_effect_is_said_and_never_passed_over() {
         );
     }
 }
+
+#[test]
+fn an_external_id_may_stand_alone_where_roles_are_users() {
+    let text = database(
+        "name: wg\nprotocol: postgres\nuri: wg.corp.example:5439\naws:\n  region: us-east-1\n  external_id: abc-1\n  redshift_serverless: {workgroup_name: wg}",
+    );
+    let aws = good(&text).database.unwrap().databases.remove(0).aws;
+    assert_eq!(aws.assume_role, None);
+    assert_eq!(aws.external_id.unwrap().as_str(), "abc-1");
+}
