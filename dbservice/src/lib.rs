@@ -133,6 +133,12 @@ impl DatabaseService {
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
+        let credentials = Arc::new(AwsCredentials::new(
+            aws,
+            settings.clone(),
+            &clock,
+            metrics.clone(),
+        ));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -142,7 +148,7 @@ impl DatabaseService {
             roles: roles.clone(),
             locks: locks.clone(),
             places: Places::default(),
-            credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
+            credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
             cancels: CancelRegistry::default(),
             audit,
@@ -189,6 +195,13 @@ impl DatabaseService {
                 sessions_end_within,
             ),
         );
+        let stopping = shutdown.clone();
+        tasks.spawn("credentials", async move {
+            tokio::select! {
+                () = credentials.keep_fresh() => {}
+                () = stopping.cancelled() => {}
+            }
+        });
         tasks.spawn(
             "roles",
             roles::follow(auth.clone(), roles, shutdown.clone()),

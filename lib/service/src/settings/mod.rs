@@ -10,6 +10,7 @@
 mod audit;
 mod auth;
 mod authentication;
+mod aws_session;
 mod ca_keys;
 mod changes;
 mod database;
@@ -42,7 +43,9 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tidegate_core::{AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher};
+use tidegate_core::{
+    AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher, aws_session::SessionNaming,
+};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
@@ -407,6 +410,8 @@ pub struct DatabaseSettings {
     pub label_commands: BTreeMap<DatabaseName, Vec<LabelCommand>>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+    /// What sessions of IAM roles are called, and what is sent along with them.
+    pub aws_session: SessionNaming,
 }
 
 /// A label whose value a command prints: one of `dynamic_labels`.
