@@ -14,3 +14,4 @@ mod recovery;
 mod requests;
 mod rotation;
 mod scale;
+mod trust;
