@@ -8,7 +8,7 @@ mod programs;
 mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -30,6 +30,8 @@ pub use programs::{postgres_program, program};
 pub const CLUSTER: &str = "tidegate.example.com";
 /// The access key of the control plane, for worlds that have a user with it.
 pub const AUTH_KEY: (&str, &str) = ("AKIAAUTH000000000001", "simulated-secret-of-auth");
+/// Where agents find the CA bundles of AWS, in the laboratory's folder.
+const CA_BUNDLES: &str = "published";
 /// Loopback networks that are tried for a free one.
 const NETWORK_TRIES_MAX: u32 = 200;
 
@@ -90,12 +92,18 @@ impl Lab {
     async fn prepare(world: World) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
+        let regions: BTreeSet<String> = world
+            .accounts
+            .values()
+            .flat_map(|account| account.regions.keys().cloned())
+            .collect();
         let mut config = SimConfig::new(world, dir.path().join("aws"));
         // Where nothing can be logged in to, no PostgreSQL is started.
         config.start_postgres = config.world.is_served();
         let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
+        publish_bundles(&dir.path().join(CA_BUNDLES), &regions, &sim.ca_pem_path())?;
         let network = free_network()?;
         Ok(Self {
             processes: BTreeMap::new(),
@@ -404,7 +412,10 @@ impl Lab {
             Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
                 patch["discovery_service"] = json!({ "poll_interval": "1s" })
             }
-            Part::AgentA | Part::AgentB => {}
+            Part::AgentA | Part::AgentB => {
+                let place = format!("file://{}", self.dir.path().join(CA_BUNDLES).display());
+                patch["db_service"] = json!({ "ca_bundles": place });
+            }
         }
         if !part.is_auth() {
             let process = &mut patch["tidegate"];
@@ -486,6 +497,19 @@ impl Lab {
         }
         Ok(environment)
     }
+}
+
+/// Makes the simulated AWS's CA what RDS and Redshift publish, since it signs for their databases.
+fn publish_bundles(place: &Path, regions: &BTreeSet<String>, ca: &Path) -> Result<()> {
+    let rds = regions
+        .iter()
+        .map(|region| format!("{region}/{region}-bundle.pem"));
+    for file in rds.chain(["aws/amazon-trust-ca-bundle.crt".to_owned()]) {
+        let file = place.join(file);
+        std::fs::create_dir_all(file.parent().context("a file in no folder")?)?;
+        std::fs::copy(ca, file)?;
+    }
+    Ok(())
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

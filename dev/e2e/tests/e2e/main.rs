@@ -16,3 +16,4 @@ mod requests;
 mod rotation;
 mod scale;
 mod sources;
+mod trust;
