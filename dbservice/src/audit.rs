@@ -46,12 +46,18 @@ pub(crate) enum Kind {
     Disconnect,
     /// A session ended.
     End,
+    /// A database can be reached again.
+    Healthy,
+    /// The health of more databases changed than are told one by one.
+    HealthOfMany,
     /// A statement was sent.
     Query,
     /// A session began.
     Start,
     /// Somebody was not let in.
     StartFailed,
+    /// A database cannot be reached, or its certificate not be trusted.
+    Unhealthy,
 }
 
 impl Kind {
@@ -59,9 +65,12 @@ impl Kind {
         match self {
             Self::Disconnect => ("client.disconnect", "T3006I"),
             Self::End => ("db.session.end", "TDB01I"),
+            Self::Healthy => ("db.health.change", "TDH00I"),
+            Self::HealthOfMany => ("db.health.changes", "TDH01W"),
             Self::Query => ("db.session.query", "TDB02I"),
             Self::Start => ("db.session.start", "TDB00I"),
             Self::StartFailed => ("db.session.start", "TDB00W"),
+            Self::Unhealthy => ("db.health.change", "TDH00W"),
         }
     }
 }
@@ -92,7 +101,7 @@ pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent
         code: code.to_owned(),
         user: subject.user.clone(),
         sid: subject.sid.clone(),
-        success: kind != Kind::StartFailed,
+        success: !matches!(kind, Kind::StartFailed | Kind::Unhealthy),
         error: String::new(),
         db_service: subject.db_service.clone(),
         db_user: subject.db_user.clone(),
@@ -223,6 +232,18 @@ mod tests {
         assert_eq!(
             shown(Kind::Disconnect),
             expect("client.disconnect", "T3006I", true)
+        );
+        assert_eq!(
+            shown(Kind::Healthy),
+            expect("db.health.change", "TDH00I", true)
+        );
+        assert_eq!(
+            shown(Kind::Unhealthy),
+            expect("db.health.change", "TDH00W", false)
+        );
+        assert_eq!(
+            shown(Kind::HealthOfMany),
+            expect("db.health.changes", "TDH01W", true)
         );
     }
 

@@ -45,7 +45,7 @@ use crate::{
     engine::postgres::{
         AgentNames, BOUNDARY_GRACE, CancelRegistry, Connector, DRAIN_GRACE, Engine,
     },
-    health::Health,
+    health::{Checker, Health, configs::Configs, probe::Prober},
     locks::Locks,
     metrics::ServiceMetrics,
     places::Places,
@@ -125,6 +125,7 @@ impl DatabaseService {
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
+        let connector = Arc::new(Connector::new(metrics.connect_seconds.clone()));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -135,10 +136,11 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
-            audit,
+            audit: audit.clone(),
             metrics: metrics.clone(),
+            health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
         });
@@ -161,6 +163,16 @@ impl DatabaseService {
             served: Arc::clone(&served),
             health: Arc::clone(&health),
         };
+        let configs = Configs::default();
+        let checker = Checker::new(
+            served,
+            health,
+            &configs,
+            Prober::new(connector, metrics.health.clone()),
+            metrics.health.clone(),
+            audit,
+            Arc::clone(&clock),
+        );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
         tasks.spawn(
             "audit",
@@ -195,9 +207,10 @@ impl DatabaseService {
             reconciler.follow(auth.clone(), shutdown.clone()),
         );
         tasks.spawn(
-            "health",
-            health::check_all(served, health, clock, shutdown.clone()),
+            "health_check_configs",
+            health::configs::follow(auth.clone(), configs, shutdown.clone()),
         );
+        tasks.spawn("health", checker.run(shutdown.clone()));
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(
             "proxies",

@@ -127,6 +127,7 @@ async fn session_task(
     let ahead = match ahead {
         Ok(ahead) => ahead,
         Err(problem) => {
+            tunnel.engine.health.doubt(&serving.wanted);
             refuse(&tunnel, &outgoing, asked, &Refused::Database(problem)).await;
             return;
         }

@@ -43,6 +43,7 @@ use super::{
 use crate::{
     audit::AuditQueue,
     credentials::{Credentials, LoginPlan},
+    health::Health,
     locks::Locks,
     metrics::{Cause, ServiceMetrics},
     places::{Place, Places},
@@ -66,6 +67,8 @@ pub(crate) struct Engine {
     pub(crate) cancels: CancelRegistry,
     pub(crate) audit: AuditQueue,
     pub(crate) metrics: ServiceMetrics,
+    /// Hears how sessions fare.
+    pub(crate) health: Arc<Health>,
     pub(crate) clock: SharedClock,
     pub(crate) shutdown: ShutdownToken,
 }
@@ -138,6 +141,7 @@ where
         Arc::clone(&engine.clock),
         engine.audit.clone(),
         engine.metrics.clone(),
+        Arc::clone(&engine.health),
     );
     let span = info_span!("session", session.id = record.sid());
     let ended = Box::pin(run(engine, incoming, &mut record))

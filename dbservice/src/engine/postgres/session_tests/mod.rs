@@ -45,6 +45,7 @@ use crate::{
     audit::{AuditQueue, AuditReceiver},
     certificate::client_facing,
     credentials::{Credentials, LoginPlan},
+    health::Health,
     locks::Locks,
     metrics::ServiceMetrics,
     places::Places,
@@ -138,6 +139,7 @@ impl Bed {
             cancels: CancelRegistry::default(),
             audit,
             metrics,
+            health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
             shutdown: ShutdownToken::new(),
         };
