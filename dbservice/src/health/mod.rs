@@ -291,3 +291,82 @@ fn random() -> f64 {
         f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::HealthStatus;
+
+    use super::*;
+    use crate::testing::wanted;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_790_000_000).unwrap()
+    }
+
+    fn health_of(wanted: &Arc<Wanted>) -> Health {
+        let health = Health::new();
+        health.schedule().sync(
+            std::slice::from_ref(wanted),
+            &[tidegate_core::HealthCheckConfig::preset()],
+            true,
+            (Instant::now(), now()),
+            || 0.0,
+        );
+        health
+    }
+
+    /// Gives the check that is due this result.
+    fn check(health: &Health, checked: Checked) {
+        let mut schedule = health.schedule();
+        let at = schedule.next_at().unwrap();
+        let due = schedule.pop(at).unwrap();
+        schedule.take(due.ticket, checked, (at, now()), || 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_cannot_connect_brings_a_check_forward_and_others_do_not() {
+        let orders = wanted("orders");
+        let health = health_of(&orders);
+        check(&health, Ok(state::Passed::Tls(None)));
+        let regular = health.schedule().next_at().unwrap();
+
+        health.session_failed(&orders, Cause::Denied, now());
+        assert_eq!(health.schedule().next_at(), Some(regular));
+        health.session_failed(&orders, Cause::DatabaseUnavailable, now());
+        let early = health.schedule().next_at().unwrap();
+        assert!(early < Instant::now() + Duration::from_secs(2));
+        health.doubt(&wanted("unheard-of"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_tell_of_credentials_and_logins() {
+        let orders = wanted("orders");
+        let health = health_of(&orders);
+        let told = |cause: Option<Cause>| {
+            match cause {
+                Some(cause) => health.session_failed(&orders, cause, now()),
+                None => health.session_began(&orders, now()),
+            }
+            check(&health, Ok(state::Passed::Tcp));
+            let health = health.of(&orders);
+            let passed = |saw: Option<tidegate_core::SessionsSaw>| saw.map(|saw| saw.passed);
+            assert_eq!(health.status, HealthStatus::Healthy);
+            (passed(health.credential), passed(health.login))
+        };
+        assert_eq!(told(Some(Cause::Credentials)), (Some(false), None));
+        assert_eq!(told(None), (Some(true), Some(true)));
+        assert_eq!(
+            told(Some(Cause::DatabaseRefused)),
+            (Some(true), Some(false))
+        );
+        assert_eq!(told(Some(Cause::Denied)), (Some(true), Some(false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_is_not_known_yet_is_unknown() {
+        let orders = wanted("orders");
+        let health = Health::new();
+        assert_eq!(health.of(&orders).status, HealthStatus::Unknown);
+        assert_eq!(health.of(&orders).address, orders.database.uri.to_string());
+    }
+}

@@ -195,3 +195,176 @@ async fn connect(
     stream.set_nodelay(true).map_err(|error| told(&error))?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use rustls::ServerConfig;
+    use tidegate_core::{ClusterName, TlsMode, TlsSettings};
+    use tidegate_identity::{
+        CaKind, CertificateAuthority, KeyPair,
+        tls::{ClientAuth, ServerTls},
+    };
+    use tidegate_service::metrics::Metrics;
+    use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::{metrics::ServiceMetrics, testing::redshift};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const TTL: Duration = Duration::from_hours(1);
+
+    fn prober() -> Prober {
+        let metrics = ServiceMetrics::register(&Metrics::new());
+        let connector = Arc::new(Connector::new(metrics.connect_seconds.clone()));
+        Prober::new(connector, metrics.health)
+    }
+
+    fn ca() -> (ClusterName, CertificateAuthority) {
+        let cluster: ClusterName = "tg.test".parse().unwrap();
+        // Its time began early enough for certificates that have ended.
+        let begun = Timestamp::now() - SignedDuration::from_hours(48);
+        let ca = CertificateAuthority::create(CaKind::Db, &cluster, begun).unwrap();
+        (cluster, ca)
+    }
+
+    /// A certificate that was issued so many hours ago, for an hour.
+    fn certificate(
+        ca: &(ClusterName, CertificateAuthority),
+        hours_ago: i64,
+    ) -> (Arc<ServerConfig>, Timestamp) {
+        let key = KeyPair::generate().unwrap();
+        let at = Timestamp::now() - SignedDuration::from_hours(hours_ago);
+        let issued =
+            ca.1.issue_database_server(&key.public_key_der(), &ca.0, at, TTL)
+                .unwrap();
+        let config = tls::server_config(ServerTls {
+            chain_pem: &issued.chain_pem,
+            key: &key,
+            clients: ClientAuth::None,
+            alpn: &[],
+        });
+        (config.unwrap(), issued.expires_at)
+    }
+
+    fn database(address: SocketAddr, trusts: &CertificateAuthority) -> Database {
+        Database {
+            uri: address.to_string().parse().unwrap(),
+            tls: TlsSettings {
+                mode: TlsMode::VerifyFull,
+                server_name: Some("orders.db.tg.test".to_owned()),
+                ca_cert_pem: Some(trusts.cert_pem().to_owned()),
+                ..TlsSettings::default()
+            },
+            ..redshift("orders", &[])
+        }
+    }
+
+    /// Serves one connection that asks for TLS; how it ended.
+    fn serve(
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+    ) -> JoinHandle<std::io::Result<usize>> {
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            stream.read_exact(&mut [0; 8]).await?;
+            stream.write_all(b"S").await?;
+            let mut client = TlsAcceptor::from(config).accept(stream).await?;
+            client.read(&mut [0; 1]).await
+        })
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    async fn layer_of(database: &Database, with_tls: bool) -> (HealthLayer, String) {
+        let failure = prober().check(database, PATIENCE, with_tls).await;
+        let Failure { layer, error } = failure.unwrap_err();
+        (layer, error)
+    }
+
+    #[tokio::test]
+    async fn a_good_database_passes_shows_when_its_certificate_ends_and_hears_a_goodbye() {
+        let ca = ca();
+        let (listener, address) = listener().await;
+        let (config, expires_at) = certificate(&ca, 0);
+        let serving = serve(listener, config);
+        let checked = prober()
+            .check(&database(address, &ca.1), PATIENCE, true)
+            .await;
+        let seconds = Timestamp::from_second(expires_at.as_second()).unwrap();
+        assert_eq!(checked, Ok(Passed::Tls(Some(seconds))));
+        assert_eq!(serving.await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_check_without_tls_says_nothing_to_the_database() {
+        let ca = ca();
+        let (listener, address) = listener().await;
+        let checked = prober()
+            .check(&database(address, &ca.1), PATIENCE, false)
+            .await;
+        assert_eq!(checked, Ok(Passed::Tcp));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_fails_at_tcp_and_names_the_address() {
+        let ca = ca();
+        let (listener, address) = listener().await;
+        drop(listener);
+        let (layer, error) = layer_of(&database(address, &ca.1), true).await;
+        assert_eq!(layer, HealthLayer::Tcp);
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_ca_and_one_that_has_ended_fail_at_tls() {
+        let (ours, strangers) = (ca(), ca());
+        for (signer, hours_ago, says) in [(&strangers, 0, "UnknownIssuer"), (&ours, 3, "xpired")] {
+            let (listener, address) = listener().await;
+            let (config, _) = certificate(signer, hours_ago);
+            let serving = serve(listener, config);
+            let (layer, error) = layer_of(&database(address, &ours.1), true).await;
+            assert_eq!(layer, HealthLayer::Tls);
+            assert!(error.contains(says), "{error}");
+            serving.await.unwrap().unwrap_err();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_hangs_in_the_handshake_fails_at_tls_in_time() {
+        let ca = ca();
+        let (_listener, address) = listener().await;
+        let patience = Duration::from_secs(1);
+        let checked = prober()
+            .check(&database(address, &ca.1), patience, true)
+            .await;
+        let failure = checked.unwrap_err();
+        assert_eq!(failure.layer, HealthLayer::Tls);
+        assert_eq!(failure.error, "no answer in 1 s");
+    }
+
+    #[tokio::test]
+    async fn every_address_has_to_take_a_connection() {
+        let (open, address) = listener().await;
+        let (closed, gone) = listener().await;
+        drop(closed);
+        let deadline = Instant::now() + PATIENCE;
+        assert!(
+            connect_all(&[address, address], deadline, PATIENCE)
+                .await
+                .is_ok()
+        );
+        let error = connect_all(&[address, gone], deadline, PATIENCE)
+            .await
+            .unwrap_err();
+        assert!(error.contains(&gone.to_string()), "{error}");
+        drop(open);
+    }
+}
