@@ -69,7 +69,7 @@ const WARM_UP: usize = 10;
 
 /// What `agent` measures, and how long.
 #[derive(ClapArgs)]
-pub(crate) struct Options {
+pub(crate) struct AgentOptions {
     /// Databases of `agent`.
     #[arg(long, default_value_t = 5_000)]
     pub(crate) served: usize,

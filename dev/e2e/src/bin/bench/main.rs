@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     inventory: inventory::Options,
     #[command(flatten)]
-    agent: agent::Options,
+    agent: agent::AgentOptions,
 }
 
 #[tokio::main]
