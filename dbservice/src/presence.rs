@@ -1,16 +1,25 @@
 //! Tells the cluster which databases this agent serves, and keeps telling that it lives.
 //!
 //! One stream: hello, the full set, then what changes, and a heartbeat when nothing does. A stream that breaks is opened
-//! again and begins with the full set. A clean shutdown says goodbye, so that nobody is sent here any more.
+//! again and begins with the full set. A clean shutdown says goodbye, so that nobody is sent here any more. Sets and
+//! changes go in parts, each sent when the one before was answered (`tidegate_proto::announce` says why).
 //!
-//! [`changes`] is pure; the rest sends and waits.
+//! What was announced is remembered as what it was made from, so that a change of one database among thousands makes
+//! one message and looks at one database; a change of health looks at all and makes messages of what differs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use prost::Message;
-use tidegate_core::{DatabaseServer, HostId};
-use tidegate_proto::v1::{
-    self, announce_request::Message as Announcement, presence_service_client::PresenceServiceClient,
+use tidegate_core::{Database, DatabaseName, DatabaseServer, HostId, TargetHealth};
+use tidegate_proto::{
+    announce,
+    v1::{
+        self, announce_request::Message as Announcement,
+        presence_service_client::PresenceServiceClient,
+    },
 };
 use tidegate_service::{
     rpc::{self, MESSAGE_BYTES_MAX},
@@ -24,17 +33,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
 
-use crate::{health::Health, retry::Retry, served::ServedSet};
+use crate::{health::Health, retry::Retry, served::ServedSet, wanted::Wanted};
 
 /// What this process runs, as presence names it.
 const SERVICE: &str = "db";
 
 /// Messages that wait to be sent.
 const OUTGOING_MAX: usize = 16;
-
-/// Databases and bytes in one message, well below what gRPC takes.
-const DELTA_DATABASES_MAX: usize = 2_000;
-const DELTA_BYTES_MAX: usize = 3 << 20;
 
 /// How often a heartbeat is sent until the auth service says how often it wants one.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(10);
@@ -45,8 +50,15 @@ const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 /// How long a goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Announced databases by name.
-type Announced = BTreeMap<String, v1::DatabaseServer>;
+/// What was announced, by name.
+type Announced = BTreeMap<DatabaseName, Told>;
+
+/// What an announcement was made from.
+#[derive(Debug, PartialEq)]
+struct Told {
+    wanted: Arc<Wanted>,
+    health: TargetHealth,
+}
 
 /// Who announces.
 #[derive(Clone, Debug)]
@@ -88,30 +100,28 @@ impl Announcer {
         let mut client =
             PresenceServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (outgoing, outgoing_stream) = mpsc::channel(OUTGOING_MAX);
-        let (mut served, mut health) = (self.served.changes(), self.health.changes());
-        served.mark_unchanged();
+        let (served, mut health) = (self.served.names(), self.health.changes());
         health.mark_unchanged();
         let mut announced = Announced::new();
-        let now = self.present();
-        let opening = std::iter::once(self.hello()).chain(full(&now));
-        let opening: Vec<_> = opening.collect();
-        // The call is answered only once the server has read something, so sending goes on beside it.
-        let (first, rest) = opening.split_at(opening.len().min(OUTGOING_MAX));
-        for message in first {
-            send(&outgoing, message.clone()).await?;
-        }
+        let mut waiting: VecDeque<_> = self.full(&mut announced).into();
+        let mut unanswered = 1_usize;
+        send(&outgoing, self.hello()).await?;
         let answers = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             answers = client.announce(ReceiverStream::new(outgoing_stream)) => answers?,
         };
         let mut answers = answers.into_inner();
-        for message in rest {
-            send(&outgoing, message.clone()).await?;
-        }
-        announced.clone_from(&now);
         let mut heartbeat = beat(HEARTBEAT_DEFAULT);
         loop {
-            tokio::select! {
+            if unanswered == 0
+                && let Some(part) = waiting.pop_front()
+            {
+                send(&outgoing, part).await?;
+                unanswered += 1;
+            }
+            // While parts wait, what changes is left to be looked at once they are through.
+            let idle = waiting.is_empty();
+            let changed = tokio::select! {
                 () = shutdown.cancelled() => {
                     say_goodbye(outgoing, &mut answers).await;
                     return Ok(());
@@ -119,24 +129,26 @@ impl Announcer {
                 answer = answers.message() => {
                     let Some(answer) = answer? else { return Ok(()) };
                     retry.succeeded();
+                    unanswered = unanswered.saturating_sub(1);
                     let wanted = Duration::from_secs(answer.heartbeat_seconds.into()).max(HEARTBEAT_MIN);
                     if answer.heartbeat_seconds > 0 && heartbeat.period() != wanted {
                         info!(databases = announced.len(), heartbeat_seconds = wanted.as_secs(), "announced databases");
                         heartbeat = beat(wanted);
                     }
-                }
-                changed = served.changed() => changed.map_err(|_| Status::cancelled("no more databases"))?,
-                changed = health.changed() => changed.map_err(|_| Status::cancelled("no more health"))?,
-                _ = heartbeat.tick() => {
-                    send(&outgoing, Announcement::Heartbeat(v1::Heartbeat {})).await?;
                     continue;
                 }
-            }
-            let now = self.present();
-            for delta in changes(&announced, &now) {
-                send(&outgoing, delta).await?;
-            }
-            announced = now;
+                names = served.next(), if idle => names,
+                changed = health.changed(), if idle => {
+                    changed.map_err(|_| Status::cancelled("no more health"))?;
+                    announced.keys().cloned().collect()
+                }
+                _ = heartbeat.tick() => {
+                    send(&outgoing, Announcement::Heartbeat(v1::Heartbeat {})).await?;
+                    unanswered += 1;
+                    continue;
+                }
+            };
+            waiting.extend(self.changes(&mut announced, changed));
         }
     }
 
@@ -149,24 +161,73 @@ impl Announcer {
         })
     }
 
-    /// What is served at this moment, with its health.
-    fn present(&self) -> Announced {
-        self.served
-            .all()
+    /// The full set, in parts.
+    fn full(&self, announced: &mut Announced) -> Vec<Announcement> {
+        announced.clear();
+        let all = self.served.all();
+        let servers = all
             .into_iter()
-            .map(|wanted| {
-                let server = DatabaseServer {
-                    host_id: self.host_id.clone(),
-                    hostname: self.hostname.clone(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    effective_role: wanted.effective.role.clone(),
-                    role_source: wanted.effective.source,
-                    target_health: self.health.of(&wanted),
-                    database: wanted.database.clone(),
-                };
-                (wanted.database.name.to_string(), server.into())
-            })
-            .collect()
+            .filter_map(|wanted| self.upserted(announced, wanted))
+            .collect();
+        let parts = announce::full_set(servers).into_iter();
+        parts.map(Announcement::Delta).collect()
+    }
+
+    /// What leads from what was announced of these databases to what is so now; nothing when it is the same.
+    fn changes(
+        &self,
+        announced: &mut Announced,
+        names: BTreeSet<DatabaseName>,
+    ) -> Vec<Announcement> {
+        let (mut upserted, mut removed) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.served.get(&name) {
+                Some(wanted) => upserted.extend(self.upserted(announced, wanted)),
+                None if announced.remove(&name).is_some() => removed.push(name.to_string()),
+                None => {}
+            }
+        }
+        let parts = announce::change(upserted, removed).into_iter();
+        parts.map(Announcement::Delta).collect()
+    }
+
+    /// The announcement of a database, unless it was announced just so.
+    fn upserted(
+        &self,
+        announced: &mut Announced,
+        wanted: Arc<Wanted>,
+    ) -> Option<v1::DatabaseServer> {
+        let health = self.health.of(&wanted);
+        let name = wanted.database.name.clone();
+        let told = Told { wanted, health };
+        if announced.get(&name) == Some(&told) {
+            return None;
+        }
+        let server = self.server(&told);
+        announced.insert(name, told);
+        Some(server)
+    }
+
+    fn server(&self, told: &Told) -> v1::DatabaseServer {
+        let Wanted {
+            database,
+            effective,
+            role_reason,
+            remarks,
+            ..
+        } = &*told.wanted;
+        let server = DatabaseServer {
+            host_id: self.host_id.clone(),
+            hostname: self.hostname.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            effective_role: effective.role.clone(),
+            role_source: effective.source,
+            role_reason: role_reason.to_string(),
+            remarks: remarks.clone(),
+            target_health: told.health.clone(),
+            database: Database::clone(database),
+        };
+        server.into()
     }
 }
 
@@ -211,98 +272,24 @@ async fn say_goodbye(
     }
 }
 
-/// The full set in as many messages as it takes, of which only the first replaces what was there.
-fn full(now: &Announced) -> Vec<Announcement> {
-    let mut deltas = split(now.values().cloned());
-    if deltas.is_empty() {
-        deltas.push(v1::AnnounceDelta::default());
-    }
-    if let Some(first) = deltas.first_mut() {
-        first.full = true;
-    }
-    deltas.into_iter().map(Announcement::Delta).collect()
-}
-
-/// What leads from what was announced to what is so now; nothing when they are the same.
-fn changes(announced: &Announced, now: &Announced) -> Vec<Announcement> {
-    let upserted = now
-        .iter()
-        .filter(|(name, server)| announced.get(*name) != Some(server))
-        .map(|(_, server)| server.clone());
-    let mut deltas = split(upserted);
-    let removed: Vec<String> = announced
-        .keys()
-        .filter(|name| !now.contains_key(*name))
-        .cloned()
-        .collect();
-    if !removed.is_empty() {
-        deltas.push(v1::AnnounceDelta {
-            removed,
-            ..v1::AnnounceDelta::default()
-        });
-    }
-    deltas.into_iter().map(Announcement::Delta).collect()
-}
-
-fn split(servers: impl Iterator<Item = v1::DatabaseServer>) -> Vec<v1::AnnounceDelta> {
-    let mut deltas: Vec<v1::AnnounceDelta> = Vec::new();
-    let mut bytes = 0;
-    for server in servers {
-        let size = server.encoded_len();
-        match deltas.last_mut() {
-            Some(last)
-                if last.upserted.len() < DELTA_DATABASES_MAX && bytes + size <= DELTA_BYTES_MAX =>
-            {
-                last.upserted.push(server);
-                bytes += size;
-            }
-            _ => {
-                deltas.push(v1::AnnounceDelta {
-                    upserted: vec![server],
-                    ..v1::AnnounceDelta::default()
-                });
-                bytes = size;
-            }
-        }
-    }
-    deltas
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        testing::redshift,
-        wanted::{Plan, Wanted},
-    };
+    use crate::testing::wanted;
+
+    fn name(name: &str) -> DatabaseName {
+        name.parse().unwrap()
+    }
 
     fn announcer(names: &[&str]) -> Announcer {
         let served = ServedSet::new();
-        serve(&served, names);
+        served.apply(names.iter().map(|text| (name(text), Some(wanted(text)))));
         Announcer {
             host_id: "agent-1".parse().unwrap(),
             hostname: "h".to_owned(),
             served: Arc::new(served),
             health: Arc::new(Health::new()),
         }
-    }
-
-    fn serve(served: &ServedSet, names: &[&str]) {
-        let wanted = |name: &str| {
-            let database = redshift(name, &[]);
-            Arc::new(Wanted {
-                effective: tidegate_core::overrides::effective_role(&[], &database),
-                route: name.to_owned(),
-                database,
-            })
-        };
-        served.apply(&Plan {
-            served: names
-                .iter()
-                .map(|name| (name.parse().unwrap(), wanted(name)))
-                .collect(),
-            ..Plan::default()
-        });
     }
 
     fn deltas(messages: Vec<Announcement>) -> Vec<(Vec<String>, Vec<String>, bool)> {
@@ -330,38 +317,45 @@ mod tests {
     #[test]
     fn only_what_changed_is_announced() {
         let announcer = announcer(&["orders", "users"]);
-        let before = announcer.present();
-        assert!(changes(&before, &announcer.present()).is_empty());
-        serve(&announcer.served, &["users", "stock"]);
+        let mut announced = Announced::new();
+        announcer.full(&mut announced);
+        let all = || BTreeSet::from(["orders", "stock", "users"].map(name));
+        assert!(announcer.changes(&mut announced, all()).is_empty());
+        let changes = [
+            (name("orders"), None),
+            (name("stock"), Some(wanted("stock"))),
+        ];
+        announcer.served.apply(changes);
         assert_eq!(
-            deltas(changes(&before, &announcer.present())),
+            deltas(announcer.changes(&mut announced, all())),
             [
                 (strings(&["stock"]), Vec::new(), false),
                 (Vec::new(), strings(&["orders"]), false)
             ]
         );
+        assert!(announcer.changes(&mut announced, all()).is_empty());
+    }
+
+    #[test]
+    fn the_role_is_announced_with_its_reason_and_with_what_should_be_known() {
+        let announcer = announcer(&[]);
+        let mut changed = Wanted::clone(&wanted("orders"));
+        changed.role_reason = "entry 1".into();
+        changed.remarks = vec!["label `load`: fails".to_owned()];
+        let changed = [(name("orders"), Some(Arc::new(changed)))];
+        announcer.served.apply(changed);
+        let told = announcer.full(&mut Announced::new());
+        let [Announcement::Delta(delta)] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        let server = &delta.upserted[0];
+        assert_eq!(server.role_reason, "entry 1");
+        assert_eq!(server.remarks, ["label `load`: fails"]);
     }
 
     #[test]
     fn an_agent_without_databases_says_so() {
-        assert_eq!(
-            deltas(full(&announcer(&[]).present())),
-            [(Vec::new(), Vec::new(), true)]
-        );
-    }
-
-    #[test]
-    fn a_set_too_large_for_one_message_is_split_and_only_the_first_replaces() {
-        let mut servers = Announced::new();
-        let one = announcer(&["orders"]).present().remove("orders").unwrap();
-        for number in 0..DELTA_DATABASES_MAX + 1 {
-            servers.insert(format!("d{number:06}"), one.clone());
-        }
-        let parts = full(&servers);
-        let parts: Vec<_> = deltas(parts)
-            .into_iter()
-            .map(|(names, _, full)| (names.len(), full))
-            .collect();
-        assert_eq!(parts, [(DELTA_DATABASES_MAX, true), (1, false)]);
+        let full = announcer(&[]).full(&mut Announced::new());
+        assert_eq!(deltas(full), [(Vec::new(), Vec::new(), true)]);
     }
 }

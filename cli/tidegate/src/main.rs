@@ -9,6 +9,7 @@
 mod beside;
 mod caller;
 mod check;
+mod reload;
 mod run;
 mod wiring;
 
@@ -49,7 +50,7 @@ Exit codes: 0 when all is well, 1 otherwise.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the services that a configuration file enables, until SIGTERM or SIGINT.
+    /// Run the services that a configuration file enables, until SIGTERM or SIGINT. SIGHUP reads the file again.
     #[command(after_help = "Example:\n  tidegate start -c /etc/tidegate.yaml")]
     Start {
         /// The configuration file.
@@ -106,7 +107,7 @@ fn start(config: &Path, debug: bool) -> anyhow::Result<()> {
     if debug {
         DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
     }
-    run::run(settings)
+    run::run(settings, debug)
 }
 
 fn exit_code(well: bool) -> ExitCode {

@@ -13,6 +13,7 @@
 //! Not here: telling the cluster ([`crate::presence`]), and choosing between agents (the proxy).
 
 pub(crate) mod configs;
+mod mysql;
 mod news;
 pub(crate) mod probe;
 mod schedule;

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use tidegate_core::{Database, HealthLayer};
+use tidegate_core::{Database, HealthLayer, Protocol};
 use tidegate_identity::tls;
 use tokio::{
     io::AsyncWriteExt,
@@ -19,9 +19,12 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::state::{Checked, Failure, Passed};
+use super::{
+    mysql,
+    state::{Checked, Failure, Passed},
+};
 use crate::{
-    engine::postgres::Connector,
+    engine::{Connector, mysql::Greeted},
     metrics::{CheckLabel, CheckOutcome, CheckedLayer, HealthMetrics, LayerLabel},
 };
 
@@ -65,25 +68,55 @@ impl Prober {
         let late = |_| format!("no answer in {} s", patience.as_secs_f64());
         let addresses = resolved
             .unwrap_or_else(|elapsed| Err(late(elapsed)))
-            .map_err(|error| self.failed(CheckedLayer::Dns, error))?;
+            .map_err(|error| self.counted(Failure::new(HealthLayer::Dns, error)))?;
         self.passed(CheckedLayer::Dns);
-        let connecting = connect_all(&addresses, deadline, patience);
-        let stream = self
-            .timed(CheckedLayer::Tcp, connecting)
-            .await
-            .map_err(|error| self.failed(CheckedLayer::Tcp, error))?;
+        let connecting = self.connect(database, &addresses, deadline, patience);
+        let reached = self.timed(CheckedLayer::Tcp, connecting).await;
+        let reached = reached.map_err(|failure| self.counted(failure))?;
         self.passed(CheckedLayer::Tcp);
         if !with_tls {
+            leave(reached, patience).await;
             return Ok(Passed::Tcp);
         }
-        let shaking = timeout(patience, self.shake_hands(database, stream));
+        let shaking = timeout(patience, self.shake_hands(database, reached));
         let not_after = self
             .timed(CheckedLayer::Tls, shaking)
             .await
-            .unwrap_or_else(|elapsed| Err(late(elapsed)))
-            .map_err(|error| self.failed(CheckedLayer::Tls, error))?;
+            .unwrap_or_else(|elapsed| Err(Failure::new(HealthLayer::Tls, late(elapsed))))
+            .map_err(|failure| self.counted(failure))?;
         self.passed(CheckedLayer::Tls);
         Ok(Passed::Tls(not_after))
+    }
+
+    /// Connects to every address, and hears the greetings of servers that speak first. One connection is kept.
+    async fn connect(
+        &self,
+        database: &Database,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<Reached, Failure> {
+        let streams = connect_all(addresses, deadline, patience)
+            .await
+            .map_err(|error| Failure::new(HealthLayer::Tcp, error))?;
+        let mut kept = None;
+        for stream in streams {
+            let reached = match database.protocol {
+                Protocol::Postgres => Reached::Silent(stream),
+                Protocol::Mysql => {
+                    let hearing = timeout_at(deadline, mysql::hear(database, stream));
+                    let greeted = hearing.await.unwrap_or_else(|_| {
+                        let late = format!("no greeting in {} s", patience.as_secs_f64());
+                        Err(Failure::new(HealthLayer::Tcp, late))
+                    });
+                    Reached::Greeted(Box::new(greeted?))
+                }
+            };
+            if let Some(other) = kept.replace(reached) {
+                leave(other, patience).await;
+            }
+        }
+        kept.ok_or_else(|| Failure::new(HealthLayer::Dns, "the name has no address"))
     }
 
     async fn resolve(&self, database: &Database) -> Result<Vec<SocketAddr>, String> {
@@ -113,19 +146,33 @@ impl Prober {
     async fn shake_hands(
         &self,
         database: &Database,
-        stream: TcpStream,
-    ) -> Result<Option<Timestamp>, String> {
-        let mut upstream = self
-            .connector
-            .tls(database, stream)
-            .await
-            .map_err(|problem| problem.operator)?;
+        reached: Reached,
+    ) -> Result<Option<Timestamp>, Failure> {
+        let (mut upstream, greeting) = match reached {
+            Reached::Silent(stream) => {
+                let upstream = self.connector.tls(database, stream).await;
+                let upstream =
+                    upstream.map_err(|problem| Failure::new(HealthLayer::Tls, problem.operator))?;
+                (upstream, None)
+            }
+            Reached::Greeted(greeted) => {
+                let (upstream, greeting) =
+                    mysql::shake_hands(&self.connector, database, *greeted).await?;
+                (upstream, Some(greeting))
+            }
+        };
         let certificates = upstream.get_ref().1.peer_certificates();
         let not_after = certificates
             .and_then(<[_]>::first)
             .and_then(|leaf| tls::expires_at(leaf).ok());
+        let leaving = async {
+            if let Some(greeting) = &greeting {
+                mysql::leave_tls(&mut upstream, greeting).await;
+            }
+            upstream.shutdown().await
+        };
         // The database is told that this is the end; whether it hears it makes no difference.
-        let _ = timeout(GOODBYE_TIMEOUT, upstream.shutdown()).await;
+        let _ = timeout(GOODBYE_TIMEOUT, leaving).await;
         Ok(not_after)
     }
 
@@ -143,14 +190,14 @@ impl Prober {
         self.count(layer, CheckOutcome::Passed);
     }
 
-    fn failed(&self, layer: CheckedLayer, error: String) -> Failure {
-        self.count(layer, CheckOutcome::Failed);
-        let layer = match layer {
-            CheckedLayer::Dns => HealthLayer::Dns,
-            CheckedLayer::Tcp => HealthLayer::Tcp,
-            CheckedLayer::Tls => HealthLayer::Tls,
+    fn counted(&self, failure: Failure) -> Failure {
+        let layer = match failure.layer {
+            HealthLayer::Dns => CheckedLayer::Dns,
+            HealthLayer::Tcp => CheckedLayer::Tcp,
+            HealthLayer::Tls | HealthLayer::Credential | HealthLayer::Login => CheckedLayer::Tls,
         };
-        Failure::new(layer, error)
+        self.count(layer, CheckOutcome::Failed);
+        failure
     }
 
     fn count(&self, layer: CheckedLayer, outcome: CheckOutcome) {
@@ -161,25 +208,39 @@ impl Prober {
     }
 }
 
-/// Connects to every address; gives one of the connections, and closes the others.
+/// A database that was connected to.
+enum Reached {
+    /// It has greeted, and wants an answer.
+    Greeted(Box<Greeted>),
+    /// It waits for the client to speak.
+    Silent(TcpStream),
+}
+
+/// Closes a connection that was good, as its server likes it.
+async fn leave(reached: Reached, patience: Duration) {
+    match reached {
+        Reached::Silent(stream) => drop(stream),
+        Reached::Greeted(greeted) => {
+            // A server that does not answer in time is left all the same.
+            let _ = timeout(patience, mysql::leave(*greeted)).await;
+        }
+    }
+}
+
+/// Connects to every address.
 async fn connect_all(
     addresses: &[SocketAddr],
     deadline: Instant,
     patience: Duration,
-) -> Result<TcpStream, String> {
-    if let [address] = addresses {
-        return connect(*address, deadline, patience).await;
-    }
+) -> Result<Vec<TcpStream>, String> {
     let connects: Vec<_> = addresses
         .iter()
         .map(|address| connect(*address, deadline, patience))
         .collect();
-    let streams = stream::iter(connects)
+    stream::iter(connects)
         .buffered(CONNECTS_MAX)
-        .try_collect::<Vec<_>>()
-        .await?;
-    let first = streams.into_iter().next();
-    first.ok_or_else(|| "the name has no address".to_owned())
+        .try_collect()
+        .await
 }
 
 async fn connect(

@@ -15,12 +15,12 @@ use std::{
 
 use jiff::Timestamp;
 use tidegate_core::{
-    DatabaseName, HealthCheckConfig, HealthStatus,
+    DatabaseName, HealthCheckConfig, HealthLayer, HealthStatus, Protocol,
     health::{HealthChecks, checks_of},
 };
 use tokio::time::Instant;
 
-use super::state::{Checked, State, Turn};
+use super::state::{Checked, State, TLS_INTERVAL, Turn};
 use crate::wanted::Wanted;
 
 /// From the start of one check of a database to that of an early one.
@@ -249,11 +249,12 @@ impl Schedule {
         let turn = slot.state.observe(checked, &checks, random(), now.1);
         slot.is_running = false;
         let began = slot.began.unwrap_or(now.0);
+        let interval = interval_after(&slot.state, &slot.wanted, &checks);
         let next = if std::mem::take(&mut slot.is_wanted_again) {
             slot.state.doubt();
             began + EARLY_AFTER
         } else {
-            began + checks.interval.mul_f64(1.0 - JITTER_PART * random())
+            began + interval.mul_f64(1.0 - JITTER_PART * random())
         };
         self.due.push(Reverse((next.max(now.0), ticket)));
         Some((turn, &slot.state, &slot.wanted))
@@ -318,6 +319,18 @@ impl Schedule {
     }
 }
 
+/// From one check to the next. A MySQL server shuts a host out after too many handshakes that broke off, so those whose
+/// certificate was not trusted are rare.
+fn interval_after(state: &State, wanted: &Wanted, checks: &HealthChecks) -> Duration {
+    let broke_off = state
+        .failure()
+        .is_some_and(|failure| failure.layer == HealthLayer::Tls);
+    match wanted.database.protocol {
+        Protocol::Mysql if broke_off => checks.interval.max(TLS_INTERVAL),
+        Protocol::Mysql | Protocol::Postgres => checks.interval,
+    }
+}
+
 fn slot_of(slots: &[Option<Slot>], ticket: Ticket) -> Option<&Slot> {
     let slot = slots.get(ticket.slot)?.as_ref()?;
     (slot.turn == ticket.turn).then_some(slot)
@@ -331,7 +344,7 @@ fn is_elsewhere(one: &Wanted, other: &Wanted) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::{HealthLayer, Selector};
+    use tidegate_core::Selector;
 
     use super::*;
     use crate::{
@@ -363,16 +376,25 @@ mod tests {
 
     fn labelled(name: &str, env: &str) -> Arc<Wanted> {
         let mut wanted = Wanted::clone(&testing::wanted(name));
-        wanted.database.labels = [("env", env)].into_iter().collect();
+        wanted.database_mut().labels = [("env", env)].into_iter().collect();
         Arc::new(wanted)
     }
 
     /// Takes what is due at `now`, and gives every check this result.
     fn run(schedule: &mut Schedule, now: Instant, result: &Checked) -> Vec<String> {
+        run_with(schedule, now, result, 0.5)
+    }
+
+    fn run_with(
+        schedule: &mut Schedule,
+        now: Instant,
+        result: &Checked,
+        random: f64,
+    ) -> Vec<String> {
         let mut names = Vec::new();
         while let Some(due) = schedule.pop(now) {
             names.push(due.wanted.database.name.to_string());
-            schedule.take(due.ticket, result.clone(), at(now), || 0.5);
+            schedule.take(due.ticket, result.clone(), at(now), || random);
         }
         names.sort();
         names
@@ -472,7 +494,7 @@ mod tests {
         );
         let due = schedule.pop(now).unwrap();
         let mut moved = Wanted::clone(&orders);
-        moved.database.uri = "elsewhere:1".parse().unwrap();
+        moved.database_mut().uri = "elsewhere:1".parse().unwrap();
         let moved = Arc::new(moved);
         assert!(schedule.sync(
             std::slice::from_ref(&moved),
@@ -529,5 +551,18 @@ mod tests {
         let soon = now + EARLY_AFTER;
         schedule.take(due.ticket, refused, at(soon), || 0.0);
         assert_eq!(schedule.next_at(), Some(soon + EARLY_AFTER));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_handshakes_with_mysql_are_kept_apart() {
+        for (protocol, seconds) in [(Protocol::Postgres, 30), (Protocol::Mysql, 300)] {
+            let (mut schedule, now) = (Schedule::default(), Instant::now());
+            let mut orders = Wanted::clone(&labelled("orders", "prod"));
+            orders.database_mut().protocol = protocol;
+            schedule.sync(&[Arc::new(orders)], &preset(), true, at(now), || 0.0);
+            let untrusted = Err(Failure::new(HealthLayer::Tls, "unknown issuer"));
+            run_with(&mut schedule, now, &untrusted, 0.0);
+            assert_eq!(schedule.next_at(), Some(now + SECOND * seconds));
+        }
     }
 }

@@ -7,4 +7,5 @@ mod health;
 mod locks;
 mod plane;
 mod sessions;
+mod sources;
 mod world;

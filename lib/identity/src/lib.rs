@@ -7,6 +7,7 @@
 //! Not here: how certificates are asked for and renewed (`tidegate-service::host`), who may have one (`tidegate-auth`).
 
 mod ca;
+mod certs;
 mod error;
 mod keys;
 mod peer;
@@ -18,6 +19,7 @@ pub mod tls;
 use std::time::Duration;
 
 pub use ca::{CaKind, CertificateAuthority, HostLeaf, Issued, UserLeaf};
+pub use certs::CertificateFacts;
 pub use error::IdentityError;
 pub use keys::KeyPair;
 pub use peer::{Holder, HostHolder, PeerIdentity, Route, UserHolder};
@@ -30,6 +32,8 @@ pub const ALPN_AUTH: &[u8] = b"tidegate-auth";
 pub const ALPN_TUNNEL: &[u8] = b"tidegate-tunnel";
 /// ALPN name of PostgreSQL over direct TLS (IANA registry of ALPN protocol ids).
 pub const ALPN_POSTGRES: &[u8] = b"postgresql";
+/// ALPN name of MySQL inside TLS from the first byte, as `tg` speaks it; MySQL's own clients send none.
+pub const ALPN_MYSQL: &[u8] = b"tidegate-mysql";
 /// ALPN name of HTTP/1.1.
 pub const ALPN_HTTP11: &[u8] = b"http/1.1";
 /// ALPN name of HTTP/2.
