@@ -134,6 +134,12 @@ impl DatabaseService {
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
         let connector = Arc::new(Connector::new(metrics.connect_seconds.clone()));
+        let credentials = Arc::new(AwsCredentials::new(
+            aws,
+            settings.clone(),
+            &clock,
+            metrics.clone(),
+        ));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -143,7 +149,7 @@ impl DatabaseService {
             roles: roles.clone(),
             locks: locks.clone(),
             places: Places::default(),
-            credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
+            credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
             audit: audit.clone(),
@@ -201,6 +207,13 @@ impl DatabaseService {
                 sessions_end_within,
             ),
         );
+        let stopping = shutdown.clone();
+        tasks.spawn("credentials", async move {
+            tokio::select! {
+                () = credentials.keep_fresh() => {}
+                () = stopping.cancelled() => {}
+            }
+        });
         tasks.spawn(
             "roles",
             roles::follow(auth.clone(), roles, shutdown.clone()),
