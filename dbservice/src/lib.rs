@@ -49,7 +49,7 @@ use crate::{
     engine::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
-    health::Health,
+    health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
     locks::Locks,
     metadata::{AwsDescribe, Book},
@@ -148,6 +148,10 @@ impl DatabaseService {
             settings.clone(),
             Arc::clone(&clock),
         ));
+        let connector = Arc::new(Connector::new(
+            metrics.connect_seconds.clone(),
+            Arc::clone(&trust),
+        ));
         let credentials = Arc::new(AwsCredentials::new(
             aws.clone(),
             settings.clone(),
@@ -164,13 +168,11 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
-            connector: Arc::new(Connector::new(
-                metrics.connect_seconds.clone(),
-                Arc::clone(&trust),
-            )),
+            connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
+            health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
         });
@@ -204,6 +206,16 @@ impl DatabaseService {
             served: Arc::clone(&served),
             health: Arc::clone(&health),
         };
+        let configs = Configs::default();
+        let checker = Checker::new(
+            served,
+            health,
+            &configs,
+            Prober::new(connector, metrics.health.clone()),
+            metrics.health.clone(),
+            audit,
+            Arc::clone(&clock),
+        );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
         tasks.spawn(
             "ca_bundles",
@@ -258,9 +270,10 @@ impl DatabaseService {
             reconciler.follow(auth.clone(), shutdown.clone()),
         );
         tasks.spawn(
-            "health",
-            health::check_all(served, health, clock, shutdown.clone()),
+            "health_check_configs",
+            health::configs::follow(auth.clone(), configs, shutdown.clone()),
         );
+        tasks.spawn("health", checker.run(shutdown.clone()));
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(
             "proxies",
