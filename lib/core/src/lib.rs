@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod database;
+pub mod doctor;
 pub mod error;
 pub mod generated;
 pub mod health;
@@ -29,6 +30,7 @@ pub use database::{
     AwsMetadata, Database, DatabaseServer, HealthStatus, Origin, Protocol, RoleSource,
     TargetHealth, TlsMode, TlsSettings, Uri,
 };
+pub use doctor::Diagnosis;
 pub use error::{ErrorCode, Layer, Problem};
 pub use health::HealthCheckConfig;
 pub use ids::{
