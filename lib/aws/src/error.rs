@@ -10,8 +10,8 @@ use std::{error::Error, fmt};
 
 use tidegate_core::{ErrorCode, Problem, RoleArn};
 
-pub(crate) use sdk::class_of;
 pub use sdk::classify;
+pub(crate) use sdk::{class_of, told};
 
 /// The longest text taken over from AWS.
 const MESSAGE_CHARS_MAX: usize = 1024;

@@ -9,6 +9,7 @@
 //! - [`factory`]: from a chain and a region to a configuration and clients.
 //! - [`error`]: what went wrong, in eleven classes.
 //! - [`kms`]: keys that encrypt keys.
+//! - [`sources`]: where the process's own credentials come from, and what each source said.
 //! - [`caller`]: a signed request that tells others who this process is; [`object`]: one that puts an object into S3.
 //! - [`dbcreds`], [`cache`]: passwords for a Redshift login, and how seldom they are asked for.
 //!
@@ -22,6 +23,7 @@ pub mod error;
 pub mod factory;
 pub mod kms;
 pub mod object;
+pub mod sources;
 
 mod bounded;
 mod hop;
