@@ -14,6 +14,7 @@
 mod audit;
 mod certificate;
 mod credentials;
+pub mod doctor;
 mod engine;
 mod health;
 mod locks;

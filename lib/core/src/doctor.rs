@@ -267,10 +267,16 @@ pub enum PolicyKind {
     Identity,
     /// The most that a role or user may do, whatever its policies allow.
     PermissionsBoundary,
+    /// The most that anybody may do to what an account owns: of the organization.
+    ResourceControl,
     /// The most that anybody in an account may do: of the organization.
     ServiceControl,
+    /// What was handed in when a session began.
+    Session,
     /// Who may assume a role.
     Trust,
+    /// What may pass a VPC endpoint.
+    VpcEndpoint,
 }
 
 impl PolicyKind {
@@ -280,8 +286,11 @@ impl PolicyKind {
         match self {
             Self::Identity => "identity",
             Self::PermissionsBoundary => "permissions_boundary",
+            Self::ResourceControl => "resource_control",
             Self::ServiceControl => "service_control",
+            Self::Session => "session",
             Self::Trust => "trust",
+            Self::VpcEndpoint => "vpc_endpoint",
         }
     }
 
@@ -291,8 +300,11 @@ impl PolicyKind {
         match self {
             Self::Identity => "the permissions policy",
             Self::PermissionsBoundary => "the permissions boundary",
+            Self::ResourceControl => "the resource control policy",
             Self::ServiceControl => "the service control policy",
+            Self::Session => "the session policy",
             Self::Trust => "the trust policy",
+            Self::VpcEndpoint => "the VPC endpoint policy",
         }
     }
 }

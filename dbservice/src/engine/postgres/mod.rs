@@ -40,5 +40,5 @@ pub(crate) use cancelling::cancel;
 pub(crate) use running::{BOUNDARY_GRACE, DRAIN_GRACE};
 pub(crate) use session::{Engine, Incoming, serve};
 pub(crate) use terms::AgentNames;
-pub(crate) use upstream::{Connector, tune};
+pub(crate) use upstream::{Connector, Upstream, tune};
 pub(crate) use upstream_login::DbLogin;

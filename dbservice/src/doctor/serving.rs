@@ -1,0 +1,165 @@
+//! The first step: whether an agent serves a database at all, and as which role. Pure.
+
+use tidegate_core::{
+    Database, DatabaseName, EffectiveRole, ErrorCode, ResourceMatcher, RoleSource,
+    doctor::{Stop, Verdict, Who},
+};
+
+use crate::wanted::{Refusal, Wanted, plan};
+
+/// The database as an agent with these settings serves it.
+///
+/// # Errors
+///
+/// When it does not.
+pub(super) fn find(
+    statics: &[Database],
+    entries: &[ResourceMatcher],
+    name: &DatabaseName,
+    inventory: Option<&Database>,
+) -> Result<Wanted, Stop> {
+    let mut plan = plan(statics, entries, inventory);
+    if let Some(wanted) = plan.served.remove(name) {
+        return Ok(Wanted::clone(&wanted));
+    }
+    if let Some(refusal) = plan.refused.remove(name) {
+        return Err(refused(name, &refusal));
+    }
+    Err(match inventory {
+        Some(database) => not_selected(database, entries.len()),
+        None => unknown(name),
+    })
+}
+
+/// What is served, and with which role.
+pub(super) fn describe(wanted: &Wanted) -> Vec<String> {
+    let database = &wanted.database;
+    let kind = database.kind.map_or("none", |kind| kind.as_str());
+    vec![
+        format!(
+            "{} at {}, kind {kind}, origin {}",
+            database.protocol.as_str(),
+            database.uri,
+            database.origin.as_str()
+        ),
+        role(&wanted.effective),
+    ]
+}
+
+fn role(effective: &EffectiveRole) -> String {
+    let Some(role) = &effective.role else {
+        return "effective role: none, the agent's own identity".to_owned();
+    };
+    let external_id = if role.external_id.is_some() {
+        ", with an external id"
+    } else {
+        ""
+    };
+    let why = match (effective.source, effective.entry) {
+        (RoleSource::Override, Some(entry)) => format!("db_service.resources[{entry}]"),
+        (RoleSource::Override, None) => "an override of the agent".to_owned(),
+        (RoleSource::Database | RoleSource::Agent, _) => "the database itself".to_owned(),
+    };
+    format!("effective role: {}{external_id}, from {why}", role.role_arn)
+}
+
+fn refused(name: &DatabaseName, refusal: &Refusal) -> Stop {
+    let verdict = Verdict::new(
+        ErrorCode::AgentUnavailable,
+        format!("this agent picks database `{name}` up and does not serve it"),
+        Who::Administrator,
+    );
+    let verdict = match refusal {
+        Refusal::Endpoint(_) => verdict.how(
+            "compare the address in the inventory with what AWS tells of the database: discovery, or a person, wrote one that \
+             AWS does not give to it",
+        ),
+        _ => verdict,
+    };
+    Stop::new(verdict, refusal.to_string())
+}
+
+fn not_selected(database: &Database, entries: usize) -> Stop {
+    let name = &database.name;
+    let verdict = Verdict::new(
+        ErrorCode::AgentUnavailable,
+        format!("this agent does not pick database `{name}` up"),
+        Who::Operator,
+    )
+    .how(format!(
+        "add an entry to `db_service.resources` whose labels match those of `{name}`, or ask an agent that serves it: \
+         `tgctl get db_server/{name}`"
+    ));
+    let labels: Vec<String> = database
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let evidence = format!(
+        "none of {entries} entries in `db_service.resources` matches its labels: {}",
+        labels.join(", ")
+    );
+    Stop::new(verdict, evidence)
+}
+
+fn unknown(name: &DatabaseName) -> Stop {
+    let verdict = Verdict::new(
+        ErrorCode::UnknownDatabase,
+        format!("no database `{name}` is known here"),
+        Who::User,
+    )
+    .how("`tgctl get db` lists what is registered, `tgctl db ls` what is served");
+    Stop::new(
+        verdict,
+        "neither the agent's configuration nor the inventory has it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::Selector;
+
+    use super::*;
+    use crate::testing::{redshift, role as role_named};
+
+    fn entry(env: &str) -> ResourceMatcher {
+        ResourceMatcher {
+            labels: Selector::new([("env", [env])]).unwrap(),
+            assume_role: Some(role_named("agent")),
+        }
+    }
+
+    #[test]
+    fn who_decides_about_the_role_is_told() {
+        let orders = redshift("orders", &[("env", "prod")]);
+        let wanted = find(
+            &[],
+            &[entry("dev"), entry("prod")],
+            &orders.name,
+            Some(&orders),
+        )
+        .unwrap();
+        assert_eq!(
+            describe(&wanted)[1],
+            "effective role: arn:aws:iam::123456789012:role/agent, from db_service.resources[1]"
+        );
+    }
+
+    #[test]
+    fn a_database_that_no_entry_matches_is_told_with_its_labels() {
+        let orders = redshift("orders", &[("env", "prod")]);
+        let stop = find(&[], &[entry("dev")], &orders.name, Some(&orders)).unwrap_err();
+        assert_eq!(stop.verdict.code, "agent_unavailable");
+        assert!(stop.evidence[0].contains("env=prod"), "{stop:?}");
+    }
+
+    #[test]
+    fn a_database_at_a_strangers_host_and_one_that_nobody_knows_are_told_apart() {
+        let mut orders = redshift("orders", &[("env", "prod")]);
+        orders.uri = "orders.evil.example.com:5439".parse().unwrap();
+        let stop = find(&[], &[entry("prod")], &orders.name, Some(&orders)).unwrap_err();
+        assert!(stop.evidence[0].contains("evil.example.com"), "{stop:?}");
+        let stop = find(&[], &[entry("prod")], &orders.name, None).unwrap_err();
+        assert_eq!(stop.verdict.code, "unknown_database");
+    }
+}
