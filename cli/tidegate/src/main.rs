@@ -9,6 +9,7 @@
 mod beside;
 mod caller;
 mod check;
+mod db;
 mod run;
 mod wiring;
 
@@ -19,7 +20,9 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tidegate_service::settings;
+use tidegate_service::settings::{self, Settings};
+
+use db::DbCommand;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -62,6 +65,9 @@ enum Command {
     /// Work with configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Serve a database.
+    #[command(subcommand)]
+    Db(DbCommand),
     /// Print the version.
     Version,
 }
@@ -89,6 +95,9 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Start { config, debug } => start(&config, debug),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
+        Command::Db(DbCommand::Start(args)) => {
+            db::start_settings(&args).and_then(|settings| run_settings(settings, args.debug))
+        }
         Command::Version => {
             print(&format!("tidegate {}", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -101,8 +110,12 @@ fn main() -> ExitCode {
 }
 
 fn start(config: &Path, debug: bool) -> anyhow::Result<()> {
-    let mut settings = settings::load(config)?;
+    let settings = settings::load(config)?;
     settings.check_startable()?;
+    run_settings(settings, debug)
+}
+
+fn run_settings(mut settings: Settings, debug: bool) -> anyhow::Result<()> {
     if debug {
         DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
     }
