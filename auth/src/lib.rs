@@ -13,7 +13,6 @@ mod configs;
 mod databases;
 mod grpc;
 mod health_configs;
-mod https;
 mod inventory;
 mod keys;
 mod ledger;

@@ -43,8 +43,8 @@ use crate::{
     audit::AuditQueue,
     certificate::ClientTls,
     credentials::AwsCredentials,
-    engine::postgres::{
-        AgentNames, BOUNDARY_GRACE, CancelRegistry, Connector, DRAIN_GRACE, Engine,
+    engine::{
+        AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
     health::Health,
     locks::Locks,

@@ -52,6 +52,8 @@ pub(crate) enum Cause {
     NotServed,
     /// One side broke the protocol.
     Protocol,
+    /// The client asked for what is not done here.
+    Refused,
     /// The person has as many sessions as roles allow.
     TooMany,
     /// A fault or a bound of ours.
@@ -81,6 +83,7 @@ impl Cause {
             Self::NotAudited => "not_audited",
             Self::NotServed => "not_served",
             Self::Protocol => "protocol",
+            Self::Refused => "refused",
             Self::TooMany => "too_many_sessions",
             Self::Internal => "internal",
         }

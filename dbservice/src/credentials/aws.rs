@@ -12,7 +12,7 @@ use tidegate_service::clock::SharedClock;
 
 use super::{Cluster, Credentials, LoginPlan, explain::explain};
 use crate::{
-    engine::postgres::DbLogin,
+    engine::DbLogin,
     metrics::{Outcome, OutcomeLabel, ServiceMetrics},
 };
 

@@ -15,7 +15,7 @@ use tidegate_core::{DatabaseKind, ErrorCode, Problem, Region, RoleArn};
 
 pub(crate) use aws::AwsCredentials;
 
-use crate::{engine::postgres::DbLogin, wanted::Wanted};
+use crate::{engine::DbLogin, wanted::Wanted};
 
 /// Prefix of a database user that is a role by its name.
 const ROLE_PREFIX: &str = "role/";

@@ -11,7 +11,7 @@ use tidegate_core::{
 use tokio::net::TcpStream;
 
 use super::shown;
-use crate::engine::postgres::{Connector, Upstream};
+use crate::engine::{Connector, Upstream};
 
 /// Makes TLS of a connection.
 ///

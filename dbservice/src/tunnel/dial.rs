@@ -22,7 +22,7 @@ use super::{
     control::{Outgoing, say},
 };
 use crate::{
-    engine::postgres::{self, Ahead, Incoming},
+    engine::{self, Ahead, Incoming, Upstream, postgres},
     served::Serving,
 };
 
@@ -168,12 +168,15 @@ async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = timeout(PROXY_TIMEOUT, TcpStream::connect(proxy))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-    postgres::tune(&stream)?;
+    engine::tune(&stream)?;
     Ok(stream)
 }
 
 /// Connects to the database, as far as TCP; the rest goes on while the client's handshake is under way.
-async fn begin_ahead(tunnel: &Tunnel, serving: &Serving) -> Result<Option<Ahead>, Problem> {
+async fn begin_ahead(
+    tunnel: &Tunnel,
+    serving: &Serving,
+) -> Result<Option<Ahead<Upstream>>, Problem> {
     let wanted = Arc::clone(&serving.wanted);
     if !wanted.database.unavailable.is_empty() {
         return Ok(None);

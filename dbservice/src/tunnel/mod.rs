@@ -18,7 +18,7 @@ use std::{
 use tidegate_service::{host::HostHandle, tasks::Tasks};
 use tokio::sync::Semaphore;
 
-use crate::{certificate::ClientTls, engine::postgres::Engine, served::ServedSet};
+use crate::{certificate::ClientTls, engine::Engine, served::ServedSet};
 
 /// Sessions of one agent at once; more are left to other agents.
 pub(crate) const SESSIONS_MAX: usize = 10_000;

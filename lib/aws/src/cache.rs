@@ -16,9 +16,10 @@ use tidegate_core::Region;
 
 use crate::{
     bounded::Bounded,
-    chain::{RoleChain, SessionTag},
+    chain::RoleChain,
     dbcreds::DbCredentials,
     error::{AwsErrorClass, AwsFailure},
+    session::SessionTag,
 };
 
 /// Keys that are kept; beyond it the one used longest ago is forgotten.
@@ -179,9 +180,10 @@ fn repeated_for(class: AwsErrorClass) -> Duration {
         | AwsErrorClass::NoCredentials
         | AwsErrorClass::NotFound
         | AwsErrorClass::RegionDisabled => FAILURE_LASTING,
-        AwsErrorClass::Malformed | AwsErrorClass::Timeout | AwsErrorClass::Unavailable => {
-            FAILURE_PASSING
-        }
+        AwsErrorClass::Malformed
+        | AwsErrorClass::OverBudget
+        | AwsErrorClass::Timeout
+        | AwsErrorClass::Unavailable => FAILURE_PASSING,
         AwsErrorClass::Throttled => FAILURE_THROTTLED,
     }
 }

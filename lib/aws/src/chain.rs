@@ -1,22 +1,14 @@
-//! Which roles are assumed in turn, and what AWS calls the session.
+//! Which roles are assumed in turn.
 //!
 //! Invariant: at most [`HOPS_MAX`] hops, and an external id on the first one only: it belongs to
 //! the trust between the owner of that role and this cluster, and must not be shown to others.
 
 use std::fmt;
 
-use tidegate_core::{AssumeRole, RoleArn};
+use tidegate_core::{AssumeRole, ExternalId, RoleArn};
 
 /// The most roles in a chain: the effective role of a database, and a role named as database user.
 pub const HOPS_MAX: usize = 2;
-
-/// The longest session name that AWS takes.
-pub const SESSION_NAME_CHARS_MAX: usize = 64;
-
-/// The shortest session name that AWS takes.
-const SESSION_NAME_CHARS_MIN: usize = 2;
-
-const HASH_DIGITS: usize = 16;
 
 /// Why roles cannot be assumed one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,11 +40,23 @@ impl RoleChain {
     /// The same role twice is one hop.
     #[must_use]
     pub fn new(first: Option<AssumeRole>, second: Option<RoleArn>) -> Self {
+        Self::with_external_id(first, second, None)
+    }
+
+    /// As [`Self::new`]; `external_id` is shown to the second role when there is no first one, since it is then the
+    /// first hop. A first role has its own.
+    #[must_use]
+    pub fn with_external_id(
+        first: Option<AssumeRole>,
+        second: Option<RoleArn>,
+        external_id: Option<ExternalId>,
+    ) -> Self {
         let second =
             second.filter(|role| first.as_ref().is_none_or(|first| first.role_arn != *role));
+        let external_id = external_id.filter(|_| first.is_none());
         let second = second.map(|role_arn| AssumeRole {
             role_arn,
-            external_id: None,
+            external_id,
         });
         Self {
             hops: first.into_iter().chain(second).collect(),
@@ -100,74 +104,6 @@ impl fmt::Display for RoleChain {
     }
 }
 
-/// What assumed-role sessions are called in CloudTrail and in `aws:userid`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionTag {
-    name: String,
-    source_identity: Option<String>,
-}
-
-impl SessionTag {
-    /// A session named after `name`, in the 2 to 64 characters of `[\w+=,.@-]` that AWS takes.
-    ///
-    /// Other characters become `-`. A name that had to be changed or cut ends in a hash of the
-    /// whole, since policies may grant by session name: two people never share one by accident.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: sanitised(name),
-            source_identity: None,
-        }
-    }
-
-    /// Also sets the source identity, which later hops inherit and cannot change. Each role's trust
-    /// policy must then allow `sts:SetSourceIdentity`, so it is off unless asked for.
-    #[must_use]
-    pub fn with_source_identity(self, identity: &str) -> Self {
-        Self {
-            source_identity: Some(sanitised(identity)),
-            ..self
-        }
-    }
-
-    /// The session name as AWS gets it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The source identity as AWS gets it, where one is wanted.
-    #[must_use]
-    pub fn source_identity(&self) -> Option<&str> {
-        self.source_identity.as_deref()
-    }
-}
-
-fn sanitised(name: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-    if name.chars().all(allowed)
-        && (SESSION_NAME_CHARS_MIN..=SESSION_NAME_CHARS_MAX).contains(&name.len())
-    {
-        return name.to_owned();
-    }
-    let prefix_max = SESSION_NAME_CHARS_MAX - HASH_DIGITS - 1;
-    let prefix: String = name
-        .chars()
-        .take(prefix_max)
-        .map(|c| if allowed(c) { c } else { '-' })
-        .collect();
-    format!("{prefix}-{:016x}", fnv1a_64(name.as_bytes()))
-}
-
-/// FNV-1a with 64 bits: stable over versions and machines, which the standard hasher is not.
-fn fnv1a_64(bytes: &[u8]) -> u64 {
-    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    bytes.iter().fold(OFFSET_BASIS, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +127,17 @@ mod tests {
 
         assert_eq!(chain.hops(), [hop("dba", Some("xyz")), hop("reader", None)]);
         assert_eq!(chain.last(), Some(&role("reader")));
+    }
+
+    #[test]
+    fn an_external_id_goes_to_a_users_role_only_when_that_is_the_first_hop() {
+        let id = || Some("xyz".parse().unwrap());
+        let alone = RoleChain::with_external_id(None, Some(role("reader")), id());
+        assert_eq!(alone.hops(), [hop("reader", Some("xyz"))]);
+
+        let behind =
+            RoleChain::with_external_id(Some(hop("dba", None)), Some(role("reader")), id());
+        assert_eq!(behind.hops(), [hop("dba", None), hop("reader", None)]);
     }
 
     #[test]
@@ -222,31 +169,5 @@ mod tests {
             RoleChain::from_hops(hops),
             Err(InvalidChain::TooLong { hops: 3 })
         );
-    }
-
-    #[test]
-    fn a_session_name_that_aws_takes_stays_as_it_is() {
-        for name in [
-            "alice",
-            "alice@example.com",
-            "a+b=c,d.e_f-g",
-            &"x".repeat(64),
-        ] {
-            assert_eq!(SessionTag::new(name).name(), name);
-        }
-    }
-
-    #[test]
-    fn a_session_name_that_aws_would_refuse_is_made_to_fit_and_stays_distinct() {
-        let long = SessionTag::new(&"x".repeat(65));
-        assert_eq!(long.name().len(), 64);
-        assert_ne!(long, SessionTag::new(&"x".repeat(66)));
-
-        let spaced = SessionTag::new("ali ce");
-        assert!(spaced.name().starts_with("ali-ce-"), "{spaced:?}");
-        assert_ne!(spaced, SessionTag::new("ali/ce"));
-        for short in ["", "a", "ü"] {
-            assert!((2..=64).contains(&SessionTag::new(short).name().len()));
-        }
     }
 }

@@ -10,8 +10,12 @@ use std::{error::Error, fmt};
 
 use tidegate_core::{ErrorCode, Problem, RoleArn};
 
+use crate::diagnosis::{Blame, told_caller};
+
 pub use sdk::classify;
 pub(crate) use sdk::{class_of, told};
+#[cfg(test)]
+pub(crate) use sdk::denied_action;
 
 /// The longest text taken over from AWS.
 const MESSAGE_CHARS_MAX: usize = 1024;
@@ -27,6 +31,8 @@ pub enum AwsErrorClass {
     ExpiredCredentials,
     /// No credentials were found, or none that AWS could verify.
     NoCredentials,
+    /// Not called: this process keeps to a rate of its own, and too many others were waiting.
+    OverBudget,
     /// Too many calls, to the last attempt.
     Throttled,
     /// What was asked for does not exist.
@@ -53,6 +59,7 @@ impl AwsErrorClass {
             Self::ClockSkew => "clock_skew",
             Self::ExpiredCredentials => "expired_credentials",
             Self::NoCredentials => "no_credentials",
+            Self::OverBudget => "over_budget",
             Self::Throttled => "throttled",
             Self::NotFound => "not_found",
             Self::RegionDisabled => "region_disabled",
@@ -68,7 +75,11 @@ impl AwsErrorClass {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Throttled | Self::Timeout | Self::Unavailable | Self::Malformed
+            Self::Malformed
+                | Self::OverBudget
+                | Self::Throttled
+                | Self::Timeout
+                | Self::Unavailable
         )
     }
 
@@ -93,18 +104,21 @@ impl AwsErrorClass {
             | Self::RegionDisabled => ErrorCode::AwsCredentials,
             Self::NotFound => ErrorCode::DatabaseNotAvailable,
             Self::InvalidRequest => ErrorCode::DatabaseLogin,
-            Self::Throttled | Self::Timeout | Self::Unavailable | Self::Malformed => {
-                ErrorCode::AwsUnavailable
-            }
+            Self::Malformed
+            | Self::OverBudget
+            | Self::Throttled
+            | Self::Timeout
+            | Self::Unavailable => ErrorCode::AwsUnavailable,
         }
     }
 
-    const fn phrase(self) -> &'static str {
+    pub(crate) const fn phrase(self) -> &'static str {
         match self {
             Self::AccessDenied => "was denied",
             Self::ClockSkew => "was refused: this machine's clock differs from that of AWS",
             Self::ExpiredCredentials => "was refused: the credentials expired",
             Self::NoCredentials => "was not possible: no usable AWS credentials",
+            Self::OverBudget => "was not made: too many other calls are waiting",
             Self::Throttled => "was throttled to the last attempt",
             Self::NotFound => "found nothing of that name",
             Self::RegionDisabled => "was refused: the region does not know these credentials",
@@ -159,7 +173,19 @@ impl AwsFailure {
         }
     }
 
-    /// Who can fix it, and how.
+    /// What AWS says about why it denied the call.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        Blame::read(&self.message)
+    }
+
+    /// Who called, where AWS tells: the ARN of a user or of a role's session.
+    #[must_use]
+    pub fn caller(&self) -> Option<&str> {
+        told_caller(&self.message)
+    }
+
+    /// Who can fix it, and how, when no more is known than the failure itself; [`crate::diagnosis`] says more.
     #[must_use]
     pub fn hint(&self) -> String {
         let action = self.denied_action.as_deref().unwrap_or(self.action);
@@ -184,7 +210,8 @@ impl AwsFailure {
             (AwsErrorClass::NotFound, _) => "check that it still exists in this account and region".to_owned(),
             (AwsErrorClass::InvalidRequest, _) => "check the database user and database name".to_owned(),
             (
-                AwsErrorClass::Throttled
+                AwsErrorClass::OverBudget
+                | AwsErrorClass::Throttled
                 | AwsErrorClass::Timeout
                 | AwsErrorClass::Unavailable
                 | AwsErrorClass::Malformed,

@@ -20,9 +20,10 @@ use tidegate_core::{AssumeRole, Region};
 
 use crate::{
     bounded::Bounded,
-    chain::{RoleChain, SessionTag},
+    chain::RoleChain,
     hop::{Caller, Hop},
     identity::{Forgetful, Own, OwnIdentity},
+    session::SessionTag,
 };
 
 /// Attempts of one call, the first included.

@@ -13,9 +13,9 @@ use aws_sdk_sts::{Client, operation::assume_role::AssumeRoleOutput};
 use tidegate_core::{AssumeRole, RoleArn};
 
 use crate::{
-    chain::SessionTag,
     error::class_of,
     identity::{Forgetful, OwnIdentity},
+    session::SessionTag,
 };
 
 const PROVIDER_NAME: &str = "tidegate-role-chain";

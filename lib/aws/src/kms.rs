@@ -10,9 +10,10 @@ use tidegate_core::Region;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    chain::{RoleChain, SessionTag},
+    chain::RoleChain,
     error::{AwsErrorClass, AwsFailure, classify},
     factory::AwsFactory,
+    session::SessionTag,
 };
 
 /// Bytes of a data key.

@@ -5,9 +5,11 @@
 //! API action and the hop of the role chain that failed, however deep the SDK hid it; and nothing
 //! here prints a secret.
 //!
-//! - [`chain`]: which roles are assumed in turn, and under which session name.
+//! - [`chain`]: which roles are assumed in turn; [`session`]: what their sessions are called.
 //! - [`factory`]: from a chain and a region to a configuration and clients.
-//! - [`error`]: what went wrong, in eleven classes.
+//! - [`error`]: what went wrong, in twelve classes; [`diagnosis`]: what that means for a login, and the statement that
+//!   ends it.
+//! - [`login`]: what is asked for so that somebody can log in to a database.
 //! - [`kms`]: keys that encrypt keys.
 //! - [`sources`]: where the process's own credentials come from, and what each source said.
 //! - [`caller`]: a signed request that tells others who this process is; [`object`]: one that puts an object into S3.
@@ -19,10 +21,13 @@ pub mod cache;
 pub mod caller;
 pub mod chain;
 pub mod dbcreds;
+pub mod diagnosis;
 pub mod error;
 pub mod factory;
 pub mod kms;
+pub mod login;
 pub mod object;
+pub mod session;
 pub mod sources;
 
 mod bounded;
@@ -31,10 +36,13 @@ mod identity;
 
 pub use cache::{CredentialCache, CredentialKey};
 pub use caller::{SignError, SignedCaller};
-pub use chain::{InvalidChain, RoleChain, SessionTag};
+pub use chain::{InvalidChain, RoleChain};
 pub use dbcreds::{
     DbCredentials, redshift_cluster_credentials, redshift_cluster_credentials_with_iam,
 };
+pub use diagnosis::{Diagnosis, diagnose};
 pub use error::{AwsErrorClass, AwsFailure, classify};
 pub use factory::{AwsFactory, AwsFactoryBuilder, Limits};
+pub use login::{Login, LoginRequest};
 pub use object::ObjectPut;
+pub use session::SessionTag;

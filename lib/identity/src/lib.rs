@@ -7,6 +7,7 @@
 //! Not here: how certificates are asked for and renewed (`tidegate-service::host`), who may have one (`tidegate-auth`).
 
 mod ca;
+mod certs;
 mod error;
 mod keys;
 mod peer;
@@ -18,6 +19,7 @@ pub mod tls;
 use std::time::Duration;
 
 pub use ca::{CaKind, CertificateAuthority, HostLeaf, Issued, UserLeaf};
+pub use certs::CertificateFacts;
 pub use error::IdentityError;
 pub use keys::KeyPair;
 pub use peer::{Holder, HostHolder, PeerIdentity, Route, UserHolder};

@@ -1,5 +1,6 @@
 //! What every Tidegate program needs: settings, telemetry, metrics, the admin port, supervised tasks, shutdown, the
-//! clock, gRPC over the cluster's TLS, the process's own identity in the cluster, and backup files.
+//! clock, gRPC over the cluster's TLS, the process's own identity in the cluster, HTTP requests beside the SDK of AWS, and
+//! backup files.
 //!
 //! Not here: what any one service does.
 
@@ -7,6 +8,7 @@ pub mod admin;
 pub mod backup;
 pub mod clock;
 pub mod host;
+pub mod https;
 pub mod metrics;
 pub mod rpc;
 pub mod settings;

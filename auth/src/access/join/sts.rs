@@ -4,7 +4,7 @@
 //! configuration or environment names; what is asked of us has no say in where we connect to, and an answer that points
 //! elsewhere is not followed. One connection a call, few calls at once, each with an end.
 //!
-//! Not here: what may be sent ([`super::proof`]); the connection ([`crate::https`]).
+//! Not here: what may be sent ([`super::proof`]); the connection ([`tidegate_service::https`]).
 
 use std::time::Duration;
 
@@ -12,13 +12,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use serde_json::Value;
-use tidegate_service::settings::StsEndpoint;
+use tidegate_service::{https::Https, settings::StsEndpoint};
 use tokio::sync::Semaphore;
 
 use super::proof::{BODY, Proof};
 use crate::{
     access::tokens::allow::{self, CallerIdentity},
-    https::Https,
     store::BoxError,
 };
 
@@ -159,7 +158,8 @@ impl Sts {
                 return Err(format!("`{variable}` names no endpoint that can be asked").into());
             }
         };
-        self.https.ask(&host, port, is_tls, request(proof)?).await
+        let answer = self.https.ask(&host, port, is_tls, request(proof)?).await?;
+        Ok((answer.status(), answer.into_body()))
     }
 }
 

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response};
 use jiff::{civil::Date, tz::TimeZone};
 use tidegate_aws::{AwsFactory, ObjectPut};
 use tidegate_core::Region;
-use tidegate_service::settings::S3Target;
+use tidegate_service::{https::Https, settings::S3Target};
 use tokio::sync::OnceCell;
 
 use super::{ExportError, batch::Batch};
-use crate::{https::Https, store::BoxError};
+use crate::store::BoxError;
 
 /// One attempt from credentials to the answer.
 const PUT_TIMEOUT: Duration = Duration::from_mins(1);
@@ -105,17 +105,17 @@ impl Bucket {
             put.unwrap_or_else(|_| Err(format!("no answer within {PUT_TIMEOUT:?}").into()));
         let host = self.at.authority.clone();
         match answer {
-            Ok((status, _)) if status.is_success() => Ok(()),
-            Ok((status, body)) => Err(ExportError::Refused {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(ExportError::Refused {
                 host,
-                status: status.as_u16(),
-                code: code(&body),
+                status: answer.status().as_u16(),
+                code: code(answer.body()),
             }),
             Err(source) => Err(ExportError::Unreachable { host, source }),
         }
     }
 
-    async fn try_put(&self, batch: &Batch) -> Result<(StatusCode, Bytes), BoxError> {
+    async fn try_put(&self, batch: &Batch) -> Result<Response<Bytes>, BoxError> {
         let aws = self.aws.get_or_init(AwsFactory::load).await;
         let path = format!("{}{}", self.at.base, encoded(&self.key(batch)));
         let scheme = if self.at.is_tls { "https" } else { "http" };

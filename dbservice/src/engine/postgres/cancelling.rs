@@ -9,10 +9,8 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{
-    cancel::{CancelKey, Verdict},
-    session::Engine,
-};
+use super::cancel::{CancelKey, Verdict};
+use crate::engine::Engine;
 
 /// How long a cancel request may take, from dialling to the database's closing.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);

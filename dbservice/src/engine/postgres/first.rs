@@ -1,13 +1,10 @@
 //! The first message of a client inside TLS, read with bounds of size and time.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use tidegate_wire::startup::{FirstMessage, STARTUP_BYTES_MAX, parse_first};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// How long a client may take to send its start-up message.
-pub(crate) const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::engine::session::STARTUP_TIMEOUT;
 
 /// Why there is no usable first message.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use secrecy::SecretString;
 use tidegate_wire::{
     backend::{Authentication, BackendError, BackendKeyData, BackendTag, ErrorResponse},
     frame::{FrameError, LOGIN_FRAME_BYTES_MAX, peek_header},
@@ -15,6 +14,7 @@ use tidegate_wire::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::login::{Login, LoginError, Step};
+use crate::engine::DbLogin;
 
 /// How long a login may take, from start-up message to ReadyForQuery.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,15 +24,6 @@ const LOGIN_BYTES_MAX: usize = 256 << 10;
 
 /// The parameter that would hide the stream from audit.
 const COMPRESSION: &str = "_pq_.compression";
-
-/// Whom to log in as.
-#[derive(Clone, Debug)]
-pub(crate) struct DbLogin {
-    /// The database's name for the user.
-    pub(crate) user: String,
-    /// What proves it; `None` where the database has to trust us.
-    pub(crate) password: Option<SecretString>,
-}
 
 /// What a login gave.
 #[derive(Debug)]

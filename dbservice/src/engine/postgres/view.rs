@@ -1,57 +1,30 @@
-//! What is understood of a running session, from the bytes that pass by.
+//! What is understood of a running session in PostgreSQL's protocol.
 //!
-//! Two scanners follow the two directions; from what they report the view keeps the state that the agent acts on (does
-//! a statement run, is there a transaction, may a message of ours go in here) and the counts that audit wants. Bulk
-//! data is skipped by length. Pure: bytes in, state out.
+//! Two scanners follow the two directions; from what they report the view keeps its state.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use bytes::Bytes;
+use tidegate_core::Problem;
 use tidegate_wire::{
+    SqlState,
     backend::{BackendTag, ErrorResponse, ReadyForQuery, Severity, TxStatus},
-    frame::{Event, FrameError, HEADER_BYTES, Scanner},
+    frame::{Event, HEADER_BYTES, Scanner},
     frontend::{self, FrontendTag},
 };
 
-/// The most of a statement that is audited.
-pub(crate) const STATEMENT_BYTES_MAX: usize = 4096;
+use super::words;
+use crate::engine::view::{Counts, Malformed, Objection, STATEMENT_BYTES_MAX, Statement, View};
 
 /// The most of a database's message that is looked at: enough for severity and code of an error.
 const DATABASE_HEAD_BYTES_MAX: usize = 256;
 
-/// A statement that a client sent.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Statement<'s> {
-    /// Its text, as far as it is audited.
-    pub(crate) text: &'s str,
-    /// Whether the text went on.
-    pub(crate) truncated: bool,
-    /// Bytes of the message's body.
-    pub(crate) body_bytes: usize,
-    /// The name under which it was prepared; `None` for the simple protocol.
-    pub(crate) prepared_as: Option<&'s str>,
-}
-
-/// What went through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Bytes from client to database.
-    pub(crate) client_bytes: u64,
-    /// Bytes from database to client.
-    pub(crate) database_bytes: u64,
-    /// Rows to the client.
-    pub(crate) rows: u64,
-    /// Statements that were sent or prepared.
-    pub(crate) statements: u64,
-    /// Errors from the database.
-    pub(crate) errors: u64,
-}
-
 /// The state of one session.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct PostgresView {
     client: Scanner,
     database: Scanner,
     state: State,
@@ -71,7 +44,7 @@ struct State {
     database_gave_up: bool,
 }
 
-impl View {
+impl PostgresView {
     /// The view of a session whose client was just told ReadyForQuery; `running` is shared with its cancel key.
     pub(crate) fn new(running: Arc<AtomicBool>) -> Self {
         Self {
@@ -90,21 +63,25 @@ impl View {
         }
     }
 
-    /// How many bytes the client sent so far, for whoever watches its silence.
-    pub(crate) fn heard(&self) -> Arc<AtomicU64> {
+    fn publish(&self) {
+        let running = self.state.is_running();
+        // Mostly nothing changed; a load is cheaper than a store that other threads see.
+        if self.running.load(Ordering::Relaxed) != running {
+            self.running.store(running, Ordering::Release);
+        }
+    }
+}
+
+impl View for PostgresView {
+    fn heard(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.heard)
     }
 
-    /// Looks at bytes on their way to the database.
-    ///
-    /// # Errors
-    ///
-    /// [`FrameError`] when the client's stream is no sequence of messages any more.
-    pub(crate) fn sent_by_client(
+    fn sent_by_client(
         &mut self,
         bytes: &[u8],
         mut on_statement: impl FnMut(Statement<'_>),
-    ) -> Result<(), FrameError> {
+    ) -> Result<(), Objection> {
         self.state.counts.client_bytes += count(bytes);
         self.heard
             .store(self.state.counts.client_bytes, Ordering::Relaxed);
@@ -113,60 +90,49 @@ impl View {
             .client
             .feed(bytes, |event| state.client_sent(event, &mut on_statement));
         self.publish();
-        looked
+        looked.map_err(|error| Objection::Malformed(error.into()))
     }
 
-    /// Looks at bytes on their way to the client.
-    ///
-    /// # Errors
-    ///
-    /// [`FrameError`] when the database's stream is no sequence of messages any more.
-    pub(crate) fn sent_by_database(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+    fn sent_by_database(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         self.state.counts.database_bytes += count(bytes);
         let state = &mut self.state;
         let looked = self
             .database
             .feed(bytes, |event| state.database_sent(event));
         self.publish();
-        looked
+        Ok(looked?)
     }
 
-    /// What went through so far.
-    pub(crate) fn counts(&self) -> Counts {
+    fn counts(&self) -> Counts {
         self.state.counts
     }
 
-    /// Whether nothing runs, and ending now loses no transaction.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         !self.state.is_running() && self.state.transaction == TxStatus::Idle
     }
 
-    /// Whether a message of ours may go to the client here.
-    pub(crate) fn may_speak_to_client(&self) -> bool {
+    fn may_speak_to_client(&self) -> bool {
         self.database.at_boundary()
     }
 
-    /// Whether a message of ours may go to the database here.
-    pub(crate) fn may_speak_to_database(&self) -> bool {
+    fn may_speak_to_database(&self) -> bool {
         self.client.at_boundary()
     }
 
-    /// Whether the client sent Terminate.
-    pub(crate) fn client_said_goodbye(&self) -> bool {
+    fn client_said_goodbye(&self) -> bool {
         self.state.said_goodbye
     }
 
-    /// Whether the database told the client itself that the session is over.
-    pub(crate) fn database_gave_up(&self) -> bool {
+    fn database_gave_up(&self) -> bool {
         self.state.database_gave_up
     }
 
-    fn publish(&self) {
-        let running = self.state.is_running();
-        // Mostly nothing changed; a load is cheaper than a store that other threads see.
-        if self.running.load(Ordering::Relaxed) != running {
-            self.running.store(running, Ordering::Release);
-        }
+    fn last_words(&self, state: SqlState, problem: &Problem) -> Bytes {
+        words::fatal(state, problem)
+    }
+
+    fn goodbye(&self) -> Bytes {
+        frontend::terminate()
     }
 }
 
@@ -242,13 +208,13 @@ fn count(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_wire::{SqlState, backend::ready_for_query};
+    use tidegate_wire::backend::ready_for_query;
 
     use super::*;
 
-    fn view() -> (View, Arc<AtomicBool>) {
+    fn view() -> (PostgresView, Arc<AtomicBool>) {
         let running = Arc::new(AtomicBool::new(false));
-        (View::new(Arc::clone(&running)), running)
+        (PostgresView::new(Arc::clone(&running)), running)
     }
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -256,7 +222,7 @@ mod tests {
         [&[tag][..], &len.to_be_bytes(), body].concat()
     }
 
-    fn texts(view: &mut View, bytes: &[u8]) -> Vec<String> {
+    fn texts(view: &mut PostgresView, bytes: &[u8]) -> Vec<String> {
         let mut texts = Vec::new();
         view.sent_by_client(bytes, |statement| texts.push(statement.text.to_owned()))
             .unwrap();

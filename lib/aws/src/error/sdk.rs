@@ -134,7 +134,9 @@ fn class_of_code(code: &str, status: u16) -> AwsErrorClass {
         }
         "ExpiredToken" | "ExpiredTokenException" => AwsErrorClass::ExpiredCredentials,
         "RequestExpired" | "RequestTimeTooSkewed" => AwsErrorClass::ClockSkew,
-        "IncompleteSignature"
+        "IDPRejectedClaim"
+        | "IncompleteSignature"
+        | "InvalidIdentityToken"
         | "InvalidSignatureException"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
@@ -155,7 +157,8 @@ fn class_of_code(code: &str, status: u16) -> AwsErrorClass {
         | "RegionDisabledException"
         | "UnrecognizedClientException" => AwsErrorClass::RegionDisabled,
         "RequestTimeout" | "RequestTimeoutException" => AwsErrorClass::Timeout,
-        "InternalError"
+        "IDPCommunicationError"
+        | "InternalError"
         | "InternalFailure"
         | "InternalServerError"
         | "InternalServerException"
@@ -193,7 +196,7 @@ fn class_of_status(status: u16) -> AwsErrorClass {
 }
 
 /// The action in "… is not authorized to perform: redshift:GetClusterCredentials on resource: …".
-fn denied_action(message: &str) -> Option<&str> {
+pub(crate) fn denied_action(message: &str) -> Option<&str> {
     let (_, behind) = message.split_once("not authorized to perform: ")?;
     let action = behind
         .split_whitespace()

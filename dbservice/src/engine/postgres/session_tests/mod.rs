@@ -40,11 +40,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::{AgentNames, CancelRegistry, Connector, DbLogin, Engine, Incoming, serve};
+use super::{CancelRegistry, serve};
 use crate::{
     audit::{AuditQueue, AuditReceiver},
     certificate::client_facing,
     credentials::{Credentials, LoginPlan},
+    engine::{AgentNames, Connector, DbLogin, Engine, Incoming},
     locks::Locks,
     metrics::ServiceMetrics,
     places::Places,

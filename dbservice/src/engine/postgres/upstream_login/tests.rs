@@ -1,6 +1,7 @@
 //! The login against a scripted database, one authentication code after the other.
 
 use postgres_protocol::authentication::md5_hash;
+use secrecy::SecretString;
 use tidegate_wire::{
     backend::{TxStatus, backend_key_data, parameter_status, ready_for_query},
     startup::ProtocolVersion,

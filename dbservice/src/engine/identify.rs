@@ -1,13 +1,12 @@
-//! Who a client is and what it asks for, from its certificate and its start-up message. Pure.
+//! Who a client is and what it asks for, from its certificate and its first message. Pure.
 //!
 //! Rules: only people's certificates open databases. A certificate that is bound to a route opens that alone; what it
-//! names is also the default for what the start-up message leaves out. Without a database name PostgreSQL takes the
-//! user's, and so do we, before access is decided.
+//! names is also the default for what the first message leaves out. Without a database name PostgreSQL takes the
+//! user's, and so do we, before access is decided; MySQL opens none.
 
 use jiff::Timestamp;
 use tidegate_core::{ClusterName, ErrorCode, Problem};
 use tidegate_identity::{Holder, PeerIdentity, UserHolder};
-use tidegate_wire::startup::StartupMessage;
 
 /// What to do, for a client without a usable certificate.
 const HINT_CERTIFICATE: &str = "use `tg db connect`, or give your client the certificate and key that `tg db login` wrote (sslcert, sslkey)";
@@ -21,6 +20,17 @@ pub(crate) struct Asked {
     pub(crate) db_user: String,
     /// The logical database.
     pub(crate) db_name: String,
+}
+
+/// What a client's first message names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named<'n> {
+    /// The database user.
+    pub(crate) db_user: Option<&'n str>,
+    /// The logical database.
+    pub(crate) db_name: Option<&'n str>,
+    /// Whether the logical database is called like the user when none is named; otherwise it is none.
+    pub(crate) db_name_is_users: bool,
 }
 
 /// The person behind a verified certificate, and when that ends.
@@ -58,11 +68,7 @@ pub(crate) fn person(
 /// # Errors
 ///
 /// A [`Problem`] when no database user is named, or a bound certificate is for something else.
-pub(crate) fn asked(
-    user: UserHolder,
-    startup: &StartupMessage,
-    served: &str,
-) -> Result<Asked, Problem> {
+pub(crate) fn asked(user: UserHolder, named: Named<'_>, served: &str) -> Result<Asked, Problem> {
     let bound = user.route.as_ref();
     if let Some(route) = bound
         && route.database != served
@@ -71,11 +77,12 @@ pub(crate) fn asked(
     }
     let bound_user = bound.and_then(|route| route.db_user.as_deref());
     let bound_name = bound.and_then(|route| route.db_name.as_deref());
-    let db_user = startup.user().or(bound_user).ok_or_else(|| {
+    let db_user = named.db_user.or(bound_user).ok_or_else(|| {
         Problem::new(ErrorCode::AccessDenied, "no database user was given")
             .hint("name a database user, for example with `tg db connect --db-user`")
     })?;
-    let db_name = startup.database().or(bound_name).unwrap_or(db_user);
+    let default = if named.db_name_is_users { db_user } else { "" };
+    let db_name = named.db_name.or(bound_name).unwrap_or(default);
     match (bound_user, bound_name) {
         (Some(bound), _) if bound != db_user => Err(mismatch("database user", bound, db_user)),
         (_, Some(bound)) if bound != db_name => Err(mismatch("database name", bound, db_name)),
@@ -98,7 +105,7 @@ fn mismatch(what: &str, bound: &str, asked: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use tidegate_identity::Route;
-    use tidegate_wire::startup::ProtocolVersion;
+    use tidegate_wire::startup::{ProtocolVersion, StartupMessage};
 
     use super::*;
 
@@ -125,7 +132,13 @@ mod tests {
     }
 
     fn ask(user: UserHolder, params: &[(&str, &str)]) -> Result<(String, String), Problem> {
-        asked(user, &startup(params), "orders").map(|asked| (asked.db_user, asked.db_name))
+        let startup = startup(params);
+        let named = Named {
+            db_user: startup.user(),
+            db_name: startup.database(),
+            db_name_is_users: true,
+        };
+        asked(user, named, "orders").map(|asked| (asked.db_user, asked.db_name))
     }
 
     fn pair(user: &str, name: &str) -> (String, String) {

@@ -1,12 +1,8 @@
 //! Why a session does not come about, in words for the client and words for the operator. Pure.
 
 use tidegate_core::{ErrorCode, Problem, access::Explanation};
-use tidegate_service::telemetry;
 
-use super::{
-    farewell::Farewell, identify::Asked, login::LoginError, record::Ended, terms::Breach,
-    upstream_login::LoginFailure,
-};
+use super::{identify::Asked, terms::Breach};
 use crate::{metrics::Cause, places::NoPlace, wanted::Wanted};
 
 /// Lines of a decision's reasons that log and audit carry; `tgctl access explain` prints them all.
@@ -126,37 +122,4 @@ pub(crate) fn roles_unknown() -> Problem {
         "the database service does not know the cluster's roles yet",
     )
     .hint("try again in a moment")
-}
-
-/// What a database said goes to the client as it came; what went wrong on our side is told in our words.
-pub(crate) fn login_failed(wanted: &Wanted, failure: &LoginFailure) -> (Farewell, Ended) {
-    let ended = Ended::because(Cause::DatabaseRefused, telemetry::chain(failure));
-    let name = &wanted.database.name;
-    let farewell = match failure {
-        LoginFailure::Refused { raw, .. } => Farewell::AsSent(raw.clone()),
-        LoginFailure::Answer(LoginError::NoPassword) => {
-            Farewell::Said(Box::new(
-                Problem::new(
-                    ErrorCode::DatabaseLogin,
-                    format!("database `{name}` asks for a password, and this agent has none for it"),
-                )
-                .hint("an operator has to let the database trust this agent, or use a database with IAM login"),
-            ))
-        }
-        LoginFailure::Answer(_) => Farewell::Said(Box::new(
-            Problem::new(
-                ErrorCode::DatabaseLogin,
-                format!("database `{name}` asks for a login that this agent cannot do"),
-            )
-            .hint("an operator finds the cause in the log of the database service"),
-        )),
-        _ => Farewell::Said(Box::new(
-            Problem::new(
-                ErrorCode::DatabaseUnreachable,
-                format!("the login to database `{name}` broke off"),
-            )
-            .hint("try again; an operator finds the cause in the log of the database service"),
-        )),
-    };
-    (farewell, ended)
 }

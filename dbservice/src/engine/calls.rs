@@ -29,6 +29,8 @@ pub(crate) enum Call {
     Idle(Duration),
     /// The database is served no longer, or elsewhere.
     NotServed,
+    /// The client asked for what is not done here.
+    Refused(Box<Problem>),
     /// The session may not go on.
     Terms(Breach),
     /// What the client sent cannot be audited, and a role asks that the session ends then.
@@ -64,6 +66,12 @@ impl Call {
                 .hint("connect again");
                 (Cause::Idle, SqlState::IDLE_SESSION_TIMEOUT, problem)
             }
+            Self::Refused(problem) => (
+                Cause::Refused,
+                SqlState::from_bytes(problem.code.sqlstate().as_bytes())
+                    .unwrap_or(SqlState::INTERNAL_ERROR),
+                Problem::clone(problem),
+            ),
             Self::Terms(breach) => {
                 let (cause, problem) = refusals::breach(breach, database);
                 (cause, SqlState::ADMIN_SHUTDOWN, problem)

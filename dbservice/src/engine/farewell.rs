@@ -1,13 +1,13 @@
 //! What a client is told at the end of a session that we end.
 //!
 //! The client gets an error that its tools understand, with SQLSTATE, reason and hint; the operator's text stays in
-//! the log. One place turns a [`Problem`] into Postgres' words.
+//! the log. Each protocol has one place that turns a [`Problem`] into its words.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_core::{ErrorCode, Problem};
-use tidegate_wire::{SqlState, backend::ErrorResponse};
+use tidegate_wire::SqlState;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// How long a client may take to take our last words.
@@ -33,21 +33,21 @@ pub(crate) enum Farewell {
 }
 
 impl Farewell {
-    fn bytes(&self) -> Option<Bytes> {
+    fn bytes(&self, words: impl Fn(SqlState, &Problem) -> Bytes) -> Option<Bytes> {
         match self {
             Self::AsSent(bytes) => Some(bytes.clone()),
             Self::Nothing => None,
-            Self::Said(problem) => Some(fatal(sqlstate(problem.code), problem)),
-            Self::SaidAs(state, problem) => Some(fatal(*state, problem)),
+            Self::Said(problem) => Some(words(sqlstate(problem.code), problem)),
+            Self::SaidAs(state, problem) => Some(words(*state, problem)),
         }
     }
 
-    /// Says it and closes the stream. Gives up on a client that does not listen.
-    pub(crate) async fn say<S>(&self, client: &mut S)
+    /// Says it in the protocol's `words` and closes the stream. Gives up on a client that does not listen.
+    pub(crate) async fn say<S>(&self, client: &mut S, words: impl Fn(SqlState, &Problem) -> Bytes)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let words = self.bytes();
+        let words = self.bytes(words);
         let said = tokio::time::timeout(FAREWELL_TIMEOUT, async {
             if let Some(words) = &words {
                 client.write_all(words).await?;
@@ -66,17 +66,6 @@ impl Farewell {
     }
 }
 
-/// A FATAL with the client's text of a problem; the code is in the detail, for whoever searches for it.
-fn fatal(state: SqlState, problem: &Problem) -> Bytes {
-    let error = ErrorResponse::fatal(state, problem.message.clone())
-        .detail(format!("tidegate error `{}`", problem.code));
-    match &problem.hint {
-        Some(hint) => error.hint(hint.clone()),
-        None => error,
-    }
-    .encode()
-}
-
 fn sqlstate(code: ErrorCode) -> SqlState {
     SqlState::from_bytes(code.sqlstate().as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
 }
@@ -84,28 +73,6 @@ fn sqlstate(code: ErrorCode) -> SqlState {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_client_reads_state_message_and_hint_and_no_operator_text() {
-        let (mut agent, mut client) = tokio::io::duplex(4096);
-        let problem = Problem::new(ErrorCode::AccessDenied, "access denied")
-            .because("role `x` does not allow it at 10.0.0.1")
-            .hint("ask for another role");
-        let saying =
-            tokio::spawn(async move { Farewell::Said(Box::new(problem)).say(&mut agent).await });
-        let mut got = Vec::new();
-        client.read_to_end(&mut got).await.unwrap();
-        drop(client);
-        saying.await.unwrap();
-
-        let error = ErrorResponse::parse(&got[5..]);
-        assert_eq!(
-            (error.code.as_str(), error.message.as_str()),
-            ("28000", "access denied")
-        );
-        assert_eq!(error.hint.as_deref(), Some("ask for another role"));
-        assert!(!String::from_utf8_lossy(&got).contains("10.0.0.1"));
-    }
 
     #[test]
     fn every_code_has_a_well_formed_state() {

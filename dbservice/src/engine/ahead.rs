@@ -8,16 +8,14 @@ use futures::{FutureExt, future::BoxFuture};
 use tidegate_core::{ErrorCode, Problem};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::upstream::Upstream;
-
 /// A connection that is made while something else is waited for. Dropping it drops the connection.
-pub(crate) struct Ahead {
-    work: Option<BoxFuture<'static, Result<Upstream, Problem>>>,
-    outcome: Option<Result<Upstream, Problem>>,
+pub(crate) struct Ahead<T> {
+    work: Option<BoxFuture<'static, Result<T, Problem>>>,
+    outcome: Option<Result<T, Problem>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl std::fmt::Debug for Ahead {
+impl<T> std::fmt::Debug for Ahead<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ahead")
             .field("is_done", &self.outcome.is_some())
@@ -25,10 +23,10 @@ impl std::fmt::Debug for Ahead {
     }
 }
 
-impl Ahead {
+impl<T> Ahead<T> {
     /// Begins with what `work` does first; it goes on only in [`Self::alongside`] and [`Self::finish`].
     pub(crate) fn new(
-        work: impl Future<Output = Result<Upstream, Problem>> + Send + 'static,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
@@ -62,7 +60,7 @@ impl Ahead {
     /// # Errors
     ///
     /// Why there is none.
-    pub(crate) async fn finish(mut self) -> Result<Upstream, Problem> {
+    pub(crate) async fn finish(mut self) -> Result<T, Problem> {
         match (self.outcome.take(), self.work.take()) {
             (Some(outcome), _) => outcome,
             (None, Some(work)) => work.await,
@@ -71,5 +69,13 @@ impl Ahead {
                 "the connection to the database was used twice",
             )),
         }
+    }
+}
+
+/// Waits for `work`, and goes on meanwhile with a connection that was begun ahead.
+pub(crate) async fn alongside<T, F: Future>(ahead: &mut Option<Ahead<T>>, work: F) -> F::Output {
+    match ahead {
+        Some(ahead) => ahead.alongside(work).await,
+        None => work.await,
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{ops::ControlFlow, time::Duration};
 
+use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use tidegate_core::{ErrorCode, Problem, access::AuditMode};
-use tidegate_wire::{SqlState, frontend};
+use tidegate_wire::SqlState;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::timeout,
@@ -12,7 +13,6 @@ use tokio::{
 
 use super::{
     calls::{Call, end_call, rule_call},
-    cancelling,
     farewell::Farewell,
     record::{Ended, Record},
     relay::{QUEUE_BYTES_MAX, Relay, RelayEnd, Until},
@@ -31,31 +31,31 @@ pub(crate) const BOUNDARY_GRACE: Duration = Duration::from_secs(1);
 /// How long saying goodbye to a database may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Running<S> = Relay<Client<S>, Upstream>;
+type Running<S, V> = Relay<Client<S>, Upstream, V>;
 
 /// Relays until the end, and closes both sides.
-pub(crate) async fn relay<S>(
+pub(crate) async fn relay<S, V>(
     engine: &Engine,
     serving: &Serving,
-    connected: Connected<S>,
+    connected: Connected<'_, S, V>,
     record: &mut Record,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: View,
 {
     let Connected {
         mut client,
         client_rest,
         mut database,
         database_rest,
-        running,
-        key,
+        view,
+        stop,
         terms,
         place,
     } = connected;
     client.get_mut().1.set_buffer_limit(Some(QUEUE_BYTES_MAX));
     database.get_mut().1.set_buffer_limit(Some(QUEUE_BYTES_MAX));
-    let view = View::new(running);
     let heard = view.heard();
     let mut relay = Relay::new((client, client_rest), (database, database_rest), view);
     let (end, call) = {
@@ -69,24 +69,24 @@ where
     record.counted(relay.view.counts());
     let (farewell, ended) = judge(&relay.view, &end, call.as_ref(), &terms.database);
     let leaves_nothing = async {
-        if let Some(key) = key.filter(|_| call.as_ref().is_some_and(|call| !call.lets_finish())) {
+        if let Some(stop) = stop.filter(|_| call.as_ref().is_some_and(|call| !call.lets_finish())) {
             // The database may be the reason why nothing goes on; the session is over either way.
-            let _ = timeout(GOODBYE_TIMEOUT, cancelling::stop(engine, &key)).await;
+            let _ = timeout(GOODBYE_TIMEOUT, stop).await;
         }
     };
-    let says_goodbye = relay.view.may_speak_to_database() && !relay.view.client_said_goodbye();
+    let view = relay.view;
+    let says_goodbye = view.may_speak_to_database() && !view.client_said_goodbye();
+    let goodbye = says_goodbye.then(|| view.goodbye());
     // What was held back sits in the connection's queue, and must not leave with a goodbye.
-    let is_held = matches!(end, RelayEnd::ClientFrame(_)) || call == Some(Call::Unaudited);
-    let Relay {
-        mut client,
-        database,
-        ..
-    } = relay;
+    let is_held = matches!(end, RelayEnd::ClientFrame(_))
+        || matches!(call, Some(Call::Unaudited | Call::Refused(_)));
+    let (mut client, database) = (relay.client, relay.database);
     tokio::join!(
-        farewell.say(&mut client),
+        farewell.say(&mut client, |state, problem| view
+            .last_words(state, problem)),
         async {
             if !is_held {
-                close_database(database, says_goodbye).await;
+                close_database(database, goodbye).await;
             }
         },
         leaves_nothing
@@ -95,14 +95,15 @@ where
 }
 
 /// Relays until one side ends, or the first call has been answered.
-async fn relay_until<S>(
-    relay: &mut Running<S>,
+async fn relay_until<S, V>(
+    relay: &mut Running<S, V>,
     calls: &mut (impl Stream<Item = Call> + Unpin),
     record: &mut Record,
     mode: AuditMode,
 ) -> (RelayEnd, Option<Call>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: View,
 {
     let call = if let Some(Some(call)) = calls.next().now_or_never() {
         call
@@ -111,6 +112,7 @@ where
             biased;
             end = relay.run(Until::Ended, |statement| record.statement(&statement, mode)) => match end {
                 RelayEnd::Held => Call::Unaudited,
+                RelayEnd::Refused(problem) => Call::Refused(problem),
                 end => return (end, None),
             },
             Some(call) = calls.next() => call,
@@ -121,8 +123,8 @@ where
 
 /// Lets the session come to a good end, if its call leaves the time, and then to any. A call that leaves none may come
 /// meanwhile and counts instead.
-async fn wind_down<S>(
-    relay: &mut Running<S>,
+async fn wind_down<S, V>(
+    relay: &mut Running<S, V>,
     calls: &mut (impl Stream<Item = Call> + Unpin),
     record: &mut Record,
     mode: AuditMode,
@@ -130,6 +132,7 @@ async fn wind_down<S>(
 ) -> (RelayEnd, Option<Call>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: View,
 {
     if call.lets_finish() {
         let finishing = relay.run(Until::Idle, |statement| record.statement(&statement, mode));
@@ -138,6 +141,7 @@ where
             Some(sooner) = calls.next() => call = sooner,
             finished = timeout(DRAIN_GRACE, finishing) => match finished {
                 Ok(RelayEnd::Held) => call = Call::Unaudited,
+                Ok(RelayEnd::Refused(problem)) => call = Call::Refused(problem),
                 Ok(end) => return (end, Some(call)),
                 Err(_) => {}
             },
@@ -150,7 +154,12 @@ where
 }
 
 /// What the client is told, and what is recorded.
-fn judge(view: &View, end: &RelayEnd, call: Option<&Call>, database: &str) -> (Farewell, Ended) {
+fn judge(
+    view: &impl View,
+    end: &RelayEnd,
+    call: Option<&Call>,
+    database: &str,
+) -> (Farewell, Ended) {
     let tell = |problem: Problem, state: SqlState| {
         if view.may_speak_to_client() && !view.database_gave_up() {
             Farewell::SaidAs(state, Box::new(problem))
@@ -191,7 +200,7 @@ fn judge(view: &View, end: &RelayEnd, call: Option<&Call>, database: &str) -> (F
         }
         RelayEnd::ClientFrame(error) => broken(&format_args!("client: {error}")),
         RelayEnd::DatabaseFrame(error) => broken(&format_args!("database: {error}")),
-        RelayEnd::Held | RelayEnd::Stopped => {
+        RelayEnd::Held | RelayEnd::Refused(_) | RelayEnd::Stopped => {
             let call = call.unwrap_or(&Call::Unaudited);
             let (cause, state, problem) = call.told(database);
             let ended = if call.lets_finish() {
@@ -205,10 +214,10 @@ fn judge(view: &View, end: &RelayEnd, call: Option<&Call>, database: &str) -> (F
 }
 
 /// Says goodbye to the database, where that is possible, and closes the connection.
-async fn close_database(mut database: Upstream, says_goodbye: bool) {
+async fn close_database(mut database: Upstream, goodbye: Option<Bytes>) {
     let closing = async {
-        if says_goodbye {
-            database.write_all(&frontend::terminate()).await?;
+        if let Some(goodbye) = goodbye {
+            database.write_all(&goodbye).await?;
         }
         database.shutdown().await
     };

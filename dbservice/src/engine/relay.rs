@@ -15,11 +15,11 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tidegate_wire::frame::FrameError;
+use tidegate_core::Problem;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 use tokio_rustls::{client, server};
 
-use super::view::{Statement, View};
+use super::view::{Malformed, Objection, Statement, View};
 
 /// Bytes that one direction moves before the other, and other sessions, get their turn.
 const TURN_BYTES_MAX: usize = 1 << 20;
@@ -65,13 +65,15 @@ pub(crate) enum RelayEnd {
     /// The client closed its side, or broke off.
     Client(Option<io::Error>),
     /// The client's bytes are no sequence of messages.
-    ClientFrame(FrameError),
+    ClientFrame(Malformed),
     /// The database closed its side, or broke off.
     Database(Option<io::Error>),
     /// The database's bytes are no sequence of messages.
-    DatabaseFrame(FrameError),
+    DatabaseFrame(Malformed),
     /// A statement of the client was held back: neither it nor anything behind it was sent.
     Held,
+    /// The client asked for what is not done here: neither that nor anything behind it was sent.
+    Refused(Box<Problem>),
     /// It was asked to stop, and this is a good moment.
     Stopped,
 }
@@ -89,13 +91,17 @@ pub(crate) enum Until {
 
 /// Why bytes may not go on.
 enum Halt {
-    Frame(FrameError),
+    Frame(Malformed),
     Held,
+    Refused(Box<Problem>),
 }
 
-impl From<FrameError> for Halt {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error)
+impl From<Objection> for Halt {
+    fn from(objection: Objection) -> Self {
+        match objection {
+            Objection::Malformed(error) => Self::Frame(error),
+            Objection::Refused(problem) => Self::Refused(problem),
+        }
     }
 }
 
@@ -205,22 +211,22 @@ fn poll_send<W: End>(
 
 /// A running session's two ends.
 #[derive(Debug)]
-pub(crate) struct Relay<C, D> {
+pub(crate) struct Relay<C, D, V> {
     pub(crate) client: C,
     pub(crate) database: D,
-    pub(crate) view: View,
+    pub(crate) view: V,
     to_database: Direction,
     to_client: Direction,
     /// Why nothing can be sent to the database any more; its own last words may still be under way.
     database_deaf: Option<io::Error>,
 }
 
-impl<C: End, D: End> Relay<C, D> {
+impl<C: End, D: End, V: View> Relay<C, D, V> {
     /// A relay between two ends, of which some bytes were read already.
     pub(crate) fn new(
         (client, client_head): (C, Bytes),
         (database, database_head): (D, Bytes),
-        view: View,
+        view: V,
     ) -> Self {
         Self {
             client,
@@ -274,15 +280,19 @@ impl<C: End, D: End> Relay<C, D> {
                     return Poll::Ready(RelayEnd::ClientFrame(error));
                 }
                 Stop::Halt(Halt::Held) => return Poll::Ready(RelayEnd::Held),
+                Stop::Halt(Halt::Refused(problem)) => {
+                    return Poll::Ready(RelayEnd::Refused(problem));
+                }
                 Stop::Read(error) => return Poll::Ready(RelayEnd::Client(error)),
                 Stop::Write(error) => *database_deaf = Some(error),
             }
         }
-        let looking = |bytes: &[u8]| view.sent_by_database(bytes).map_err(Halt::from);
+        let looking = |bytes: &[u8]| view.sent_by_database(bytes).map_err(Halt::Frame);
         if let Poll::Ready(stop) = to_client.poll(cx, database, client, looking) {
             return Poll::Ready(match stop {
                 Stop::Halt(Halt::Frame(error)) => RelayEnd::DatabaseFrame(error),
                 Stop::Halt(Halt::Held) => RelayEnd::Held,
+                Stop::Halt(Halt::Refused(problem)) => RelayEnd::Refused(problem),
                 Stop::Read(error) => RelayEnd::Database(database_deaf.take().or(error)),
                 Stop::Write(error) => RelayEnd::Client(Some(error)),
             });
@@ -311,6 +321,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::engine::postgres::PostgresView;
 
     /// An end that gives its bytes in set pieces and takes at most `room` between two sends.
     #[derive(Debug, Default)]
@@ -384,8 +395,8 @@ mod tests {
         }
     }
 
-    fn relay(client: Pieces, database: Pieces) -> Relay<Pieces, Pieces> {
-        let view = View::new(Arc::new(AtomicBool::new(false)));
+    fn relay(client: Pieces, database: Pieces) -> Relay<Pieces, Pieces, PostgresView> {
+        let view = PostgresView::new(Arc::new(AtomicBool::new(false)));
         Relay::new((client, Bytes::new()), (database, Bytes::new()), view)
     }
 

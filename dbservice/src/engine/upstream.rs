@@ -3,10 +3,10 @@
 //! It is begun while the client's own handshake is still in flight ([`super::ahead`]), so that the client waits for one of
 //! them and not for both; a login never happens here.
 //!
-//! Invariant: nothing is sent to a database before its certificate was verified as its settings say ([`super::upstream_tls`]). A database
+//! Invariant: nothing is sent to a database before its certificate was verified as its settings say ([`super::postgres::upstream_tls`]). A database
 //! that does not speak TLS is not served.
 //!
-//! Not here: the login ([`super::upstream_login`]).
+//! Not here: the login (of each protocol).
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     bulk::BulkReader,
-    upstream_tls::{TlsConfigs, handshake_problem},
+    postgres::upstream_tls::{TlsConfigs, handshake_problem},
 };
 use crate::metrics::{ConnectSeconds, Stage, StageLabel};
 
