@@ -1,5 +1,6 @@
-//! `tidegate db`: an agent from flags alone.
+//! `tidegate db`: an agent from flags alone, and the doctor on an agent's host.
 
+pub(crate) mod doctor;
 mod flags;
 mod labels;
 
@@ -18,6 +19,9 @@ pub(crate) enum DbCommand {
     /// Serve one database that is described by flags, until SIGTERM or SIGINT.
     #[command(after_help = START_EXAMPLES)]
     Start(Box<StartArgs>),
+    /// Walk the way from this host to a database, step by step, and say where it ends and who can put it right.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
 }
 
 const START_EXAMPLES: &str = "\

@@ -13,6 +13,9 @@ use tokio::net::TcpStream;
 use super::shown;
 use crate::engine::{Connector, Upstream};
 
+/// How hints of the connector begin.
+const OPERATOR: &str = "an operator has to ";
+
 /// Makes TLS of a connection.
 ///
 /// # Errors
@@ -84,7 +87,8 @@ async fn shown_unverified(
 fn verdict(problem: &Problem) -> Verdict {
     let verdict = Verdict::new(problem.code, problem.message.clone(), Who::Operator);
     match &problem.hint {
-        Some(hint) => verdict.how(hint.clone()),
+        // Who acts is said already.
+        Some(hint) => verdict.how(hint.strip_prefix(OPERATOR).unwrap_or(hint)),
         None => verdict,
     }
 }

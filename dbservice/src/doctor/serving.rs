@@ -31,6 +31,26 @@ pub(super) fn find(
     })
 }
 
+/// Whether the database can be connected to, as far as AWS says.
+///
+/// # Errors
+///
+/// When it cannot.
+pub(super) fn available(wanted: &Wanted) -> Result<(), Stop> {
+    let database = &wanted.database;
+    if database.unavailable.is_empty() {
+        return Ok(());
+    }
+    let verdict = Verdict::new(
+        ErrorCode::DatabaseNotAvailable,
+        format!("database `{}` cannot be connected to now", database.name),
+        Who::Operator,
+    )
+    .how("resume or start it; discovery sees it with its next poll");
+    let evidence = format!("AWS tells the status `{}`", database.unavailable);
+    Err(Stop::new(verdict, evidence))
+}
+
 /// What is served, and with which role.
 pub(super) fn describe(wanted: &Wanted) -> Vec<String> {
     let database = &wanted.database;

@@ -13,9 +13,9 @@ use tidegate_core::{ErrorCode, Problem, RoleArn};
 use crate::diagnosis::{Blame, told_caller};
 
 pub use sdk::classify;
-pub(crate) use sdk::{class_of, told};
 #[cfg(test)]
 pub(crate) use sdk::denied_action;
+pub(crate) use sdk::{class_of, told};
 
 /// The longest text taken over from AWS.
 const MESSAGE_CHARS_MAX: usize = 1024;

@@ -33,6 +33,7 @@ pub mod sources;
 mod bounded;
 mod hop;
 mod identity;
+mod whoami;
 
 pub use cache::{CredentialCache, CredentialKey};
 pub use caller::{SignError, SignedCaller};

@@ -154,8 +154,10 @@ pub struct Verdict {
     pub who: Who,
     /// What they do, in words, one action a line, the likeliest first.
     pub how: Vec<String>,
-    /// What they paste, the likeliest first. Where AWS does not tell which policy refused, there is one for each that may.
+    /// What they paste, the likeliest first.
     pub fixes: Vec<Fix>,
+    /// Whether one of the fixes is enough, and AWS does not tell which; otherwise all are needed.
+    pub any_of: bool,
 }
 
 impl Verdict {
@@ -168,6 +170,7 @@ impl Verdict {
             who: Who::Nobody,
             how: Vec::new(),
             fixes: Vec::new(),
+            any_of: false,
         }
     }
 
@@ -180,6 +183,7 @@ impl Verdict {
             who,
             how: Vec::new(),
             fixes: Vec::new(),
+            any_of: false,
         }
     }
 
@@ -187,6 +191,13 @@ impl Verdict {
     #[must_use]
     pub fn how(mut self, how: impl Into<String>) -> Self {
         self.how.push(how.into());
+        self
+    }
+
+    /// Says that one of the fixes is enough.
+    #[must_use]
+    pub const fn any_of(mut self, any_of: bool) -> Self {
+        self.any_of = any_of;
         self
     }
 
@@ -210,6 +221,8 @@ pub enum Who {
     DatabaseAdministrator,
     /// Nobody has to.
     Nobody,
+    /// An administrator of the AWS organization.
+    OrganizationAdministrator,
     /// Whoever runs the agent: its host, its network, its configuration.
     Operator,
     /// Whoever connects: another user or database name is to be asked for.
@@ -227,6 +240,7 @@ impl Who {
             Self::AwsAdministrator => "aws_administrator",
             Self::DatabaseAdministrator => "database_administrator",
             Self::Nobody => "nobody",
+            Self::OrganizationAdministrator => "organization_administrator",
             Self::Operator => "operator",
             Self::User => "user",
             Self::Wait => "wait",
@@ -241,6 +255,7 @@ impl Who {
             Self::AwsAdministrator => "an AWS administrator",
             Self::DatabaseAdministrator => "an administrator of the database",
             Self::Nobody => "nobody has to act",
+            Self::OrganizationAdministrator => "an administrator of the AWS organization",
             Self::Operator => "the operator of the database service",
             Self::User => "whoever connects",
             Self::Wait => "nobody yet: try again in a moment",

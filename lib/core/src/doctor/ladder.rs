@@ -42,6 +42,16 @@ impl Ladder {
         Self::default()
     }
 
+    /// The step behind the last one, or the last one of all.
+    #[must_use]
+    pub fn behind(&self) -> StepName {
+        let last = self.steps.last().map(|step| step.step);
+        let mut behind = StepName::LADDER
+            .into_iter()
+            .filter(|step| last.is_none_or(|last| *step > last));
+        behind.next().unwrap_or(StepName::Login)
+    }
+
     /// A step passed.
     pub fn passed(
         &mut self,

@@ -56,7 +56,11 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
         writeln!(f, "  - {how}")?;
     }
     for (index, fix) in verdict.fixes.iter().enumerate() {
-        let opening = if index == 0 { "add to" } else { "or to" };
+        let opening = match (index, verdict.any_of) {
+            (0, _) => "add to",
+            (_, true) => "or to",
+            (_, false) => "and to",
+        };
         writeln!(f, "\n{opening} {} of {}:", fix.policy.described(), fix.of)?;
         let mut indented = String::new();
         for line in fix.json.lines() {
