@@ -30,6 +30,8 @@ use crate::{
 
 /// Databases that one agent may serve.
 const SERVERS_PER_HOST_MAX: usize = 50_000;
+/// Bytes of them in parts that wait for their last one.
+const PARTS_BYTES_MAX: usize = 128 << 20;
 /// Entries changed in one transaction.
 const CHANGES_PER_TXN_MAX: usize = 500;
 /// Longest text of a hello.
@@ -90,6 +92,18 @@ pub(crate) struct Session {
     lease: LeaseId,
     /// Names of databases that it serves.
     names: HashSet<String>,
+    /// A change of which more follows.
+    parts: Option<Change>,
+}
+
+/// What an agent serves from now on, as it is stored.
+#[derive(Default)]
+struct Change {
+    full: bool,
+    wanted: BTreeMap<String, Bytes>,
+    removed: Vec<String>,
+    /// Bytes in `wanted` and `removed`.
+    bytes: usize,
 }
 
 impl Presence {
@@ -134,6 +148,7 @@ impl Presence {
             version: hello.version,
             lease,
             names: HashSet::new(),
+            parts: None,
         };
         Ok((session, revision))
     }
@@ -166,6 +181,12 @@ impl Presence {
             Err(LeaseError::Unavailable(unavailable)) => Err(unavailable),
         }
     }
+}
+
+fn too_many() -> Invalid {
+    let problem =
+        format!("make more than {SERVERS_PER_HOST_MAX} databases of one agent, or too large ones");
+    Invalid::new("delta.upserted", problem)
 }
 
 fn is_same(entry: Option<&Entry>, value: &Bytes, lease: LeaseId) -> bool {
@@ -228,7 +249,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a change of what is served, or all of it, and gives the revision that shows it.
+    /// Takes a change of what is served, or all of it, or a part of either, and gives the revision that shows it; for a
+    /// part that is not the last, the present one.
     pub(crate) async fn delta(&mut self, delta: v1::AnnounceDelta) -> Result<u64, PresenceError> {
         self.heartbeat().await?;
         let serves = self.host.services.iter().any(|service| service == "db");
@@ -237,35 +259,74 @@ impl Session {
                 what: "to serve databases",
             });
         }
-        let mut wanted = BTreeMap::new();
+        let more = delta.more;
+        let change = self.joined(delta)?;
+        if more {
+            self.parts = Some(change);
+            return Ok(self.presence.inventory.revision());
+        }
+        self.apply(change).await
+    }
+
+    /// What came before and this part of it.
+    fn joined(&mut self, delta: v1::AnnounceDelta) -> Result<Change, Invalid> {
+        let mut change = match self.parts.take() {
+            Some(earlier) if earlier.full != delta.full => {
+                return Err(Invalid::new(
+                    "delta.full",
+                    "differs from that of the part before",
+                ));
+            }
+            Some(earlier) => earlier,
+            None => Change {
+                full: delta.full,
+                ..Change::default()
+            },
+        };
+        for name in delta.removed {
+            change.bytes += name.len();
+            change.removed.push(name);
+        }
         for server in delta.upserted {
             let (name, value) = self.checked(server)?;
-            wanted.insert(name, value);
+            change.bytes += name.len() + value.len();
+            change.wanted.insert(name, value);
         }
-        let stored = if delta.full {
+        let names = change.wanted.len().max(change.removed.len());
+        if names > SERVERS_PER_HOST_MAX || change.bytes > PARTS_BYTES_MAX {
+            return Err(too_many());
+        }
+        Ok(change)
+    }
+
+    async fn apply(&mut self, change: Change) -> Result<u64, PresenceError> {
+        let Change {
+            full,
+            mut wanted,
+            removed,
+            ..
+        } = change;
+        let stored = if full {
             self.stored().await?
         } else {
             BTreeMap::new()
         };
-        let removed: Vec<String> = if delta.full {
+        let removed: Vec<String> = if full {
+            self.names.clear();
             stored
                 .keys()
                 .filter(|name| !wanted.contains_key(*name))
                 .cloned()
                 .collect()
         } else {
-            delta.removed
+            removed
         };
-        if delta.full {
-            self.names.clear();
-        }
         for name in &removed {
             self.names.remove(name);
         }
         self.names.extend(wanted.keys().cloned());
         if self.names.len() > SERVERS_PER_HOST_MAX {
-            let problem = format!("make more than {SERVERS_PER_HOST_MAX} databases of one agent");
-            return Err(Invalid::new("delta.upserted", problem).into());
+            return Err(too_many().into());
         }
         wanted.retain(|name, value| !is_same(stored.get(name), value, self.lease));
         self.write(wanted, removed).await

@@ -8,6 +8,7 @@
 //! at its end; a session that a role holds to strict audit ends before such a statement reaches the database. The start
 //! and end of a session do wait: part of the queue is kept free for them.
 
+mod mysql;
 mod stream;
 
 use std::{
@@ -28,6 +29,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::metrics::ServiceMetrics;
+pub(crate) use mysql::MysqlKind;
 use stream::Outbox;
 
 /// Events that wait to be sent.
@@ -46,6 +48,8 @@ pub(crate) enum Kind {
     Disconnect,
     /// A session ended.
     End,
+    /// A command of MySQL's protocol was sent.
+    Mysql(MysqlKind),
     /// A statement was sent.
     Query,
     /// A session began.
@@ -59,6 +63,7 @@ impl Kind {
         match self {
             Self::Disconnect => ("client.disconnect", "T3006I"),
             Self::End => ("db.session.end", "TDB01I"),
+            Self::Mysql(kind) => kind.name_and_code(),
             Self::Query => ("db.session.query", "TDB02I"),
             Self::Start => ("db.session.start", "TDB00I"),
             Self::StartFailed => ("db.session.start", "TDB00W"),

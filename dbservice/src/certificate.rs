@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use jiff::{SignedDuration, Timestamp};
 use rustls::ServerConfig;
 use tidegate_identity::{
-    ALPN_POSTGRES, IdentityError, KeyPair,
+    ALPN_MYSQL, ALPN_POSTGRES, IdentityError, KeyPair,
     tls::{self, ClientAuth, ServerTls},
 };
 use tidegate_proto::{
@@ -161,7 +161,7 @@ pub(crate) fn client_facing(
         clients: ClientAuth::Optional {
             ca_pem: user_ca_pem.to_owned(),
         },
-        alpn: &[ALPN_POSTGRES],
+        alpn: &[ALPN_POSTGRES, ALPN_MYSQL],
     })
 }
 

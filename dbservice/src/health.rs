@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(health.of(&orders).status, HealthStatus::Healthy);
 
         let mut moved = Wanted::clone(&orders);
-        moved.database.uri = "elsewhere:1".parse().unwrap();
+        moved.database_mut().uri = "elsewhere:1".parse().unwrap();
         assert_eq!(health.of(&moved).status, HealthStatus::Unknown);
     }
 

@@ -17,8 +17,10 @@ mod credentials;
 pub mod doctor;
 mod engine;
 mod health;
+mod labels;
 mod locks;
 mod metrics;
+mod names;
 mod places;
 mod presence;
 mod retry;
@@ -36,7 +38,7 @@ use tidegate_service::{
     admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
     settings::DatabaseSettings, tasks::Tasks,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
 use crate::{
@@ -47,14 +49,16 @@ use crate::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
     health::Health,
+    labels::Labelled,
     locks::Locks,
     metrics::ServiceMetrics,
+    names::Names,
     places::Places,
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
-    wanted::watch::Reconciler,
+    wanted::{AsWritten, watch::Reconciler},
 };
 
 /// The service that a host's certificate must allow.
@@ -91,7 +95,8 @@ impl DatabaseService {
     /// Starts the service. It returns at once; everything runs in tasks of `tasks`, until shutdown.
     ///
     /// Nothing that is away now (auth service, proxies, databases, AWS) keeps it from starting: each is tried again,
-    /// and `readiness` tells what is missing.
+    /// and `readiness` tells what is missing. Settings that change later are followed; sessions go on unless the
+    /// endpoint of their database is another one.
     ///
     /// # Errors
     ///
@@ -101,7 +106,7 @@ impl DatabaseService {
         reason = "each is a different thing that the process has one of"
     )]
     pub fn start(
-        settings: DatabaseSettings,
+        settings: watch::Receiver<DatabaseSettings>,
         context: AgentContext,
         host: HostHandle,
         aws: AwsFactory,
@@ -116,11 +121,14 @@ impl DatabaseService {
                 services: services.join(", "),
             });
         }
-        info!(
-            databases = settings.databases.len(),
-            resources = settings.resources.len(),
-            "starting the database service"
-        );
+        {
+            let settings = settings.borrow();
+            info!(
+                databases = settings.databases.len(),
+                resources = settings.resources.len(),
+                "starting the database service"
+            );
+        }
         let metrics = ServiceMetrics::register(metrics);
         let (shutdown, auth) = (tasks.shutdown(), host.auth_channel());
         let (audit, events) = AuditQueue::new(metrics.clone());
@@ -155,7 +163,16 @@ impl DatabaseService {
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
             connected: Connected::default(),
         });
-        let reconciler = Reconciler::new(settings, Arc::clone(&served), metrics.clone());
+        let again = Arc::new(Names::default());
+        let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
+        let reconciler = Reconciler::new(
+            settings,
+            Arc::new(labels),
+            Arc::new(AsWritten),
+            again,
+            Arc::clone(&served),
+            metrics.clone(),
+        );
         let announcer = Announcer {
             host_id: host.host_id(),
             hostname: context.hostname,

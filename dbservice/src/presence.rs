@@ -3,12 +3,17 @@
 //! One stream: hello, the full set, then what changes, and a heartbeat when nothing does. A stream that breaks is opened
 //! again and begins with the full set. A clean shutdown says goodbye, so that nobody is sent here any more.
 //!
-//! [`changes`] is pure; the rest sends and waits.
+//! What was announced is remembered as what it was made from, so that a change of one database among thousands makes
+//! one message and looks at one database; a change of health looks at all and makes messages of what differs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use prost::Message;
-use tidegate_core::{DatabaseServer, HostId};
+use tidegate_core::{Database, DatabaseName, DatabaseServer, HostId, TargetHealth};
 use tidegate_proto::v1::{
     self, announce_request::Message as Announcement, presence_service_client::PresenceServiceClient,
 };
@@ -24,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
 
-use crate::{health::Health, retry::Retry, served::ServedSet};
+use crate::{health::Health, retry::Retry, served::ServedSet, wanted::Wanted};
 
 /// What this process runs, as presence names it.
 const SERVICE: &str = "db";
@@ -45,8 +50,15 @@ const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 /// How long a goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Announced databases by name.
-type Announced = BTreeMap<String, v1::DatabaseServer>;
+/// What was announced, by name.
+type Announced = BTreeMap<DatabaseName, Told>;
+
+/// What an announcement was made from.
+#[derive(Debug, PartialEq)]
+struct Told {
+    wanted: Arc<Wanted>,
+    health: TargetHealth,
+}
 
 /// Who announces.
 #[derive(Clone, Debug)]
@@ -88,12 +100,10 @@ impl Announcer {
         let mut client =
             PresenceServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (outgoing, outgoing_stream) = mpsc::channel(OUTGOING_MAX);
-        let (mut served, mut health) = (self.served.changes(), self.health.changes());
-        served.mark_unchanged();
+        let (served, mut health) = (self.served.names(), self.health.changes());
         health.mark_unchanged();
         let mut announced = Announced::new();
-        let now = self.present();
-        let opening = std::iter::once(self.hello()).chain(full(&now));
+        let opening = std::iter::once(self.hello()).chain(self.full(&mut announced));
         let opening: Vec<_> = opening.collect();
         // The call is answered only once the server has read something, so sending goes on beside it.
         let (first, rest) = opening.split_at(opening.len().min(OUTGOING_MAX));
@@ -108,10 +118,9 @@ impl Announcer {
         for message in rest {
             send(&outgoing, message.clone()).await?;
         }
-        announced.clone_from(&now);
         let mut heartbeat = beat(HEARTBEAT_DEFAULT);
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
                 () = shutdown.cancelled() => {
                     say_goodbye(outgoing, &mut answers).await;
                     return Ok(());
@@ -124,19 +133,21 @@ impl Announcer {
                         info!(databases = announced.len(), heartbeat_seconds = wanted.as_secs(), "announced databases");
                         heartbeat = beat(wanted);
                     }
+                    continue;
                 }
-                changed = served.changed() => changed.map_err(|_| Status::cancelled("no more databases"))?,
-                changed = health.changed() => changed.map_err(|_| Status::cancelled("no more health"))?,
+                names = served.next() => names,
+                changed = health.changed() => {
+                    changed.map_err(|_| Status::cancelled("no more health"))?;
+                    announced.keys().cloned().collect()
+                }
                 _ = heartbeat.tick() => {
                     send(&outgoing, Announcement::Heartbeat(v1::Heartbeat {})).await?;
                     continue;
                 }
-            }
-            let now = self.present();
-            for delta in changes(&announced, &now) {
+            };
+            for delta in self.changes(&mut announced, changed) {
                 send(&outgoing, delta).await?;
             }
-            announced = now;
         }
     }
 
@@ -149,24 +160,84 @@ impl Announcer {
         })
     }
 
-    /// What is served at this moment, with its health.
-    fn present(&self) -> Announced {
-        self.served
-            .all()
+    /// The full set in as many messages as it takes, of which only the first replaces what was there.
+    fn full(&self, announced: &mut Announced) -> Vec<Announcement> {
+        announced.clear();
+        let all = self.served.all();
+        let servers = all
             .into_iter()
-            .map(|wanted| {
-                let server = DatabaseServer {
-                    host_id: self.host_id.clone(),
-                    hostname: self.hostname.clone(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    effective_role: wanted.effective.role.clone(),
-                    role_source: wanted.effective.source,
-                    target_health: self.health.of(&wanted),
-                    database: wanted.database.clone(),
-                };
-                (wanted.database.name.to_string(), server.into())
-            })
-            .collect()
+            .filter_map(|wanted| self.upserted(announced, wanted));
+        let mut deltas = split(servers);
+        if deltas.is_empty() {
+            deltas.push(v1::AnnounceDelta::default());
+        }
+        if let Some(first) = deltas.first_mut() {
+            first.full = true;
+        }
+        deltas.into_iter().map(Announcement::Delta).collect()
+    }
+
+    /// What leads from what was announced of these databases to what is so now; nothing when it is the same.
+    fn changes(
+        &self,
+        announced: &mut Announced,
+        names: BTreeSet<DatabaseName>,
+    ) -> Vec<Announcement> {
+        let (mut upserted, mut removed) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.served.get(&name) {
+                Some(wanted) => upserted.extend(self.upserted(announced, wanted)),
+                None if announced.remove(&name).is_some() => removed.push(name.to_string()),
+                None => {}
+            }
+        }
+        let mut deltas = split(upserted.into_iter());
+        if !removed.is_empty() {
+            deltas.push(v1::AnnounceDelta {
+                removed,
+                ..v1::AnnounceDelta::default()
+            });
+        }
+        deltas.into_iter().map(Announcement::Delta).collect()
+    }
+
+    /// The announcement of a database, unless it was announced just so.
+    fn upserted(
+        &self,
+        announced: &mut Announced,
+        wanted: Arc<Wanted>,
+    ) -> Option<v1::DatabaseServer> {
+        let health = self.health.of(&wanted);
+        let name = wanted.database.name.clone();
+        let told = Told { wanted, health };
+        if announced.get(&name) == Some(&told) {
+            return None;
+        }
+        let server = self.server(&told);
+        announced.insert(name, told);
+        Some(server)
+    }
+
+    fn server(&self, told: &Told) -> v1::DatabaseServer {
+        let Wanted {
+            database,
+            effective,
+            role_reason,
+            remarks,
+            ..
+        } = &*told.wanted;
+        let server = DatabaseServer {
+            host_id: self.host_id.clone(),
+            hostname: self.hostname.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            effective_role: effective.role.clone(),
+            role_source: effective.source,
+            role_reason: role_reason.to_string(),
+            remarks: remarks.clone(),
+            target_health: told.health.clone(),
+            database: Database::clone(database),
+        };
+        server.into()
     }
 }
 
@@ -211,39 +282,6 @@ async fn say_goodbye(
     }
 }
 
-/// The full set in as many messages as it takes, of which only the first replaces what was there.
-fn full(now: &Announced) -> Vec<Announcement> {
-    let mut deltas = split(now.values().cloned());
-    if deltas.is_empty() {
-        deltas.push(v1::AnnounceDelta::default());
-    }
-    if let Some(first) = deltas.first_mut() {
-        first.full = true;
-    }
-    deltas.into_iter().map(Announcement::Delta).collect()
-}
-
-/// What leads from what was announced to what is so now; nothing when they are the same.
-fn changes(announced: &Announced, now: &Announced) -> Vec<Announcement> {
-    let upserted = now
-        .iter()
-        .filter(|(name, server)| announced.get(*name) != Some(server))
-        .map(|(_, server)| server.clone());
-    let mut deltas = split(upserted);
-    let removed: Vec<String> = announced
-        .keys()
-        .filter(|name| !now.contains_key(*name))
-        .cloned()
-        .collect();
-    if !removed.is_empty() {
-        deltas.push(v1::AnnounceDelta {
-            removed,
-            ..v1::AnnounceDelta::default()
-        });
-    }
-    deltas.into_iter().map(Announcement::Delta).collect()
-}
-
 fn split(servers: impl Iterator<Item = v1::DatabaseServer>) -> Vec<v1::AnnounceDelta> {
     let mut deltas: Vec<v1::AnnounceDelta> = Vec::new();
     let mut bytes = 0;
@@ -271,38 +309,21 @@ fn split(servers: impl Iterator<Item = v1::DatabaseServer>) -> Vec<v1::AnnounceD
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        testing::redshift,
-        wanted::{Plan, Wanted},
-    };
+    use crate::testing::wanted;
+
+    fn name(name: &str) -> DatabaseName {
+        name.parse().unwrap()
+    }
 
     fn announcer(names: &[&str]) -> Announcer {
         let served = ServedSet::new();
-        serve(&served, names);
+        served.apply(names.iter().map(|text| (name(text), Some(wanted(text)))));
         Announcer {
             host_id: "agent-1".parse().unwrap(),
             hostname: "h".to_owned(),
             served: Arc::new(served),
             health: Arc::new(Health::new()),
         }
-    }
-
-    fn serve(served: &ServedSet, names: &[&str]) {
-        let wanted = |name: &str| {
-            let database = redshift(name, &[]);
-            Arc::new(Wanted {
-                effective: tidegate_core::overrides::effective_role(&[], &database),
-                route: name.to_owned(),
-                database,
-            })
-        };
-        served.apply(&Plan {
-            served: names
-                .iter()
-                .map(|name| (name.parse().unwrap(), wanted(name)))
-                .collect(),
-            ..Plan::default()
-        });
     }
 
     fn deltas(messages: Vec<Announcement>) -> Vec<(Vec<String>, Vec<String>, bool)> {
@@ -330,34 +351,55 @@ mod tests {
     #[test]
     fn only_what_changed_is_announced() {
         let announcer = announcer(&["orders", "users"]);
-        let before = announcer.present();
-        assert!(changes(&before, &announcer.present()).is_empty());
-        serve(&announcer.served, &["users", "stock"]);
+        let mut announced = Announced::new();
+        announcer.full(&mut announced);
+        let all = || BTreeSet::from(["orders", "stock", "users"].map(name));
+        assert!(announcer.changes(&mut announced, all()).is_empty());
+        let changes = [
+            (name("orders"), None),
+            (name("stock"), Some(wanted("stock"))),
+        ];
+        announcer.served.apply(changes);
         assert_eq!(
-            deltas(changes(&before, &announcer.present())),
+            deltas(announcer.changes(&mut announced, all())),
             [
                 (strings(&["stock"]), Vec::new(), false),
                 (Vec::new(), strings(&["orders"]), false)
             ]
         );
+        assert!(announcer.changes(&mut announced, all()).is_empty());
+    }
+
+    #[test]
+    fn the_role_is_announced_with_its_reason_and_with_what_should_be_known() {
+        let announcer = announcer(&[]);
+        let mut changed = Wanted::clone(&wanted("orders"));
+        changed.role_reason = "entry 1".into();
+        changed.remarks = vec!["label `load`: fails".to_owned()];
+        let changed = [(name("orders"), Some(Arc::new(changed)))];
+        announcer.served.apply(changed);
+        let told = announcer.full(&mut Announced::new());
+        let [Announcement::Delta(delta)] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        let server = &delta.upserted[0];
+        assert_eq!(server.role_reason, "entry 1");
+        assert_eq!(server.remarks, ["label `load`: fails"]);
     }
 
     #[test]
     fn an_agent_without_databases_says_so() {
-        assert_eq!(
-            deltas(full(&announcer(&[]).present())),
-            [(Vec::new(), Vec::new(), true)]
-        );
+        let full = announcer(&[]).full(&mut Announced::new());
+        assert_eq!(deltas(full), [(Vec::new(), Vec::new(), true)]);
     }
 
     #[test]
     fn a_set_too_large_for_one_message_is_split_and_only_the_first_replaces() {
-        let mut servers = Announced::new();
-        let one = announcer(&["orders"]).present().remove("orders").unwrap();
-        for number in 0..DELTA_DATABASES_MAX + 1 {
-            servers.insert(format!("d{number:06}"), one.clone());
-        }
-        let parts = full(&servers);
+        let names: Vec<String> = (0..=DELTA_DATABASES_MAX)
+            .map(|number| format!("d{number:06}"))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let parts = announcer(&names).full(&mut Announced::new());
         let parts: Vec<_> = deltas(parts)
             .into_iter()
             .map(|(names, _, full)| (names.len(), full))

@@ -45,9 +45,16 @@ impl Retry {
         self.said.is_new(cause)
     }
 
+    /// How long to wait before the next attempt, which counts as begun then.
+    pub(crate) fn delay(&mut self) -> Duration {
+        let delay = self.backoff.next();
+        self.begun = Instant::now() + delay;
+        delay
+    }
+
     /// Waits before the next attempt, whatever else happens.
     pub(crate) async fn pause(&mut self) {
-        tokio::time::sleep(self.backoff.next()).await;
+        tokio::time::sleep(self.delay()).await;
     }
 
     /// Waits before the next attempt; `false` when there is none because of shutdown.

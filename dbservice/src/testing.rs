@@ -47,22 +47,22 @@ pub(crate) fn redshift(name: &str, labels: &[(&str, &str)]) -> Database {
 /// The same, as this agent serves it.
 pub(crate) fn wanted(name: &str) -> Arc<Wanted> {
     let database = redshift(name, &[]);
-    Arc::new(Wanted {
-        effective: overrides::effective_role(&[], &database),
-        route: name.to_owned(),
-        database,
-    })
+    let effective = overrides::effective_role(&[], &database);
+    Arc::new(Wanted::new(
+        Arc::new(database),
+        effective,
+        "".into(),
+        Vec::new(),
+    ))
 }
 
 /// A database that an override gives a role, or that the agent reaches as itself.
 pub(crate) fn wanted_as(effective: Option<&str>) -> Wanted {
-    Wanted {
-        database: redshift("orders", &[]),
-        effective: EffectiveRole {
-            role: effective.map(role),
-            source: RoleSource::Override,
-            entry: None,
-        },
-        route: "orders".to_owned(),
-    }
+    let effective = EffectiveRole {
+        role: effective.map(role),
+        source: RoleSource::Override,
+        entry: None,
+    };
+    let database = Arc::new(redshift("orders", &[]));
+    Wanted::new(database, effective, "".into(), Vec::new())
 }

@@ -3,7 +3,9 @@
 //! The contract itself is in `proto/tidegate/v1/*.proto`; `cargo xtask gen` makes [`v1`] and [`DESCRIPTOR`] from it.
 //! What arrives over the wire is checked here once, field by field: past [`convert`] values cannot be wrong.
 
+pub mod announce;
 pub mod audit;
+pub mod codec;
 pub mod convert;
 pub mod scopes;
 

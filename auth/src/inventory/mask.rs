@@ -48,6 +48,9 @@ const SERVER_FIELDS: &[Field<v1::DatabaseServer>] = &[
     ("role_source", |server| server.role_source = 0),
     ("target_health", |server| server.target_health = None),
     ("revision", |server| server.revision = 0),
+    ("role_reason", |server| server.role_reason.clear()),
+    ("remarks", |server| server.remarks.clear()),
+    ("conflict", |server| server.conflict.clear()),
 ];
 
 /// Which fields of a database are sent.

@@ -213,9 +213,11 @@ impl Tables {
         effects: &mut Effects,
     ) {
         let previous = self.servers.get(&key).cloned();
-        let current = self
-            .server_labels
-            .replace(previous.as_deref(), entry.and_then(server_row));
+        let row = entry.and_then(server_row).map(|row| {
+            let kept = self.labels_of(&key.0);
+            row.sharing(kept)
+        });
+        let current = self.server_labels.replace(previous.as_deref(), row);
         match &current {
             Some(row) => drop(self.servers.insert(key, row.clone())),
             None => drop(self.servers.remove(&key)),
@@ -223,6 +225,18 @@ impl Tables {
         if previous.is_some() || current.is_some() {
             effects.servers.push(RowChange { previous, current });
         }
+    }
+}
+
+impl Tables {
+    /// The labels of a database as some row of it has them: its own, or that of the first who serves it.
+    fn labels_of(&self, database: &str) -> Option<&Arc<Labels>> {
+        if let Some(row) = self.databases.get(database) {
+            return Some(row.shared_labels());
+        }
+        let from = (database.to_owned(), String::new());
+        let (key, row) = self.servers.range(from..).next()?;
+        (key.0 == database).then(|| row.shared_labels())
     }
 }
 
@@ -273,6 +287,7 @@ mod tests {
     use tidegate_core::Subject;
 
     use super::*;
+    use crate::record::DatabaseRecord;
 
     #[test]
     fn built_in_roles_are_always_there() {
@@ -288,14 +303,55 @@ mod tests {
         );
     }
 
-    fn stored(name: &str, value: bytes::Bytes) -> Entry {
+    fn entry(key: bytes::Bytes, value: bytes::Bytes) -> Entry {
         Entry {
-            key: keys::role(name),
+            key,
             value,
             created: 1,
             modified: 1,
             lease: None,
         }
+    }
+
+    #[test]
+    fn labels_of_one_database_are_kept_once_whoever_serves_it() {
+        let database = |env: &str| v1::Database {
+            name: "dw".to_owned(),
+            labels: [("env".to_owned(), env.to_owned())].into(),
+            ..v1::Database::default()
+        };
+        let server = |host: &str, env: &str| {
+            let server = v1::DatabaseServer {
+                host_id: host.to_owned(),
+                database: Some(database(env)),
+                ..v1::DatabaseServer::default()
+            };
+            entry(keys::presence(host, "dw"), record::encode(&server))
+        };
+        let labels = |tables: &Tables, host: &str| {
+            let key = ("dw".to_owned(), host.to_owned());
+            Arc::clone(tables.servers[&key].shared_labels())
+        };
+        let mut tables = Tables::default();
+        for (host, env) in [("a", "prod"), ("b", "prod"), ("c", "dev")] {
+            tables.load(server(host, env));
+        }
+        assert!(Arc::ptr_eq(&labels(&tables, "a"), &labels(&tables, "b")));
+        assert_eq!(labels(&tables, "c").get("env"), Some("dev"));
+
+        let record = DatabaseRecord {
+            database: Some(database("dev")),
+            ..DatabaseRecord::default()
+        };
+        tables.load(entry(keys::database("dw"), record::encode(&record)));
+        tables.load(server("c", "dev"));
+        let of_database = tables.databases["dw"].shared_labels();
+        assert!(Arc::ptr_eq(of_database, &labels(&tables, "c")));
+        assert_eq!(labels(&tables, "a").get("env"), Some("prod"));
+    }
+
+    fn stored(name: &str, value: bytes::Bytes) -> Entry {
+        entry(keys::role(name), value)
     }
 
     #[test]

@@ -435,6 +435,7 @@ pub(crate) async fn serve(house: &House, identity: &Identity, names: &[&str]) ->
         upserted: names.iter().map(configured).collect(),
         removed: Vec::new(),
         full: true,
+        more: false,
     };
     let (messages, incoming) = mpsc::channel(2);
     let mut presence = house.known(identity).presence();

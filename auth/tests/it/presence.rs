@@ -64,6 +64,30 @@ impl Agent {
             upserted,
             removed: removed.iter().map(|name| (*name).to_owned()).collect(),
             full,
+            more: false,
+        }))
+        .await
+    }
+
+    /// A part of a change, of which more follows or not.
+    async fn part(
+        &mut self,
+        name: &str,
+        full: bool,
+        more: bool,
+    ) -> Result<v1::AnnounceResponse, Status> {
+        let server = v1::DatabaseServer {
+            database: Some(v1::Database {
+                origin: v1::Origin::Config.into(),
+                ..database(name, "prod")
+            }),
+            ..v1::DatabaseServer::default()
+        };
+        self.say(Message::Delta(v1::AnnounceDelta {
+            upserted: vec![server],
+            removed: Vec::new(),
+            full,
+            more,
         }))
         .await
     }
@@ -121,6 +145,29 @@ async fn an_agent_is_present_with_what_it_serves_under_its_own_name() {
     assert_eq!(
         (server.hostname.as_str(), server.version.as_str()),
         ("node", "0.1.0")
+    );
+}
+
+#[tokio::test]
+async fn a_full_set_in_parts_replaces_nothing_before_its_last_part() {
+    let house = House::new().await;
+    let identity = house.host(&["db"]).await;
+    let mut agent = Agent::start(&house, &identity, &["db"]).await;
+    agent.serve(&["a", "b", "old"], &[], true).await.unwrap();
+
+    agent.part("a", true, true).await.unwrap();
+    assert_eq!(names(&house).await, ["a", "b", "old"]);
+    agent.part("b", true, true).await.unwrap();
+    agent.part("c", true, false).await.unwrap();
+    assert_eq!(names(&house).await, ["a", "b", "c"]);
+
+    agent.part("d", false, true).await.unwrap();
+    let refused = agent.part("e", true, false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(
+        names(&house).await,
+        ["a", "b", "c"],
+        "parts that do not belong together change nothing"
     );
 }
 

@@ -116,6 +116,7 @@ fn server(hostname: &str, database: &v1::Database) -> v1::DatabaseServer {
             ..v1::TargetHealth::default()
         }),
         revision: 4,
+        ..v1::DatabaseServer::default()
     }
 }
 

@@ -69,6 +69,7 @@ fn entry(matcher: &AwsMatcher) -> Result<ResourceMatcher, InvalidSelector> {
     Ok(ResourceMatcher {
         labels: Selector::new(labels)?,
         assume_role: matcher.assume_role.clone(),
+        line: 0,
     })
 }
 

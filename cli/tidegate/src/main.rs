@@ -10,6 +10,7 @@ mod beside;
 mod caller;
 mod check;
 mod db;
+mod reload;
 mod run;
 mod wiring;
 
@@ -54,7 +55,7 @@ Exit codes: 0 when all is well, 1 otherwise.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the services that a configuration file enables, until SIGTERM or SIGINT.
+    /// Run the services that a configuration file enables, until SIGTERM or SIGINT. SIGHUP reads the file again.
     #[command(after_help = "Example:\n  tidegate start -c /etc/tidegate.yaml")]
     Start {
         /// The configuration file.
@@ -125,7 +126,7 @@ fn run_settings(mut settings: Settings, debug: bool) -> anyhow::Result<()> {
     if debug {
         DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
     }
-    run::run(settings)
+    run::run(settings, debug)
 }
 
 /// Whether the command line is for the doctor, whose exit codes tell a step that failed from a question that is wrong.

@@ -6,7 +6,11 @@
 use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tidegate_service::{settings::Settings, tasks::Tasks, telemetry};
+use tidegate_service::{
+    settings::Settings,
+    tasks::Tasks,
+    telemetry::{self, LogFilter},
+};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -14,7 +18,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::wiring::{self, Shared};
+use crate::{
+    reload::{Agent, Reload},
+    wiring::{self, Shared},
+};
 
 /// How long tasks have to end after a signal: the proxy gives its sessions 30 s. Below systemd's 90 s.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
@@ -28,14 +35,14 @@ const DATA_DIR_MODE: u32 = 0o700;
 /// # Errors
 ///
 /// When something cannot be started, or a task that the process cannot do without has failed.
-pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
-    telemetry::init(&settings.process.log)?;
+pub(crate) fn run(settings: Settings, debug: bool) -> anyhow::Result<()> {
+    let log = telemetry::init(&settings.process.log)?;
     create_data_dir(&settings.process.data_dir)?;
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(settings));
+    let outcome = runtime.block_on(serve(settings, log, debug));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     outcome
 }
@@ -48,8 +55,9 @@ fn create_data_dir(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data directory {}", path.display()))
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     for warning in &settings.warnings {
         warn!(file = %settings.file.display(), line = warning.line, "{}", warning.message);
     }
@@ -62,31 +70,44 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let tasks = Tasks::new();
     let shutdown = tasks.shutdown();
     let started = tokio::select! {
-        started = start(settings, &tasks) => started,
+        started = start(settings.clone(), &tasks) => started.map(Some),
         name = signals.next() => {
             info!(signal = name, "told to stop while starting");
+            Ok(None)
+        }
+        () = shutdown.cancelled() => Ok(None),
+    };
+    let outcome = match started {
+        Ok(Some(agent)) if !shutdown.is_cancelled() => {
+            let mut reload = Reload::new(settings, log, debug, agent);
+            let reloading = async {
+                while hangups.recv().await.is_some() {
+                    reload.run().await;
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                name = signals.next() => info!(signal = name, "shutting down"),
+                () = shutdown.cancelled() => {}
+                () = reloading => {}
+            }
             Ok(())
         }
-        () = shutdown.cancelled() => Ok(()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
     };
-    if started.is_ok() && !shutdown.is_cancelled() {
-        tokio::select! {
-            name = signals.next() => info!(signal = name, "shutting down"),
-            () = shutdown.cancelled() => {}
-        }
-    }
     tokio::select! {
         _ = tasks.close_and_wait(SHUTDOWN_GRACE) => {}
         name = signals.next() => warn!(signal = name, "told to stop again: not waiting"),
     }
-    started?;
+    outcome?;
     if let Some(failure) = tasks.failure() {
         bail!("{failure}");
     }
     Ok(())
 }
 
-async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<()> {
+async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Option<Agent>> {
     let shared = Shared::new(tasks.clone());
     if let Some(address) = settings.process.diag_addr {
         let listener = TcpListener::bind(address)

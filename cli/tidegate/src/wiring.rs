@@ -26,10 +26,10 @@ use tidegate_service::{
     tasks::Tasks,
     telemetry,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tracing::{error, info};
 
-use crate::{beside, caller::AwsCaller};
+use crate::{beside, caller::AwsCaller, reload::Agent};
 
 /// What every service of the process is given.
 #[derive(Clone)]
@@ -65,8 +65,8 @@ impl Shared {
     }
 }
 
-/// Starts everything that the settings enable.
-pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<()> {
+/// Starts everything that the settings enable; answers what new settings of the agent go to, if there is one.
+pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Option<Agent>> {
     let services = services(&settings);
     let Settings {
         process,
@@ -82,7 +82,7 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
         None => None,
     };
     if services.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let names = proxy
         .iter()
@@ -127,10 +127,10 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
             start_worker(discovery, &host, &aws, shared)?;
         }
         if let Some(database) = database {
-            start_agent(database, agent, host, aws, shared)?;
+            return start_agent(database, agent, host, aws, shared).map(Some);
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn start_auth(
@@ -179,14 +179,17 @@ fn start_agent(
     host: HostHandle,
     aws: AwsFactory,
     shared: &Shared,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Agent> {
+    let mut own_entries = Vec::new();
     let own = beside::discovery(&settings).context("cannot use `db_service.aws`")?;
     if let Some((worker, entries)) = own {
         start_worker(worker, &host, &aws, shared)?;
-        settings.resources.extend(entries);
+        settings.resources.extend(entries.iter().cloned());
+        own_entries = entries;
     }
+    let settings = watch::Sender::new(settings);
     DatabaseService::start(
-        settings,
+        settings.subscribe(),
         context,
         host,
         aws,
@@ -195,7 +198,11 @@ fn start_agent(
         shared.clock.clone(),
         &shared.tasks,
     )
-    .context("cannot start the database service")
+    .context("cannot start the database service")?;
+    Ok(Agent {
+        settings,
+        own_entries,
+    })
 }
 
 fn start_worker(

@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_bare_role_is_of_the_databases_account_or_else_of_the_effective_roles() {
         let mut here = wanted(Some("agent"));
-        here.database.aws.account_id = Some("999999999999".parse().unwrap());
+        here.database_mut().aws.account_id = Some("999999999999".parse().unwrap());
         let account = |wanted: &Wanted| match plan_login(wanted, "role/x", "dev").unwrap() {
             LoginPlan::ClusterRole { cluster, .. } => {
                 cluster.chain.last().unwrap().account().to_string()
@@ -232,7 +232,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(account(&here), "999999999999");
-        here.database.aws.account_id = None;
+        here.database_mut().aws.account_id = None;
         assert_eq!(account(&here), "123456789012");
         here.effective.role = None;
         assert!(plan_login(&here, "role/x", "dev").is_err());
@@ -249,8 +249,8 @@ mod tests {
     #[test]
     fn a_database_outside_aws_has_to_trust_us() {
         let mut own = wanted(None);
-        own.database.kind = None;
-        own.database.aws = Default::default();
+        own.database_mut().kind = None;
+        own.database_mut().aws = Default::default();
         assert_eq!(
             plan_login(&own, "app", "dev").unwrap(),
             LoginPlan::Trust {

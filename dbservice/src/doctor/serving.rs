@@ -1,13 +1,15 @@
 //! The first step: whether an agent serves a database at all, and as which role. Pure.
 
+use std::sync::Arc;
+
 use tidegate_core::{
-    Database, DatabaseName, EffectiveRole, ErrorCode, ResourceMatcher, RoleSource,
+    Database, DatabaseName, ErrorCode, ResourceMatcher,
     doctor::{Stop, Verdict, Who},
 };
 
-use crate::wanted::{Refusal, Wanted, plan};
+use crate::wanted::{AsWritten, Refusal, Rules, Wanted, Written, decide};
 
-/// The database as an agent with these settings serves it.
+/// The database as an agent with these settings serves it, as far as settings and inventory tell.
 ///
 /// # Errors
 ///
@@ -18,17 +20,24 @@ pub(super) fn find(
     name: &DatabaseName,
     inventory: Option<&Database>,
 ) -> Result<Wanted, Stop> {
-    let mut plan = plan(statics, entries, inventory);
-    if let Some(wanted) = plan.served.remove(name) {
-        return Ok(Wanted::clone(&wanted));
+    let written = statics
+        .iter()
+        .find(|own| own.name == *name)
+        .map(|own| Written {
+            database: Arc::new(own.clone()),
+            remarks: Vec::new(),
+        });
+    let found = inventory.cloned().map(Arc::new);
+    let rules = Rules::new(entries.to_vec());
+    let decision = decide(written.as_ref(), found.as_ref(), &rules, &AsWritten);
+    match (decision.wanted, decision.refusal) {
+        (Some(wanted), _) => Ok(Wanted::clone(&wanted)),
+        (None, Some(refusal)) => Err(refused(name, &refusal)),
+        (None, None) => Err(match inventory {
+            Some(database) => not_selected(database, entries.len()),
+            None => unknown(name),
+        }),
     }
-    if let Some(refusal) = plan.refused.remove(name) {
-        return Err(refused(name, &refusal));
-    }
-    Err(match inventory {
-        Some(database) => not_selected(database, entries.len()),
-        None => unknown(name),
-    })
 }
 
 /// Whether the database can be connected to, as far as AWS says.
@@ -55,32 +64,33 @@ pub(super) fn available(wanted: &Wanted) -> Result<(), Stop> {
 pub(super) fn describe(wanted: &Wanted) -> Vec<String> {
     let database = &wanted.database;
     let kind = database.kind.map_or("none", |kind| kind.as_str());
-    vec![
+    [
         format!(
             "{} at {}, kind {kind}, origin {}",
             database.protocol.as_str(),
             database.uri,
             database.origin.as_str()
         ),
-        role(&wanted.effective),
+        role(wanted),
     ]
+    .into_iter()
+    .chain(wanted.remarks.iter().cloned())
+    .collect()
 }
 
-fn role(effective: &EffectiveRole) -> String {
-    let Some(role) = &effective.role else {
-        return "effective role: none, the agent's own identity".to_owned();
-    };
-    let external_id = if role.external_id.is_some() {
-        ", with an external id"
-    } else {
-        ""
-    };
-    let why = match (effective.source, effective.entry) {
-        (RoleSource::Override, Some(entry)) => format!("db_service.resources[{entry}]"),
-        (RoleSource::Override, None) => "an override of the agent".to_owned(),
-        (RoleSource::Database | RoleSource::Agent, _) => "the database itself".to_owned(),
-    };
-    format!("effective role: {}{external_id}, from {why}", role.role_arn)
+fn role(wanted: &Wanted) -> String {
+    let external_id = |has_one: bool| if has_one { ", with an external id" } else { "" };
+    let role = wanted.effective.role.as_ref().map_or_else(
+        || "none, the agent's own identity".to_owned(),
+        |role| {
+            format!(
+                "{}{}",
+                role.role_arn,
+                external_id(role.external_id.is_some())
+            )
+        },
+    );
+    format!("effective role: {role} ({})", wanted.role_reason)
 }
 
 fn refused(name: &DatabaseName, refusal: &Refusal) -> Stop {
@@ -146,6 +156,7 @@ mod tests {
         ResourceMatcher {
             labels: Selector::new([("env", [env])]).unwrap(),
             assume_role: Some(role_named("agent")),
+            line: 3,
         }
     }
 
@@ -159,10 +170,12 @@ mod tests {
             Some(&orders),
         )
         .unwrap();
-        assert_eq!(
-            describe(&wanted)[1],
-            "effective role: arn:aws:iam::123456789012:role/agent, from db_service.resources[1]"
+        let told = &describe(&wanted)[1];
+        assert!(
+            told.starts_with("effective role: arn:aws:iam::123456789012:role/agent ("),
+            "{told}"
         );
+        assert!(told.contains("line 3"), "{told}");
     }
 
     #[test]

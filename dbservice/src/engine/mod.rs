@@ -17,6 +17,7 @@ mod bulk;
 mod calls;
 mod farewell;
 mod identify;
+pub(crate) mod mysql;
 pub(crate) mod postgres;
 mod record;
 mod refusals;

@@ -179,17 +179,22 @@ impl Record {
     ) -> ControlFlow<()> {
         let (subject, now) = (&self.subject, self.clock.0.now());
         let put = self.audit.try_put(|| {
-            let mut event = audit::event(Kind::Query, subject, now);
+            let mut event = audit::event(statement.kind, subject, now);
             let mut fact = |name: &str, value: String| {
                 event.fields.insert(name.to_owned(), value);
             };
-            fact("db_query", statement.text.to_owned());
-            fact("db_query_bytes", statement.body_bytes.to_string());
+            if !statement.text.is_empty() || statement.kind == Kind::Query {
+                fact("db_query", statement.text.to_owned());
+                fact("db_query_bytes", statement.body_bytes.to_string());
+            }
             if statement.truncated {
                 fact("db_query_truncated", "true".to_owned());
             }
             if let Some(name) = statement.prepared_as {
                 fact("db_statement_name", name.to_owned());
+            }
+            if let Some((name, value)) = &statement.fact {
+                fact(name, value.clone());
             }
             event
         });

@@ -35,7 +35,7 @@ use crate::metrics::{ConnectSeconds, Stage, StageLabel};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long `SSLRequest` and TLS handshake may take.
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Silence after which the kernel asks whether the other side is still there, and how often it asks again.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ impl Connector {
             .observe(begun.elapsed().as_secs_f64());
     }
 
-    /// Makes TLS of a TCP connection to a database.
+    /// Makes TLS of a TCP connection to a database, as PostgreSQL's protocol asks for it.
     ///
     /// # Errors
     ///
@@ -133,7 +133,23 @@ impl Connector {
     pub(crate) async fn tls(
         &self,
         database: &Database,
+        stream: TcpStream,
+    ) -> Result<Upstream, Problem> {
+        self.tls_after(database, stream, &SSL_REQUEST, Some(TLS_ACCEPTED))
+            .await
+    }
+
+    /// Makes TLS of a TCP connection to a database behind a `request`, and behind the one byte that `consents` to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::tls`].
+    pub(crate) async fn tls_after(
+        &self,
+        database: &Database,
         mut stream: TcpStream,
+        request: &[u8],
+        consents: Option<u8>,
     ) -> Result<Upstream, Problem> {
         let failed = |message: &str| {
             Problem::new(
@@ -155,14 +171,17 @@ impl Connector {
             .map_err(|error| failed("cannot verify the name").because(error))?;
         let begun = Instant::now();
         let shaking = async {
-            stream.write_all(&SSL_REQUEST).await?;
-            match stream.read_u8().await? {
-                TLS_ACCEPTED => TlsConnector::from(config)
-                    .connect(name, BulkReader::new(stream))
-                    .await
-                    .map(Ok),
-                answer => Ok(Err(answer)),
+            stream.write_all(request).await?;
+            if let Some(consent) = consents {
+                let answer = stream.read_u8().await?;
+                if answer != consent {
+                    return Ok(Err(answer));
+                }
             }
+            TlsConnector::from(config)
+                .connect(name, BulkReader::new(stream))
+                .await
+                .map(Ok)
         };
         match tokio::time::timeout(TLS_TIMEOUT, shaking).await {
             Ok(Ok(Ok(upstream))) => {

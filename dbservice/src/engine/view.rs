@@ -10,13 +10,17 @@ use bytes::Bytes;
 use tidegate_core::Problem;
 use tidegate_wire::SqlState;
 
+use crate::audit::Kind;
+
 /// The most of a statement that is audited.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 4096;
 
-/// A statement that a client sent.
+/// A statement that a client sent, or a command that is audited like one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Statement<'s> {
-    /// Its text, as far as it is audited.
+    /// What it is to audit.
+    pub(crate) kind: Kind,
+    /// Its text, as far as it is audited; empty for a command without one.
     pub(crate) text: &'s str,
     /// Whether the text went on.
     pub(crate) truncated: bool,
@@ -24,6 +28,8 @@ pub(crate) struct Statement<'s> {
     pub(crate) body_bytes: usize,
     /// The name under which it was prepared; `None` for the simple protocol.
     pub(crate) prepared_as: Option<&'s str>,
+    /// What else is audited of it: a name and its value.
+    pub(crate) fact: Option<(&'static str, String)>,
 }
 
 /// What went through.
@@ -47,10 +53,6 @@ pub(crate) enum Objection {
     /// They are no sequence of messages any more.
     Malformed(Malformed),
     /// They ask for what is not done here; the client is told the problem.
-    #[expect(
-        dead_code,
-        reason = "PostgreSQL has nothing that is refused; MySQL's COM_CHANGE_USER is"
-    )]
     Refused(Box<Problem>),
 }
 

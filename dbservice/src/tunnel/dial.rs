@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tidegate_core::Problem;
+use tidegate_core::{Problem, Protocol};
 use tidegate_proto::v1::{self, control_request::Message as Said};
 use tokio::{
     io::AsyncWriteExt,
@@ -22,7 +22,7 @@ use super::{
     control::{Outgoing, say},
 };
 use crate::{
-    engine::{self, Ahead, Incoming, Upstream, postgres},
+    engine::{self, Ahead, Incoming, Upstream, mysql, postgres},
     served::Serving,
 };
 
@@ -123,9 +123,9 @@ async fn session_task(
         tls,
         place,
     } = taken;
-    let (to_proxy, ahead) = tokio::join!(dial_proxy(proxy), begin_ahead(&tunnel, &serving));
-    let ahead = match ahead {
-        Ok(ahead) => ahead,
+    let (to_proxy, begun) = tokio::join!(dial_proxy(proxy), begin_ahead(&tunnel, &serving));
+    let begun = match begun {
+        Ok(begun) => begun,
         Err(problem) => {
             refuse(&tunnel, &outgoing, asked, &Refused::Database(problem)).await;
             return;
@@ -149,14 +149,28 @@ async fn session_task(
         .chars()
         .take(CLIENT_ADDR_CHARS_MAX)
         .collect();
-    let incoming = Incoming {
-        stream,
-        tls,
-        serving,
-        client_addr,
-        ahead,
-    };
-    postgres::serve(&tunnel.engine, incoming).await;
+    match begun {
+        Begun::Mysql(ahead) => {
+            let incoming = Incoming {
+                stream,
+                tls,
+                serving,
+                client_addr,
+                ahead,
+            };
+            mysql::serve(&tunnel.engine, incoming).await;
+        }
+        Begun::Postgres(ahead) => {
+            let incoming = Incoming {
+                stream,
+                tls,
+                serving,
+                client_addr,
+                ahead,
+            };
+            postgres::serve(&tunnel.engine, incoming).await;
+        }
+    }
     drop(place);
 }
 
@@ -172,20 +186,32 @@ async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// A session's protocol, and the connection to its database that was begun.
+enum Begun {
+    Mysql(Option<Ahead<mysql::Greeted>>),
+    Postgres(Option<Ahead<Upstream>>),
+}
+
 /// Connects to the database, as far as TCP; the rest goes on while the client's handshake is under way.
-async fn begin_ahead(
-    tunnel: &Tunnel,
-    serving: &Serving,
-) -> Result<Option<Ahead<Upstream>>, Problem> {
+async fn begin_ahead(tunnel: &Tunnel, serving: &Serving) -> Result<Begun, Problem> {
     let wanted = Arc::clone(&serving.wanted);
-    if !wanted.database.unavailable.is_empty() {
-        return Ok(None);
-    }
-    let Ok(permit) = Arc::clone(&tunnel.ahead).try_acquire_owned() else {
-        return Ok(None);
-    };
     let connector = Arc::clone(&tunnel.engine.connector);
-    let stream = connector.tcp(&wanted.database).await?;
-    let work = async move { connector.tls(&wanted.database, stream).await };
-    Ok(Some(Ahead::new(work, permit)))
+    let permit = match wanted.database.unavailable.is_empty() {
+        true => Arc::clone(&tunnel.ahead).try_acquire_owned().ok(),
+        false => None,
+    };
+    let connected = match permit {
+        Some(permit) => Some((connector.tcp(&wanted.database).await?, permit)),
+        None => None,
+    };
+    Ok(match wanted.database.protocol {
+        Protocol::Mysql => Begun::Mysql(connected.map(|(stream, permit)| {
+            let work = async move { mysql::greeted(&wanted.database, stream).await };
+            Ahead::new(work, permit)
+        })),
+        Protocol::Postgres => Begun::Postgres(connected.map(|(stream, permit)| {
+            let work = async move { connector.tls(&wanted.database, stream).await };
+            Ahead::new(work, permit)
+        })),
+    })
 }

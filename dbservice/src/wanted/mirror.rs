@@ -4,37 +4,46 @@
 //! that breaks off half-way says nothing about what it did not reach, so it is collected aside and replaces the copy
 //! only when it is whole. Pure: messages in, changes out.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use tidegate_core::Database;
+use tidegate_core::{Database, DatabaseName};
 use tidegate_proto::{
     convert::Invalid,
     v1::{self, watch_databases_response::Event},
 };
 
+/// Databases by name.
+type Databases = BTreeMap<DatabaseName, Arc<Database>>;
+
 /// What is known of the inventory.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
-    databases: BTreeMap<String, Database>,
-    listing: Option<BTreeMap<String, Database>>,
+    databases: Databases,
+    listing: Option<Databases>,
     revision: u64,
 }
 
-/// What a message did.
+/// A database that cannot be understood; it counts as absent.
 #[derive(Debug)]
-pub(crate) enum Applied {
-    /// The copy changed, or was found to be whole.
-    Changed,
-    /// A database that cannot be understood; it counts as absent.
-    Invalid { name: String, invalid: Invalid },
-    /// Nothing that matters yet.
-    Nothing,
+pub(crate) struct Misunderstood {
+    /// What it is called.
+    pub(crate) name: String,
+    /// What is wrong with it.
+    pub(crate) invalid: Invalid,
 }
 
 impl Mirror {
-    /// The databases, by name.
-    pub(crate) fn databases(&self) -> impl Iterator<Item = &Database> {
-        self.databases.values()
+    /// A database.
+    pub(crate) fn get(&self, name: &DatabaseName) -> Option<&Arc<Database>> {
+        self.databases.get(name)
+    }
+
+    /// The names of all, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &DatabaseName> {
+        self.databases.keys()
     }
 
     /// What the next watch should resume after; 0 asks for a full listing.
@@ -47,58 +56,98 @@ impl Mirror {
         self.listing = (self.revision == 0).then(BTreeMap::new);
     }
 
-    /// The auth service cannot resume: the next watch lists in full. What is known stays until that is whole.
-    pub(crate) fn history_is_gone(&mut self) {
+    /// The next watch lists in full, because the auth service cannot resume or other databases are asked for. What is
+    /// known stays until that listing is whole.
+    pub(crate) fn list_again(&mut self) {
         self.revision = 0;
     }
 
-    /// Takes one message.
+    /// Nothing is asked for any more. Names of what is forgotten are added to `changed`.
+    pub(crate) fn forget(&mut self, changed: &mut BTreeSet<DatabaseName>) {
+        self.revision = 0;
+        self.listing = None;
+        changed.extend(std::mem::take(&mut self.databases).into_keys());
+    }
+
+    /// Takes one message, and adds the names of databases that are other ones now to `changed`.
     ///
     /// Several changes may share a revision, so a change alone says only that the revision before it is complete.
-    pub(crate) fn apply(&mut self, message: v1::WatchDatabasesResponse) -> Applied {
-        let (applied, complete) = match message.event {
-            Some(Event::Upserted(database)) => (self.upsert(database), false),
+    ///
+    /// # Errors
+    ///
+    /// [`Misunderstood`]; the message counts as taken.
+    pub(crate) fn apply(
+        &mut self,
+        message: v1::WatchDatabasesResponse,
+        changed: &mut BTreeSet<DatabaseName>,
+    ) -> Result<(), Misunderstood> {
+        let (taken, complete) = match message.event {
+            Some(Event::Upserted(database)) => (self.upsert(database, changed), false),
             Some(Event::Deleted(name)) => {
-                self.target().remove(&name);
-                (Applied::Changed, false)
+                self.remove(&name, changed);
+                (Ok(()), false)
             }
-            Some(Event::Synced(_)) => match self.listing.take() {
-                Some(whole) => {
-                    self.databases = whole;
-                    (Applied::Changed, true)
+            Some(Event::Synced(_)) => {
+                if let Some(whole) = self.listing.take() {
+                    self.replace(whole, changed);
                 }
-                None => (Applied::Nothing, true),
-            },
-            Some(Event::Bookmark(_)) => (Applied::Nothing, true),
-            None => (Applied::Nothing, false),
+                (Ok(()), true)
+            }
+            Some(Event::Bookmark(_)) => (Ok(()), true),
+            None => (Ok(()), false),
         };
-        if self.listing.is_some() {
-            return match applied {
-                Applied::Changed => Applied::Nothing,
-                other => other,
-            };
+        if self.listing.is_none() {
+            let known = message.revision.saturating_sub(u64::from(!complete));
+            self.revision = self.revision.max(known);
         }
-        let known = message.revision.saturating_sub(u64::from(!complete));
-        self.revision = self.revision.max(known);
-        applied
+        taken
     }
 
-    fn upsert(&mut self, database: v1::Database) -> Applied {
+    fn upsert(
+        &mut self,
+        database: v1::Database,
+        changed: &mut BTreeSet<DatabaseName>,
+    ) -> Result<(), Misunderstood> {
         let name = database.name.clone();
-        match Database::try_from(database) {
-            Ok(database) => {
-                self.target().insert(name, database);
-                Applied::Changed
-            }
+        let database = match Database::try_from(database) {
+            Ok(database) => Arc::new(database),
             Err(invalid) => {
-                self.target().remove(&name);
-                Applied::Invalid { name, invalid }
+                self.remove(&name, changed);
+                return Err(Misunderstood { name, invalid });
             }
+        };
+        let name = database.name.clone();
+        if let Some(listing) = &mut self.listing {
+            listing.insert(name, database);
+        } else if self.databases.get(&name) != Some(&database) {
+            self.databases.insert(name.clone(), database);
+            changed.insert(name);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str, changed: &mut BTreeSet<DatabaseName>) {
+        // What is no name was never taken in.
+        let Ok(name) = name.parse::<DatabaseName>() else {
+            return;
+        };
+        if let Some(listing) = &mut self.listing {
+            listing.remove(&name);
+        } else if self.databases.remove(&name).is_some() {
+            changed.insert(name);
         }
     }
 
-    fn target(&mut self) -> &mut BTreeMap<String, Database> {
-        self.listing.as_mut().unwrap_or(&mut self.databases)
+    /// Takes a whole listing for what is known. Databases that stayed the same stay the same values in memory too.
+    fn replace(&mut self, mut whole: Databases, changed: &mut BTreeSet<DatabaseName>) {
+        for (name, now) in &mut whole {
+            match self.databases.remove(name) {
+                Some(then) if *now == then => *now = then,
+                _ => drop(changed.insert(name.clone())),
+            }
+        }
+        let before = std::mem::replace(&mut self.databases, whole);
+        changed.extend(before.into_keys());
     }
 }
 
@@ -123,19 +172,23 @@ mod tests {
     }
 
     fn names(mirror: &Mirror) -> Vec<&str> {
-        mirror
-            .databases()
-            .map(|database| database.name.as_str())
-            .collect()
+        mirror.names().map(DatabaseName::as_str).collect()
+    }
+
+    /// The names that a message changed.
+    fn take(mirror: &mut Mirror, message: v1::WatchDatabasesResponse) -> Vec<String> {
+        let mut changed = BTreeSet::new();
+        mirror.apply(message, &mut changed).unwrap();
+        changed.into_iter().map(|name| name.to_string()).collect()
     }
 
     fn listed(databases: &[&str]) -> Mirror {
         let mut mirror = Mirror::default();
         mirror.watch_began();
         for name in databases {
-            mirror.apply(upserted(1, name));
+            take(&mut mirror, upserted(1, name));
         }
-        mirror.apply(synced(7));
+        take(&mut mirror, synced(7));
         mirror
     }
 
@@ -143,46 +196,43 @@ mod tests {
     fn a_listing_counts_only_when_it_is_whole() {
         let mut mirror = Mirror::default();
         mirror.watch_began();
-        assert!(matches!(
-            mirror.apply(upserted(3, "orders")),
-            Applied::Nothing
-        ));
+        assert!(take(&mut mirror, upserted(3, "orders")).is_empty());
         assert_eq!((names(&mirror).len(), mirror.resume_after()), (0, 0));
-        assert!(matches!(mirror.apply(synced(7)), Applied::Changed));
+        assert_eq!(take(&mut mirror, synced(7)), ["orders"]);
         assert_eq!((names(&mirror), mirror.resume_after()), (vec!["orders"], 7));
     }
 
     #[test]
     fn changes_after_the_listing_apply_at_once_and_can_be_resumed() {
         let mut mirror = listed(&["orders"]);
-        mirror.apply(upserted(8, "users"));
-        mirror.apply(message(9, Event::Deleted("orders".to_owned())));
-        mirror.apply(message(12, Event::Bookmark(v1::Bookmark {})));
+        take(&mut mirror, upserted(8, "users"));
+        take(&mut mirror, message(9, Event::Deleted("orders".to_owned())));
+        take(&mut mirror, message(12, Event::Bookmark(v1::Bookmark {})));
         assert_eq!((names(&mirror), mirror.resume_after()), (vec!["users"], 12));
         mirror.watch_began();
-        mirror.apply(upserted(13, "more"));
+        take(&mut mirror, upserted(13, "more"));
         assert_eq!(names(&mirror), ["more", "users"]);
     }
 
     #[test]
     fn a_watch_that_broke_off_between_changes_of_one_revision_asks_for_it_again() {
         let mut mirror = listed(&["orders"]);
-        mirror.apply(upserted(9, "users"));
+        take(&mut mirror, upserted(9, "users"));
         assert_eq!(mirror.resume_after(), 8);
-        mirror.apply(upserted(10, "more"));
+        take(&mut mirror, upserted(10, "more"));
         assert_eq!(mirror.resume_after(), 9);
     }
 
     #[test]
     fn while_history_is_listed_again_the_last_known_state_stays() {
         let mut mirror = listed(&["orders", "users"]);
-        mirror.history_is_gone();
+        mirror.list_again();
         mirror.watch_began();
-        mirror.apply(upserted(20, "users"));
+        take(&mut mirror, upserted(20, "users"));
         assert_eq!(names(&mirror), ["orders", "users"]);
         mirror.watch_began();
-        mirror.apply(upserted(20, "users"));
-        mirror.apply(synced(21));
+        take(&mut mirror, upserted(20, "users"));
+        take(&mut mirror, synced(21));
         assert_eq!(names(&mirror), ["users"]);
     }
 
@@ -191,10 +241,33 @@ mod tests {
         let mut mirror = listed(&["orders"]);
         let mut broken: v1::Database = redshift("orders", &[]).into();
         broken.uri = "nowhere".to_owned();
-        assert!(matches!(
-            mirror.apply(message(8, Event::Upserted(broken))),
-            Applied::Invalid { .. }
-        ));
+        let mut changed = BTreeSet::new();
+        let taken = mirror.apply(message(8, Event::Upserted(broken)), &mut changed);
+        assert_eq!(taken.unwrap_err().name, "orders");
+        assert_eq!(changed.len(), 1);
+        assert!(names(&mirror).is_empty());
+    }
+
+    #[test]
+    fn a_full_listing_changes_only_what_is_different_in_it() {
+        let mut mirror = listed(&["orders", "stock", "users"]);
+        mirror.list_again();
+        mirror.watch_began();
+        let mut moved: v1::Database = redshift("stock", &[]).into();
+        moved.description = "moved".to_owned();
+        take(&mut mirror, upserted(9, "orders"));
+        take(&mut mirror, message(9, Event::Upserted(moved)));
+        take(&mut mirror, upserted(9, "added"));
+        assert_eq!(take(&mut mirror, synced(9)), ["added", "stock", "users"]);
+        assert_eq!(take(&mut mirror, upserted(10, "orders")), [""; 0]);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_is_forgotten() {
+        let mut mirror = listed(&["orders", "users"]);
+        let mut changed = BTreeSet::new();
+        mirror.forget(&mut changed);
+        assert_eq!((changed.len(), mirror.resume_after()), (2, 0));
         assert!(names(&mirror).is_empty());
     }
 }

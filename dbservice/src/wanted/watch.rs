@@ -1,25 +1,35 @@
-//! Follows the inventory and serves what the plan says.
+//! Follows the settings, the inventory, and what else is learned of databases, and serves what [`decide`] says.
 //!
-//! While the auth service is away, the last known state goes on being served.
+//! Each source names the databases of which something changed, and only those are decided on. While the auth service
+//! is away, the last known state goes on being served; new settings count at once nevertheless.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::{
+    FutureExt, TryStreamExt,
+    future::Either,
+    stream::{self, BoxStream},
+};
+use tidegate_core::{Database, DatabaseName, Selector};
 use tidegate_proto::v1::{self, inventory_service_client::InventoryServiceClient};
 use tidegate_service::{
     rpc::{self, MESSAGE_BYTES_MAX},
     settings::DatabaseSettings,
     tasks::ShutdownToken,
 };
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, transport::Channel};
 use tracing::{error, info, warn};
 
-use super::{
-    Plan, Refusal,
-    mirror::{Applied, Mirror},
-    plan,
+use super::{Decision, Facts, Refusal, Rules, Written, decide, mirror::Mirror};
+use crate::{
+    labels::Labelled, metrics::ServiceMetrics, names::Names, retry::Retry, served::ServedSet,
 };
-use crate::{metrics::ServiceMetrics, retry::Retry, served::ServedSet};
 
 /// Changes that arrive within this time are planned together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -27,136 +37,256 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Changes that are planned together at most.
 const TOGETHER_MAX: usize = 1024;
 
-/// Keeps the served set what settings and inventory want.
+/// Messages of the inventory that are planned together.
+type Batch = Vec<Result<v1::WatchDatabasesResponse, Status>>;
+
+/// Keeps the served set what settings, inventory and facts want.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
-    settings: DatabaseSettings,
-    served: Arc<ServedSet>,
-    metrics: ServiceMetrics,
+    settings: watch::Receiver<DatabaseSettings>,
+    /// Databases of the file.
+    statics: BTreeMap<DatabaseName, Arc<Database>>,
+    rules: Rules,
     mirror: Mirror,
-    last: Plan,
+    /// What commands say of the labels of databases of the file.
+    labels: Arc<Labelled>,
+    facts: Arc<dyn Facts>,
+    again: Arc<Names>,
+    served: Arc<ServedSet>,
+    /// What was picked up and is not served, as it was told last.
+    refused: BTreeMap<DatabaseName, Refusal>,
+    metrics: ServiceMetrics,
+}
+
+/// What new settings ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Selectors {
+    /// The same databases of the inventory.
+    Same,
+    /// Other ones.
+    Other,
 }
 
 impl Reconciler {
     /// Serves the databases of the settings at once.
+    ///
+    /// Databases whose names are added to `again` are decided on again: `labels` and `facts` know something new.
     pub(crate) fn new(
-        settings: DatabaseSettings,
+        settings: watch::Receiver<DatabaseSettings>,
+        labels: Arc<Labelled>,
+        facts: Arc<dyn Facts>,
+        again: Arc<Names>,
         served: Arc<ServedSet>,
         metrics: ServiceMetrics,
     ) -> Self {
         let mut reconciler = Self {
             settings,
-            served,
-            metrics,
+            statics: BTreeMap::new(),
+            rules: Rules::new(Vec::new()),
             mirror: Mirror::default(),
-            last: Plan::default(),
+            labels,
+            facts,
+            again,
+            served,
+            refused: BTreeMap::new(),
+            metrics,
         };
-        reconciler.reconcile();
+        reconciler.take_settings();
         reconciler
     }
 
-    fn reconcile(&mut self) {
-        let plan = plan(
-            &self.settings.databases,
-            &self.settings.resources,
-            self.mirror.databases(),
-        );
-        for (name, refusal) in &plan.refused {
-            if self.last.refused.get(name) != Some(refusal) {
-                report(name.as_str(), refusal);
+    /// Follows everything until shutdown.
+    pub(crate) async fn follow(mut self, channel: Channel, shutdown: ShutdownToken) {
+        let mut retry = Retry::new();
+        let mut messages = self.watch(&channel, Duration::ZERO);
+        retry.begin();
+        let mut settings = self.settings.clone();
+        settings.mark_unchanged();
+        let again = Arc::clone(&self.again);
+        loop {
+            // A sender of settings that is gone sends no other ones.
+            let changed = settings.changed().then(|changed| match changed {
+                Ok(()) => Either::Left(std::future::ready(())),
+                Err(_) => Either::Right(std::future::pending()),
+            });
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = changed => {
+                    if self.take_settings() == Selectors::Other {
+                        messages = self.watch(&channel, Duration::ZERO);
+                        retry.begin();
+                    }
+                }
+                names = again.next() => self.reconcile(names),
+                batch = messages.next() => match self.take_in(batch.unwrap_or_default()) {
+                    Ok(()) => retry.succeeded(),
+                    Err(status) => {
+                        self.watch_ended(&status, &mut retry);
+                        messages = self.watch(&channel, retry.delay());
+                    }
+                },
             }
         }
-        self.served.apply(&plan);
+    }
+
+    /// Takes the settings as they are now: decides on what they say otherwise than before.
+    fn take_settings(&mut self) -> Selectors {
+        let settings = self.settings.borrow_and_update().clone();
+        let mut changed = BTreeSet::new();
+        let mut statics = BTreeMap::new();
+        for database in settings.databases {
+            let name = database.name.clone();
+            let database = match self.statics.remove(&name) {
+                Some(then) if *then == database => then,
+                _ => {
+                    changed.insert(name.clone());
+                    Arc::new(database)
+                }
+            };
+            statics.insert(name, database);
+        }
+        let gone = std::mem::replace(&mut self.statics, statics);
+        changed.extend(gone.into_keys());
+        changed.extend(self.labels.run(&settings.label_commands));
+        let selectors = |entries: &[_]| -> Vec<Selector> {
+            let labels = |entry: &tidegate_core::ResourceMatcher| entry.labels.clone();
+            entries.iter().map(labels).collect()
+        };
+        let is_same = selectors(self.rules.entries()) == selectors(&settings.resources);
+        if self.rules.entries() != settings.resources {
+            self.rules = Rules::new(settings.resources);
+            changed.extend(self.mirror.names().cloned());
+        }
+        if self.rules.entries().is_empty() {
+            self.mirror.forget(&mut changed);
+        } else if !is_same {
+            self.mirror.list_again();
+        }
+        self.reconcile(changed);
+        if is_same {
+            Selectors::Same
+        } else {
+            Selectors::Other
+        }
+    }
+
+    /// Decides on these databases, and serves what was decided.
+    fn reconcile(&mut self, names: BTreeSet<DatabaseName>) {
+        let mut decided = Vec::with_capacity(names.len());
+        for name in names {
+            let Decision { wanted, refusal } = self.decide(&name);
+            match refusal {
+                Some(refusal) if self.refused.get(&name) != Some(&refusal) => {
+                    report(name.as_str(), &refusal);
+                    self.refused.insert(name.clone(), refusal);
+                }
+                Some(_) => {}
+                None => drop(self.refused.remove(&name)),
+            }
+            decided.push((name, wanted));
+        }
+        self.served.apply(decided);
         let served = i64::try_from(self.served.len()).unwrap_or(i64::MAX);
         self.metrics.databases_served.set(served);
-        self.last = plan;
     }
 
-    /// Follows the inventory until shutdown. Without selectors there is nothing to follow.
-    pub(crate) async fn follow(mut self, channel: Channel, shutdown: ShutdownToken) {
-        if self.settings.resources.is_empty() {
-            shutdown.cancelled().await;
-            return;
+    fn decide(&self, name: &DatabaseName) -> Decision {
+        let own = self.statics.get(name);
+        let written = own.and_then(|own| self.written(own));
+        if own.is_some() && written.is_none() {
+            // Its labels say who may use it, so it waits for them; and its name is taken all the same.
+            return Decision::default();
         }
-        let mut retry = Retry::new();
-        loop {
-            retry.begin();
-            let watched = shutdown
-                .run_until_cancelled(self.watch_once(channel.clone(), &mut retry))
-                .await;
-            let cause = match watched {
-                None => return,
-                Some(Ok(())) => "the auth service ended the watch".to_owned(),
-                Some(Err(status)) if status.code() == Code::OutOfRange => {
-                    self.mirror.history_is_gone();
-                    info!("the inventory's history is gone; listing it in full");
-                    "history is gone".to_owned()
-                }
-                Some(Err(status)) => rpc::describe(&status),
-            };
-            if retry.failed(&cause) {
-                warn!(
-                    error = cause,
-                    databases = self.served.len(),
-                    "cannot watch the inventory; serving what was last known"
-                );
-            }
-            if !retry.wait(&shutdown).await {
-                return;
-            }
-        }
+        let found = self.mirror.get(name);
+        decide(written.as_ref(), found, &self.rules, &*self.facts)
     }
 
-    async fn watch_once(&mut self, channel: Channel, retry: &mut Retry) -> Result<(), Status> {
-        let mut client =
-            InventoryServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    /// A database of the file with the labels that its commands gave it; `None` before they have run.
+    fn written(&self, own: &Arc<Database>) -> Option<Written> {
+        let Some(shown) = self.labels.of(&own.name) else {
+            return Some(Written {
+                database: Arc::clone(own),
+                remarks: Vec::new(),
+            });
+        };
+        if !shown.is_ready() {
+            return None;
+        }
+        let mut database = Database::clone(own);
+        for (label, value) in shown.values() {
+            database.labels.insert(label, value);
+        }
+        Some(Written {
+            database: Arc::new(database),
+            remarks: shown.remarks(),
+        })
+    }
+
+    /// Watches the inventory after a while, from where the mirror is. Without selectors there is nothing to watch.
+    fn watch(&mut self, channel: &Channel, after: Duration) -> BoxStream<'static, Batch> {
+        if self.rules.entries().is_empty() {
+            return Box::pin(stream::pending());
+        }
         let request = v1::WatchDatabasesRequest {
             selectors: self
-                .settings
-                .resources
+                .rules
+                .entries()
                 .iter()
                 .map(|entry| entry.labels.clone().into())
                 .collect(),
             after_revision: self.mirror.resume_after(),
         };
-        let stream = client.watch_databases(request).await?.into_inner();
         self.mirror.watch_began();
-        let batches = stream.chunks_timeout(TOGETHER_MAX, SETTLE);
-        let mut batches = std::pin::pin!(batches);
-        while let Some(batch) = batches.next().await {
-            let (changed, ended) = self.take_in(batch);
-            if changed {
-                self.reconcile();
-            }
-            if let Some(status) = ended {
-                return Err(status);
-            }
-            retry.succeeded();
-        }
-        Ok(())
+        let mut client = InventoryServiceClient::new(channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let opening = async move {
+            tokio::time::sleep(after).await;
+            let answer = client.watch_databases(request).await?;
+            Ok::<_, Status>(answer.into_inner())
+        };
+        let ended = stream::iter([Err(Status::unavailable("the auth service ended the watch"))]);
+        let messages = futures::StreamExt::chain(stream::once(opening).try_flatten(), ended);
+        Box::pin(messages.chunks_timeout(TOGETHER_MAX, SETTLE))
     }
 
-    /// Applies messages up to the end of the stream; whether anything changed, and how it ended if it did.
-    fn take_in(
-        &mut self,
-        batch: Vec<Result<v1::WatchDatabasesResponse, Status>>,
-    ) -> (bool, Option<Status>) {
-        let mut changed = false;
+    fn watch_ended(&mut self, status: &Status, retry: &mut Retry) {
+        let cause = if status.code() == Code::OutOfRange {
+            self.mirror.list_again();
+            info!("the inventory's history is gone; listing it in full");
+            "history is gone".to_owned()
+        } else {
+            rpc::describe(status)
+        };
+        if retry.failed(&cause) {
+            warn!(
+                error = cause,
+                databases = self.served.len(),
+                "cannot watch the inventory; serving what was last known"
+            );
+        }
+    }
+
+    /// Applies messages up to the end of the stream, which is an error however it came about.
+    fn take_in(&mut self, batch: Batch) -> Result<(), Status> {
+        let mut changed = BTreeSet::new();
+        let mut ended = Ok(());
         for message in batch {
-            let message = match message {
-                Ok(message) => message,
-                Err(status) => return (changed, Some(status)),
-            };
-            match self.mirror.apply(message) {
-                Applied::Changed => changed = true,
-                Applied::Nothing => {}
-                Applied::Invalid { name, invalid } => {
-                    changed = true;
-                    error!(db.name = name, error = %invalid, "a database of the inventory cannot be understood; it is not served");
+            match message {
+                Err(status) => {
+                    ended = Err(status);
+                    break;
+                }
+                Ok(message) => {
+                    if let Err(misunderstood) = self.mirror.apply(message, &mut changed) {
+                        error!(db.name = misunderstood.name, error = %misunderstood.invalid, "a database of the inventory cannot be understood; it is not served");
+                    }
                 }
             }
         }
-        (changed, None)
+        if !changed.is_empty() {
+            self.reconcile(changed);
+        }
+        ended
     }
 }
 
@@ -170,3 +300,6 @@ fn report(name: &str, refusal: &Refusal) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

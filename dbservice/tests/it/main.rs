@@ -6,4 +6,5 @@ mod agent;
 mod locks;
 mod plane;
 mod sessions;
+mod sources;
 mod world;

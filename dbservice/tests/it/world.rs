@@ -36,7 +36,7 @@ use tidegate_service::{
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -185,6 +185,8 @@ pub(crate) struct World {
     pub(crate) database: Option<TcpListener>,
     pub(crate) tasks: Tasks,
     pub(crate) readiness: Readiness,
+    /// What the agent's file says.
+    pub(crate) settings: watch::Sender<DatabaseSettings>,
 }
 
 impl World {
@@ -220,13 +222,15 @@ impl World {
             resources: vec![ResourceMatcher {
                 labels: Selector::new([("env", ["prod"])]).unwrap(),
                 assume_role: Some(role("agent")),
+                line: 1,
             }],
             databases: vec![own(&cas, &database)],
-            matchers: Vec::new(),
+            ..DatabaseSettings::default()
         };
+        let settings = watch::Sender::new(settings);
         let readiness = Readiness::new();
         DatabaseService::start(
-            settings,
+            settings.subscribe(),
             AgentContext {
                 hostname: "agent".to_owned(),
                 proxy_server: None,
@@ -248,6 +252,7 @@ impl World {
             database: Some(database),
             tasks,
             readiness,
+            settings,
         }
     }
 

@@ -15,14 +15,16 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::control::{
-    ClockChange, ClusterChange, RegionChange, ResourceChange, RoleChange, SqlRequest, UserChange,
+    CertificateChange, ClockChange, ClusterChange, RegionChange, ResourceChange, RoleChange,
+    SqlRequest, UserChange,
 };
 use crate::faults::Fault;
 use crate::fleet::Endpoint;
 use crate::journal::{Call, Login};
 use crate::postgres::sql::Rows;
+use crate::tls::Certificate;
 use crate::verbs::{ClusterPatch, Info};
-use crate::world::{Cluster, ClusterId, Kind, RateLimit, Resource, Role, User};
+use crate::world::{Cluster, ClusterId, Kind, RateLimit, Resource, ResourceId, Role, User};
 
 /// How long one request may take; starting a native cluster is the slowest.
 const REQUEST_MAX: Duration = Duration::from_secs(180);
@@ -276,7 +278,7 @@ impl SimClient {
         .await
     }
 
-    /// Adds or replaces a workgroup, RDS instance, cluster or proxy.
+    /// Adds or replaces a workgroup, RDS instance, cluster or proxy; its endpoints.
     ///
     /// # Errors
     ///
@@ -285,7 +287,7 @@ impl SimClient {
         &self,
         id: &ClusterId,
         resource: impl Into<Resource>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Vec<Endpoint>, ClientError> {
         let put = ResourceChange::Put {
             id: id.clone(),
             resource: Box::new(resource.into()),
@@ -303,6 +305,30 @@ impl SimClient {
         let id = id.clone();
         self.post("resource", &json!(ResourceChange::Remove { id, kind }))
             .await
+    }
+
+    /// Makes the endpoints of something show another certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn show_certificate(
+        &self,
+        of: &ResourceId,
+        certificate: &Certificate,
+    ) -> Result<(), ClientError> {
+        let (of, certificate) = (of.clone(), certificate.clone());
+        self.post("certificate", &json!(CertificateChange { of, certificate }))
+            .await
+    }
+
+    /// Moves the endpoints of something to other addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn readdress(&self, of: &ResourceId) -> Result<Vec<Endpoint>, ClientError> {
+        self.post("readdress", &json!(of)).await
     }
 
     /// Enables or disables a region of an account; what is in it stays.
@@ -342,16 +368,22 @@ impl SimClient {
     ///
     /// [`ClientError`].
     pub async fn sql(&self, id: &ClusterId, text: &str) -> Result<Rows, ClientError> {
-        let (cluster, sql) = (id.clone(), text.to_owned());
-        self.post(
-            "sql",
-            &json!(SqlRequest {
-                cluster,
-                database: None,
-                sql
-            }),
-        )
-        .await
+        self.sql_of(&ResourceId::cluster(id), text).await
+    }
+
+    /// As [`SimClient::sql`], of anything that has data behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn sql_of(&self, of: &ResourceId, text: &str) -> Result<Rows, ClientError> {
+        let request = SqlRequest {
+            kind: of.kind,
+            cluster: of.id.clone(),
+            database: None,
+            sql: text.to_owned(),
+        };
+        self.post("sql", &json!(request)).await
     }
 
     async fn move_clock(&self, change: ClockChange) -> Result<Timestamp, ClientError> {

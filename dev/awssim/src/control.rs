@@ -10,11 +10,13 @@
 //! | `POST clock` with `{"offset_seconds": n}` or `{"advance_seconds": n}` | moves the clock |
 //! | `POST cluster` with `{"add": {"id": …, "cluster": …}}`, `{"change": {"id": …, "patch": …}}` or `{"remove": {"id": …}}` | changes clusters |
 //! | `POST resource` with `{"put": {"id": …, "resource": {KIND: …}}}` or `{"remove": {"id": …, "kind": KIND}}` | changes workgroups, RDS instances, clusters and proxies |
+//! | `POST certificate` with `{"of": {"kind", "id"}, "certificate": …}` | shows another certificate |
+//! | `POST readdress` with `{"kind", "id"}` | moves endpoints to other addresses |
 //! | `POST region` with `{"account", "region", "enabled"}` | enables or disables a region |
 //! | `POST rate_limits` with `{"service:Operation": {"per_second", "burst"}}` | puts request rates in force |
 //! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
 //! | `POST user` with `{"account", "name", "user"}` | adds or replaces an IAM user |
-//! | `POST sql` with `{"cluster", "database", "sql"}` | runs SQL as superuser |
+//! | `POST sql` with `{"kind", "cluster", "database", "sql"}` | runs SQL as superuser |
 //!
 //! Answers are 200 with JSON, 400 for what cannot be read, 404 for other paths, 409 for what
 //! cannot be done, these with `{"error": text}`. Nobody is authenticated: it listens on
@@ -30,8 +32,9 @@ use serde_json::{Value, json};
 use crate::error_chain;
 use crate::fleet::sql;
 use crate::state::State;
+use crate::tls::Certificate;
 use crate::verbs::{self, ClusterPatch, SimError};
-use crate::world::{Cluster, ClusterId, Kind, Resource, Role, User};
+use crate::world::{Cluster, ClusterId, Kind, Resource, ResourceId, Role, User};
 
 /// How to move the clock.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +77,13 @@ pub(crate) enum ResourceChange {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct CertificateChange {
+    pub(crate) of: ResourceId,
+    pub(crate) certificate: Certificate,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RegionChange {
     pub(crate) account: String,
     pub(crate) region: String,
@@ -99,9 +109,15 @@ pub(crate) struct UserChange {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SqlRequest {
+    #[serde(default = "a_cluster")]
+    pub(crate) kind: Kind,
     pub(crate) cluster: ClusterId,
     pub(crate) database: Option<String>,
     pub(crate) sql: String,
+}
+
+fn a_cluster() -> Kind {
+    Kind::Cluster
 }
 
 enum Problem {
@@ -156,6 +172,12 @@ async fn read(state: &State, verb: &str, query: &str) -> Result<Value, Problem> 
 
 async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Problem> {
     match verb {
+        "certificate" => {
+            let CertificateChange { of, certificate } = parse(body)?;
+            Ok(json!(
+                verbs::show_certificate(state, &of, &certificate).await?
+            ))
+        }
         "clock" => {
             let offset = state.clock.offset_seconds();
             state.clock.set_offset(match parse(body)? {
@@ -172,6 +194,7 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             Ok(json!(state.logins.clear()))
         }
         "rate_limits" => Ok(json!(state.set_rate_limits(parse(body)?)?)),
+        "readdress" => Ok(json!(verbs::readdress(state, &parse(body)?).await?)),
         "region" => {
             let RegionChange {
                 account,
@@ -180,16 +203,18 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             } = parse(body)?;
             Ok(json!(state.set_region_enabled(&account, &region, enabled)?))
         }
-        "resource" => Ok(json!(match parse(body)? {
-            ResourceChange::Put { id, resource } => state.put_resource(&id, *resource)?,
+        "resource" => Ok(match parse(body)? {
+            ResourceChange::Put { id, resource } => {
+                json!(verbs::put_resource(state, &id, *resource).await?)
+            }
             ResourceChange::Remove {
                 kind: Kind::Cluster,
                 id,
-            } => {
-                verbs::remove_cluster(state, &id).await?;
+            } => json!(verbs::remove_cluster(state, &id).await?),
+            ResourceChange::Remove { id, kind } => {
+                json!(verbs::remove_resource(state, &id, kind).await?)
             }
-            ResourceChange::Remove { id, kind } => state.remove_resource(&id, kind)?,
-        })),
+        }),
         "role" => {
             let RoleChange {
                 account,
@@ -200,11 +225,13 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
         }
         "sql" => {
             let SqlRequest {
+                kind,
                 cluster,
                 database,
                 sql: text,
             } = parse(body)?;
-            let rows = sql(state, &cluster, database.as_deref(), &text).await;
+            let of = ResourceId::new(kind, &cluster);
+            let rows = sql(state, &of, database.as_deref(), &text).await;
             Ok(json!(rows.map_err(SimError::from)?))
         }
         "user" => {

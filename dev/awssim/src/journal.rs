@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::world::ClusterId;
+use crate::world::{ClusterId, Kind};
 
 /// Records kept of each sort; the oldest go first.
 pub const RECORDS_MAX: usize = 100_000;
@@ -45,7 +45,7 @@ pub struct Call {
     pub user_agent: Option<String>,
 }
 
-/// One log-in to a cluster's wire front, refused or not. Native clusters keep none.
+/// One log-in to a wire front, refused or not. Native clusters keep none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
@@ -53,8 +53,12 @@ pub struct Login {
     pub seq: u64,
     /// When, by the simulation's clock.
     pub time: Timestamp,
-    /// Where.
+    /// What was logged in to.
+    pub kind: Kind,
+    /// Its name.
     pub cluster: ClusterId,
+    /// AWS host name of the endpoint.
+    pub host: String,
     /// User as sent, with its prefix.
     pub user: String,
     /// Database as sent.
@@ -65,6 +69,8 @@ pub struct Login {
     pub tls: bool,
     /// SQLSTATE and message if refused.
     pub refused: Option<String>,
+    /// Why, where AWS does not tell the client.
+    pub why: Option<String>,
 }
 
 /// A record that is numbered when it is kept.

@@ -1,12 +1,13 @@
-//! A simulated AWS with Redshift clusters that really answer.
+//! A simulated AWS with databases that really answer.
 //!
 //! [`Sim::start`] runs, inside this process or in the `awssim` program:
 //!
 //! - one HTTP address that speaks STS, Redshift, Redshift Serverless, RDS, the tagging API and
 //!   account management as AWS does and **verifies signatures**. Stock SDKs are pointed at it by `AWS_ENDPOINT_URL`
 //!   ([`Sim::endpoint_url`]);
-//! - one loopback address per cluster with the cluster's port and AWS host name, where a
-//!   **wire front** over real PostgreSQL accepts exactly the temporary passwords that the API minted;
+//! - one loopback address per endpoint with its port and AWS host name, where a **wire front** over real PostgreSQL
+//!   accepts what AWS accepts: at Redshift clusters and workgroups the passwords that the API minted, at RDS
+//!   instances, Aurora clusters and RDS proxies of PostgreSQL the IAM tokens that are good for them;
 //! - a control plane, as methods of [`Sim`] and over HTTP under `/_sim/` ([`SimClient`]): order
 //!   [`Fault`]s, move the clock, add, change and remove clusters, and read the journal of every
 //!   [`Call`] and [`Login`].
@@ -37,8 +38,8 @@
 //!
 //! It is written to catch mistakes, so it is strict where AWS is, and says aloud what it does not
 //! simulate (`NotSimulated`, or an error when the world is read). It shares no code with the programs
-//! that are tested against it. Workgroups, RDS databases and proxies are listed, not served: nothing
-//! listens on their endpoints. Not simulated yet: permission boundaries, service control policies.
+//! that are tested against it. RDS databases of other engines are listed, not served: nothing listens on their
+//! endpoints. Not simulated yet: permission boundaries, service control policies.
 
 mod api;
 mod client;
@@ -55,6 +56,7 @@ mod lag;
 mod limits;
 mod mint;
 mod postgres;
+mod presigned;
 mod sessions;
 mod sigv4;
 mod sim;
@@ -71,13 +73,13 @@ pub use journal::{Call, Login, RECORDS_MAX};
 pub use postgres::PostgresError;
 pub use postgres::sql::{Rows, SqlError};
 pub use sim::{Sim, SimConfig, StartError};
-pub use tls::TlsError;
+pub use tls::{Certificate, TlsError};
 pub use verbs::{ClusterPatch, Info, SimError};
 pub use world::{
     AccessKey, Account, AuthCode, Cluster, ClusterId, DbCluster, DbInstance, DbProxy,
     DbProxyEndpoint, GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET, Kind, KmsKey,
     Native, ParseClusterIdError, PasswordEncryption, REDSHIFT_PORT, RateLimit, Region, Resource,
-    Role, User, VpcEndpoint, Workgroup, World, WorldError,
+    ResourceId, Role, User, VpcEndpoint, Workgroup, World, WorldError,
 };
 
 /// Causes that are followed at most when an error is written out.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 use crate::crypto::{Secret, random_base64};
-use crate::world::ClusterId;
+use crate::world::ResourceId;
 
 /// Passwords kept at once; expired ones make room first, then the oldest.
 const MINTS_MAX: usize = 100_000;
@@ -17,7 +17,8 @@ const MINTS_MAX: usize = 100_000;
 /// Whom a password logs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    pub(crate) cluster: ClusterId,
+    /// A Redshift cluster or workgroup.
+    pub(crate) at: ResourceId,
     /// As it has to be sent at log-in: `IAM:alice`, `IAMA:alice`, `IAMR:role`.
     pub(crate) login: String,
     /// The role in PostgreSQL that the session becomes.
@@ -61,10 +62,10 @@ impl Mints {
         mint
     }
 
-    /// The passwords that would log `login` in to `database` of `cluster` now.
+    /// The passwords that would log `login` in to `database` of a cluster or workgroup now.
     pub(crate) fn valid(
         &self,
-        cluster: &ClusterId,
+        at: &ResourceId,
         login: &str,
         database: &str,
         now: Timestamp,
@@ -76,18 +77,15 @@ impl Mints {
                 .db_name
                 .as_deref()
                 .is_some_and(|bound| bound != database);
-            grant.cluster == *cluster
-                && grant.login == login
-                && !bound_elsewhere
-                && mint.expires_at > now
+            grant.at == *at && grant.login == login && !bound_elsewhere && mint.expires_at > now
         };
         kept.iter().filter(good).cloned().collect()
     }
 
-    /// Forgets the passwords of a cluster that was removed.
-    pub(crate) fn forget(&self, cluster: &ClusterId) {
+    /// Forgets the passwords of a cluster or workgroup that was removed.
+    pub(crate) fn forget(&self, at: &ResourceId) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|mint| mint.grant.cluster != *cluster);
+        kept.retain(|mint| mint.grant.at != *at);
     }
 }
 
@@ -95,10 +93,11 @@ impl Mints {
 mod tests {
     use super::*;
     use crate::clock::after;
+    use crate::world::ClusterId;
 
     fn grant(db_name: Option<&str>) -> Grant {
         Grant {
-            cluster: ClusterId::new("111111111111", "us-east-1", "c0"),
+            at: ResourceId::cluster(&ClusterId::new("111111111111", "us-east-1", "c0")),
             login: "IAM:alice".to_owned(),
             role: "alice".to_owned(),
             creates_user: false,
@@ -109,7 +108,7 @@ mod tests {
     #[test]
     fn a_new_password_leaves_earlier_ones_valid_until_they_expire() {
         let (mints, now) = (Mints::default(), Timestamp::UNIX_EPOCH);
-        let cluster = grant(None).cluster;
+        let cluster = grant(None).at;
         mints.mint(grant(None), now, after(now, 900));
         mints.mint(grant(None), now, after(now, 1800));
         let valid = |late| {
@@ -124,7 +123,7 @@ mod tests {
     fn a_password_for_one_database_opens_no_other() {
         let (mints, now) = (Mints::default(), Timestamp::UNIX_EPOCH);
         let mint = mints.mint(grant(Some("dev")), now, after(now, 900));
-        let valid = |db| mints.valid(&mint.grant.cluster, "IAM:alice", db, now).len();
+        let valid = |db| mints.valid(&mint.grant.at, "IAM:alice", db, now).len();
         assert_eq!((valid("dev"), valid("prod")), (1, 0));
     }
 }

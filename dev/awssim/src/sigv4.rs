@@ -3,7 +3,7 @@
 //! A request is parsed first (whose key, which region and service), then verified with the
 //! secret of that key; then its date must lie within [`SKEW_SECONDS_MAX`] of the clock. The host, the
 //! date and, where given, the session token must be signed; the body must have the hash that was
-//! signed. Presigned requests are not accepted.
+//! signed. Requests that are presigned are database tokens only: [`crate::presigned`].
 //!
 //! Source: AWS general reference, Signature Version 4 signing process.
 
@@ -17,7 +17,7 @@ use crate::crypto::{hex, hmac_sha256, sha256};
 
 /// How far a request's date may be from the clock.
 pub(crate) const SKEW_SECONDS_MAX: i64 = 300;
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// The parts of an HTTP request that are signed.
 #[derive(Clone, Copy)]
@@ -91,10 +91,8 @@ impl Claim {
         };
         let amz_date = header(request.headers, "x-amz-date")
             .ok_or_else(|| incomplete("there is no X-Amz-Date header"))?;
-        let instant = DateTime::strptime("%Y%m%dT%H%M%SZ", &amz_date)
-            .and_then(|date| date.to_zoned(TimeZone::UTC))
-            .map_err(|_| incomplete("X-Amz-Date is not YYYYMMDDTHHMMSSZ"))?
-            .timestamp();
+        let instant = parse_date(&amz_date)
+            .ok_or_else(|| incomplete("X-Amz-Date is not YYYYMMDDTHHMMSSZ"))?;
         let claim = Self {
             access_key: access_key.to_owned(),
             region: region.to_owned(),
@@ -122,17 +120,12 @@ impl Claim {
             return Err(SignatureError::Mismatch);
         }
         let canonical = self.canonical_request(request, &payload_hash)?;
-        let scope = format!(
-            "{}/{}/{}/aws4_request",
-            self.date, self.region, self.service
-        );
-        let digest = hex(&sha256(canonical.as_bytes()));
-        let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{digest}", self.amz_date);
-        let mut key = format!("AWS4{secret}").into_bytes();
-        for part in [&self.date, &self.region, &self.service, "aws4_request"] {
-            key = hmac_sha256(&key, part.as_bytes());
-        }
-        if hex(&hmac_sha256(&key, to_sign.as_bytes())) != self.signature {
+        let scope = Scope {
+            date: &self.date,
+            region: &self.region,
+            service: &self.service,
+        };
+        if scope.sign(secret, &self.amz_date, &canonical) != self.signature {
             return Err(SignatureError::Mismatch);
         }
         Ok(())
@@ -197,6 +190,38 @@ impl Claim {
             self.signed_headers.join(";"),
         ))
     }
+}
+
+/// What a signing key is good for.
+pub(crate) struct Scope<'a> {
+    pub(crate) date: &'a str,
+    pub(crate) region: &'a str,
+    pub(crate) service: &'a str,
+}
+
+impl Scope<'_> {
+    /// The signature of a canonical request, in hexadecimal.
+    pub(crate) fn sign(&self, secret: &str, amz_date: &str, canonical: &str) -> String {
+        let Self {
+            date,
+            region,
+            service,
+        } = self;
+        let digest = hex(&sha256(canonical.as_bytes()));
+        let to_sign =
+            format!("{ALGORITHM}\n{amz_date}\n{date}/{region}/{service}/aws4_request\n{digest}");
+        let mut key = format!("AWS4{secret}").into_bytes();
+        for part in [date, region, service, "aws4_request"] {
+            key = hmac_sha256(&key, part.as_bytes());
+        }
+        hex(&hmac_sha256(&key, to_sign.as_bytes()))
+    }
+}
+
+/// The instant of an `X-Amz-Date`.
+pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
+    let date = DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?;
+    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
 /// All values of a header, trimmed, inner runs of spaces made one, joined with commas.

@@ -15,11 +15,11 @@ use crate::fleet::{Endpoint, Fleet, FleetError, settle_all, sql};
 use crate::journal::{Call, Login};
 use crate::postgres::sql::Rows;
 use crate::state::State;
-use crate::tls::{Ca, TlsError};
+use crate::tls::{Ca, Certificate, TlsError};
 use crate::verbs::{self, ClusterPatch, Info, SimError};
 use crate::world::{
-    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, RateLimit, Resource, Role, User,
-    Workgroup, World, WorldError,
+    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, RateLimit, Resource, ResourceId,
+    Role, User, Workgroup, World, WorldError,
 };
 
 /// What to simulate, and where.
@@ -63,8 +63,8 @@ impl SimConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A cluster's server or address.
-    #[error("could not bring up the clusters")]
+    /// An endpoint's server or address.
+    #[error("could not bring up the endpoints")]
     Fleet(#[from] FleetError),
     /// The AWS endpoint's address.
     #[error("could not listen on {address}")]
@@ -159,7 +159,7 @@ impl Sim {
         self.state.fleet.ca_file()
     }
 
-    /// Lines of `address name`, one a cluster; rewritten when clusters come and go.
+    /// Lines of `address name`, one an endpoint; rewritten when endpoints come and go.
     pub fn hosts_file(&self) -> PathBuf {
         self.state.fleet.hosts_file()
     }
@@ -171,12 +171,15 @@ impl Sim {
 
     /// A cluster's endpoint, if the cluster exists.
     pub async fn endpoint(&self, id: &ClusterId) -> Option<Endpoint> {
-        self.state
-            .fleet
-            .endpoints()
-            .await
-            .into_iter()
-            .find(|endpoint| endpoint.cluster == *id)
+        verbs::own_endpoint(&self.state, &ResourceId::cluster(id)).await
+    }
+
+    /// Every endpoint of something, its own one first; none if it is only listed.
+    pub async fn endpoints_of(&self, of: &ResourceId) -> Vec<Endpoint> {
+        let order = self.state.world().wanted(of);
+        let mut endpoints = self.state.fleet.endpoints_of(of).await;
+        endpoints.sort_by_key(|it| order.iter().position(|wanted| wanted.host == it.host));
+        endpoints
     }
 
     /// Every API call so far, in order (the last [`crate::RECORDS_MAX`]).
@@ -295,6 +298,28 @@ impl Sim {
         self.change_cluster(id, patch).await
     }
 
+    /// Makes the endpoints of something show another certificate from the next connection on, also after a pause.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such thing, or a native cluster.
+    pub async fn show_certificate(
+        &self,
+        of: &ResourceId,
+        certificate: &Certificate,
+    ) -> Result<(), SimError> {
+        verbs::show_certificate(&self.state, of, certificate).await
+    }
+
+    /// Moves the endpoints of something to other addresses: names stay, connections end, the hosts file follows.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such thing, or no address is free.
+    pub async fn readdress(&self, of: &ResourceId) -> Result<Vec<Endpoint>, SimError> {
+        verbs::readdress(&self.state, of).await
+    }
+
     /// Adds or replaces a role; sessions of it follow its new policies at once.
     ///
     /// # Errors
@@ -318,8 +343,12 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError`]: no such account, or a rule broken.
-    pub fn put_workgroup(&self, id: &ClusterId, workgroup: Workgroup) -> Result<(), SimError> {
-        self.put(id, workgroup)
+    pub async fn put_workgroup(
+        &self,
+        id: &ClusterId,
+        workgroup: Workgroup,
+    ) -> Result<Vec<Endpoint>, SimError> {
+        self.put(id, workgroup).await
     }
 
     /// Adds or replaces an RDS instance; the cluster that it names must be there.
@@ -327,8 +356,12 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError`]: no such account, or a rule broken.
-    pub fn put_db_instance(&self, id: &ClusterId, instance: DbInstance) -> Result<(), SimError> {
-        self.put(id, instance)
+    pub async fn put_db_instance(
+        &self,
+        id: &ClusterId,
+        instance: DbInstance,
+    ) -> Result<Vec<Endpoint>, SimError> {
+        self.put(id, instance).await
     }
 
     /// Adds or replaces an RDS cluster; its members are put as instances.
@@ -336,8 +369,12 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError`]: no such account, or a rule broken.
-    pub fn put_db_cluster(&self, id: &ClusterId, cluster: DbCluster) -> Result<(), SimError> {
-        self.put(id, cluster)
+    pub async fn put_db_cluster(
+        &self,
+        id: &ClusterId,
+        cluster: DbCluster,
+    ) -> Result<Vec<Endpoint>, SimError> {
+        self.put(id, cluster).await
     }
 
     /// Adds or replaces an RDS proxy.
@@ -345,17 +382,25 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError`]: no such account, or a rule broken.
-    pub fn put_db_proxy(&self, id: &ClusterId, proxy: DbProxy) -> Result<(), SimError> {
-        self.put(id, proxy)
+    pub async fn put_db_proxy(
+        &self,
+        id: &ClusterId,
+        proxy: DbProxy,
+    ) -> Result<Vec<Endpoint>, SimError> {
+        self.put(id, proxy).await
     }
 
-    /// Adds or replaces anything that is listed and not served.
+    /// Adds or replaces anything but a Redshift cluster; its endpoints, which are up when this returns.
     ///
     /// # Errors
     ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub fn put(&self, id: &ClusterId, resource: impl Into<Resource>) -> Result<(), SimError> {
-        self.state.put_resource(id, resource.into())
+    /// [`SimError`]: no such account, or a rule broken, or its fronts could not follow.
+    pub async fn put(
+        &self,
+        id: &ClusterId,
+        resource: impl Into<Resource>,
+    ) -> Result<Vec<Endpoint>, SimError> {
+        verbs::put_resource(&self.state, id, resource.into()).await
     }
 
     /// Deletes a workgroup.
@@ -363,8 +408,8 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError::Unknown`].
-    pub fn remove_workgroup(&self, id: &ClusterId) -> Result<(), SimError> {
-        self.state.remove_resource(id, Kind::Workgroup)
+    pub async fn remove_workgroup(&self, id: &ClusterId) -> Result<(), SimError> {
+        verbs::remove_resource(&self.state, id, Kind::Workgroup).await
     }
 
     /// Deletes an RDS instance.
@@ -372,8 +417,8 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError::Unknown`].
-    pub fn remove_db_instance(&self, id: &ClusterId) -> Result<(), SimError> {
-        self.state.remove_resource(id, Kind::DbInstance)
+    pub async fn remove_db_instance(&self, id: &ClusterId) -> Result<(), SimError> {
+        verbs::remove_resource(&self.state, id, Kind::DbInstance).await
     }
 
     /// Deletes an RDS cluster and its members.
@@ -381,8 +426,8 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError::Unknown`].
-    pub fn remove_db_cluster(&self, id: &ClusterId) -> Result<(), SimError> {
-        self.state.remove_resource(id, Kind::DbCluster)
+    pub async fn remove_db_cluster(&self, id: &ClusterId) -> Result<(), SimError> {
+        verbs::remove_resource(&self.state, id, Kind::DbCluster).await
     }
 
     /// Deletes an RDS proxy.
@@ -390,8 +435,8 @@ impl Sim {
     /// # Errors
     ///
     /// [`SimError::Unknown`].
-    pub fn remove_db_proxy(&self, id: &ClusterId) -> Result<(), SimError> {
-        self.state.remove_resource(id, Kind::DbProxy)
+    pub async fn remove_db_proxy(&self, id: &ClusterId) -> Result<(), SimError> {
+        verbs::remove_resource(&self.state, id, Kind::DbProxy).await
     }
 
     /// Enables or disables a region of an account; what is in it stays.
@@ -426,7 +471,21 @@ impl Sim {
     ///
     /// [`SimError`]: no such cluster, or what PostgreSQL said.
     pub async fn sql(&self, id: &ClusterId, text: &str) -> Result<Rows, SimError> {
-        Ok(sql(&self.state, id, None, text).await?)
+        self.sql_of(&ResourceId::cluster(id), None, text).await
+    }
+
+    /// As [`Sim::sql`], of anything that has data behind it, in one of its databases or the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sim::sql`].
+    pub async fn sql_of(
+        &self,
+        of: &ResourceId,
+        database: Option<&str>,
+        text: &str,
+    ) -> Result<Rows, SimError> {
+        Ok(sql(&self.state, of, database, text).await?)
     }
 
     /// As [`Sim::sql`], in one of the cluster's databases.
@@ -440,7 +499,8 @@ impl Sim {
         database: &str,
         text: &str,
     ) -> Result<Rows, SimError> {
-        Ok(sql(&self.state, id, Some(database), text).await?)
+        self.sql_of(&ResourceId::cluster(id), Some(database), text)
+            .await
     }
 }
 

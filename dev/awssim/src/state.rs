@@ -17,7 +17,7 @@ use crate::lag::Lag;
 use crate::limits::Limits;
 use crate::mint::{Mint, Mints};
 use crate::sessions::{Caller, Sessions};
-use crate::world::World;
+use crate::world::{Kind, World};
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -109,7 +109,8 @@ impl State {
     pub(crate) async fn tell_native(&self, mint: &Mint, seconds: u32) -> Result<(), FleetError> {
         let exists = {
             let world = self.world();
-            let cluster = world.cluster(&mint.grant.cluster);
+            let at = &mint.grant.at;
+            let cluster = world.cluster(&at.id).filter(|_| at.kind == Kind::Cluster);
             cluster.is_some_and(|c| mint.grant.creates_user || c.has_user(&mint.grant.role))
         };
         if exists {

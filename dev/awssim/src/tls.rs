@@ -8,10 +8,13 @@ use rcgen::{
 };
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 /// How long the CA and its certificates are good, in days, by the system's clock.
 const VALID_DAYS: i64 = 3_650;
+/// Days that a certificate can be ordered for at most, either way.
+pub(crate) const DAYS_MAX: i64 = 10_000;
 
 /// Why no certificate could be made.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +38,40 @@ pub enum TlsError {
     },
 }
 
-/// Signs the certificates of cluster endpoints. Its key lives as long as the simulation.
+/// What is wrong with a certificate that an endpoint shows; by default nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificate {
+    /// Days until it expires, by the system's clock; 0 and less: it has expired.
+    pub days: i64,
+    /// The host that it names instead of the endpoint's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Signed by a CA that nobody knows.
+    pub unknown_ca: bool,
+}
+
+impl Default for Certificate {
+    fn default() -> Self {
+        Self {
+            days: VALID_DAYS,
+            host: None,
+            unknown_ca: false,
+        }
+    }
+}
+
+impl Certificate {
+    /// Good, with so many days left.
+    pub fn with_days(days: i64) -> Self {
+        Self {
+            days,
+            ..Self::default()
+        }
+    }
+}
+
+/// Signs the certificates of endpoints. Its key lives as long as the simulation.
 pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -56,7 +92,10 @@ pub(crate) struct Leaf {
 
 impl Ca {
     pub(crate) fn new() -> Result<Self, TlsError> {
-        let name = "awssim root CA";
+        Self::named("awssim root CA")
+    }
+
+    fn named(name: &str) -> Result<Self, TlsError> {
         let make = || {
             let mut params = params(Vec::new(), name)?;
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -72,10 +111,21 @@ impl Ca {
     }
 
     /// A server certificate for exactly this host name.
-    pub(crate) fn leaf(&self, host: &str) -> Result<Leaf, TlsError> {
+    pub(crate) fn leaf(&self, host: &str, with: &Certificate) -> Result<Leaf, TlsError> {
+        if with.unknown_ca {
+            let known = Certificate {
+                unknown_ca: false,
+                ..with.clone()
+            };
+            return Self::named("awssim unknown CA")?.leaf(host, &known);
+        }
         let make = || {
+            let named = with.host.as_deref().unwrap_or(host).to_owned();
             // The common name holds 64 characters; the host name is in the SAN.
-            let mut params = params(vec![host.to_owned()], "awssim cluster")?;
+            let mut params = params(vec![named], "awssim cluster")?;
+            params.not_after = OffsetDateTime::now_utc() + Duration::days(with.days);
+            let begins = params.not_after - Duration::days(VALID_DAYS);
+            params.not_before = params.not_before.min(begins);
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             let key = KeyPair::generate()?;

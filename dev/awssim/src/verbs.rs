@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::faults::{FAULTS_MAX, Fault};
-use crate::fleet::{Endpoint, FleetError, settle};
+use crate::fleet::{self, Endpoint, FleetError, settle};
 use crate::state::State;
+use crate::tls::{Certificate, DAYS_MAX};
 use crate::world::{
-    AuthCode, Cluster, ClusterId, Kind, RateLimit, Resource, Role, User, World, WorldError,
-    check_iam_name, check_rate_limits, check_role,
+    AuthCode, Cluster, ClusterId, Kind, RateLimit, Resource, ResourceId, Role, User, World,
+    WorldError, check_iam_name, check_rate_limits, check_role, invalid,
 };
 
 /// Why a simulation did not do what it was told.
@@ -88,19 +89,30 @@ pub struct Info {
     pub postgres_home: Option<PathBuf>,
     /// Process id.
     pub pid: u32,
-    /// Every cluster's endpoint.
+    /// The own endpoint of every Redshift cluster.
     pub clusters: Vec<Endpoint>,
+    /// Every endpoint, these among them.
+    pub endpoints: Vec<Endpoint>,
 }
 
 impl State {
     pub(crate) async fn info(&self) -> Info {
+        let endpoints = self.fleet.endpoints().await;
+        let clusters = {
+            let world = self.world();
+            let is_own = |it: &&Endpoint| {
+                it.kind == Kind::Cluster && it.host == world.host_name(&it.cluster)
+            };
+            endpoints.iter().filter(is_own).cloned().collect()
+        };
         Info {
             endpoint_url: self.endpoint_url.clone(),
             ca_pem: self.fleet.ca_file(),
             hosts_file: self.fleet.hosts_file(),
             postgres_home: self.fleet.postgres_home(),
             pid: std::process::id(),
-            clusters: self.fleet.endpoints().await,
+            clusters,
+            endpoints,
         }
     }
 
@@ -159,7 +171,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn put_resource(&self, id: &ClusterId, resource: Resource) -> Result<(), SimError> {
+    fn put_resource(&self, id: &ClusterId, resource: Resource) -> Result<(), SimError> {
         let (kind, now) = (resource.kind(), self.clock.now());
         let mut world = self.world();
         let (appear_ms, tags_ms) = (world.appear_after_ms, world.tags_lag_ms);
@@ -180,15 +192,61 @@ impl State {
         }
         Ok(())
     }
+}
 
-    pub(crate) fn remove_resource(&self, id: &ClusterId, kind: Kind) -> Result<(), SimError> {
-        self.lag.removed(kind, id);
-        if take_out(self, id, kind) {
-            return Ok(());
-        }
-        let id = id.clone();
-        Err(SimError::Unknown { kind, id })
+/// Adds or replaces something; its endpoints.
+pub(crate) async fn put_resource(
+    state: &Arc<State>,
+    id: &ClusterId,
+    resource: Resource,
+) -> Result<Vec<Endpoint>, SimError> {
+    let of = ResourceId::new(resource.kind(), id);
+    state.put_resource(id, resource)?;
+    settle(state, &of).await?;
+    Ok(state.fleet.endpoints_of(&of).await)
+}
+
+/// Makes the endpoints of something show another certificate.
+pub(crate) async fn show_certificate(
+    state: &State,
+    of: &ResourceId,
+    certificate: &Certificate,
+) -> Result<(), SimError> {
+    if certificate.days.abs() > DAYS_MAX {
+        let days = certificate.days.to_string();
+        let rule = "must be within 10000 days";
+        return Err(invalid("certificate.days", &days, rule).into());
     }
+    Ok(state.fleet.show(of, certificate).await?)
+}
+
+/// Moves the endpoints of something to other addresses; where they are then.
+pub(crate) async fn readdress(
+    state: &Arc<State>,
+    of: &ResourceId,
+) -> Result<Vec<Endpoint>, SimError> {
+    fleet::readdress(state, of).await?;
+    Ok(state.fleet.endpoints_of(of).await)
+}
+
+/// Takes something out, an RDS cluster's members with it.
+pub(crate) async fn remove_resource(
+    state: &Arc<State>,
+    id: &ClusterId,
+    kind: Kind,
+) -> Result<(), SimError> {
+    let of = ResourceId::new(kind, id);
+    let members = state.world().members(&of);
+    state.lag.removed(kind, id);
+    if !take_out(state, id, kind) {
+        let id = id.clone();
+        return Err(SimError::Unknown { kind, id });
+    }
+    state.mints.forget(&of);
+    for gone in members.iter().chain([&of]) {
+        settle(state, gone).await?;
+    }
+    Ok(())
 }
 
 /// No other user may have one of these keys.
@@ -229,9 +287,10 @@ pub(crate) async fn add_cluster(
             return Ok(unplaced(&world, id));
         }
     }
-    if let Err(error) = settle(state, id).await {
+    let of = ResourceId::cluster(id);
+    if let Err(error) = settle(state, &of).await {
         take_out(state, id, Kind::Cluster);
-        settle(state, id).await?;
+        settle(state, &of).await?;
         return Err(error.into());
     }
     endpoint(state, id).await
@@ -247,14 +306,14 @@ pub(crate) async fn remove_cluster(state: &Arc<State>, id: &ClusterId) -> Result
         return Err(SimError::UnknownCluster(id.clone()));
     }
     state.lag.removed(Kind::Cluster, id);
-    state.mints.forget(id);
+    state.mints.forget(&ResourceId::cluster(id));
     if let Some(cluster) = found.filter(|_| flickers) {
         state.lag.haunt(id, cluster);
     }
     if unreachable {
         return Ok(());
     }
-    Ok(settle(state, id).await?)
+    Ok(settle(state, &ResourceId::cluster(id)).await?)
 }
 
 pub(crate) async fn change_cluster(
@@ -284,22 +343,28 @@ pub(crate) async fn change_cluster(
             return Ok(unplaced(&world, id));
         }
     }
-    settle(state, id).await?;
+    settle(state, &ResourceId::cluster(id)).await?;
     endpoint(state, id).await
 }
 
+/// A cluster's own endpoint.
 async fn endpoint(state: &State, id: &ClusterId) -> Result<Endpoint, SimError> {
-    let endpoints = state.fleet.endpoints().await;
-    let found = endpoints
-        .into_iter()
-        .find(|endpoint| endpoint.cluster == *id);
+    let found = own_endpoint(state, &ResourceId::cluster(id)).await;
     found.ok_or_else(|| SimError::UnknownCluster(id.clone()))
+}
+
+/// The first endpoint of something: a cluster's own, an RDS cluster's writer, a proxy's default one.
+pub(crate) async fn own_endpoint(state: &State, of: &ResourceId) -> Option<Endpoint> {
+    let first = state.world().wanted(of).into_iter().next()?;
+    let endpoints = state.fleet.endpoints_of(of).await;
+    endpoints.into_iter().find(|it| it.host == first.host)
 }
 
 /// The endpoint of a cluster that is only listed: no address, nothing listens.
 fn unplaced(world: &World, id: &ClusterId) -> Endpoint {
     let port = world.cluster(id).and_then(|cluster| cluster.port);
     Endpoint {
+        kind: Kind::Cluster,
         cluster: id.clone(),
         host: world.host_name(id),
         address: std::net::Ipv4Addr::UNSPECIFIED,

@@ -90,7 +90,7 @@ impl Lab {
         open_to_all(dir.path())?;
         let mut config = SimConfig::new(world, dir.path().join("aws"));
         // Where nothing can be logged in to, no PostgreSQL is started.
-        config.start_postgres = is_served(&config.world);
+        config.start_postgres = config.world.is_served();
         let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
@@ -424,13 +424,6 @@ impl Lab {
         }
         Ok(environment)
     }
-}
-
-/// Whether somebody can log in to anything in a world.
-fn is_served(world: &World) -> bool {
-    let ids = world.cluster_ids();
-    let mut clusters = ids.iter().filter_map(|id| world.cluster(id));
-    clusters.any(|cluster| !cluster.unreachable)
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

@@ -70,6 +70,7 @@ fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
     tonic_prost_build::configure()
         .out_dir(out)
         .btree_map(".")
+        .codec_path("crate::codec::SmallBuffers")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)
         .context("generating code failed")?;

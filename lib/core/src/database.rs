@@ -187,6 +187,9 @@ pub struct TlsSettings {
     /// Extra trusted certificates in PEM; the system's roots are used when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_cert_pem: Option<String>,
+    /// Whether the system's roots are trusted beside [`Self::ca_cert_pem`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trust_system_pool: bool,
 }
 
 /// What AWS knows of a database.
@@ -329,6 +332,12 @@ pub struct DatabaseServer {
     pub effective_role: Option<AssumeRole>,
     /// Why that one.
     pub role_source: RoleSource,
+    /// The same in words: which entry decided, and where it is written. Empty from agents that do not say.
+    #[serde(default)]
+    pub role_reason: String,
+    /// What the agent wants known of how it serves the database: commands for labels that fail.
+    #[serde(default)]
+    pub remarks: Vec<String>,
     /// Whether it reaches the database.
     pub target_health: TargetHealth,
 }

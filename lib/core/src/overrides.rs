@@ -17,7 +17,21 @@ pub struct ResourceMatcher {
     pub labels: Selector,
     /// The role to assume for them instead of the database's own.
     pub assume_role: Option<AssumeRole>,
+    /// The line of the configuration file that it stands on; 0 when it was made from one of the agent's own `aws`
+    /// matchers.
+    pub line: u64,
 }
+
+impl ResourceMatcher {
+    /// Whether both decide the same, wherever they are written.
+    #[must_use]
+    pub fn decides_like(&self, other: &Self) -> bool {
+        self.labels == other.labels && self.assume_role == other.assume_role
+    }
+}
+
+/// Longest text of selectors within a reason, in characters; a selector may be far longer than anybody reads.
+const LABELS_CHARS_MAX: usize = 200;
 
 /// The IAM role that an agent assumes for a database, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +77,50 @@ pub fn effective_role(entries: &[ResourceMatcher], database: &Database) -> Effec
     }
 }
 
+/// Why a database has the role that it has, in words for people: which entry decided and where that is written.
+///
+/// `entries` must be those that `effective` was decided by. A repeat gives the same text.
+#[must_use]
+pub fn reason(entries: &[ResourceMatcher], effective: &EffectiveRole) -> String {
+    let decided = effective
+        .entry
+        .and_then(|index| Some((index + 1, entries.get(index)?)));
+    match (effective.source, decided) {
+        (RoleSource::Override, Some((_, entry))) if entry.line == 0 => format!(
+            "a matcher under `db_service.aws` names it, for databases with {}",
+            labels_text(&entry.labels)
+        ),
+        (RoleSource::Override, Some((number, entry))) => format!(
+            "entry {number} of `db_service.resources` (line {}) is the first that matches and names a role: {}",
+            entry.line,
+            labels_text(&entry.labels)
+        ),
+        (RoleSource::Override, None) => "an entry of `db_service.resources` names it".to_owned(),
+        (RoleSource::Database, _) => {
+            "the database names it, and no entry of `db_service.resources` that matches names another"
+                .to_owned()
+        }
+        (RoleSource::Agent, _) => {
+            "neither the database nor an entry that matches names a role: the agent's own identity"
+                .to_owned()
+        }
+    }
+}
+
+/// `env: prod, region: us-east-1 or us-west-2`, cut off where nobody reads on.
+fn labels_text(selector: &Selector) -> String {
+    let terms: Vec<String> = selector
+        .written()
+        .iter()
+        .map(|(key, values)| format!("{key}: {}", values.join(" or ")))
+        .collect();
+    let text = terms.join(", ");
+    match text.char_indices().nth(LABELS_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +139,7 @@ mod tests {
         ResourceMatcher {
             labels: Selector::new([("env", [env])]).unwrap(),
             assume_role: assume.map(role),
+            line: 7,
         }
     }
 
@@ -138,5 +197,37 @@ mod tests {
             (effective.role, effective.source),
             (None, RoleSource::Agent)
         );
+    }
+
+    #[test]
+    fn the_reason_names_the_entry_that_decided_and_where_it_is_written() {
+        let mut entries = [entry("prod", None), entry("prod", Some("agent"))];
+        entries[1].line = 12;
+        let why = |entries: &[ResourceMatcher], database: &Database| {
+            reason(entries, &effective_role(entries, database))
+        };
+        assert_eq!(
+            why(&entries, &database("prod", None)),
+            "entry 2 of `db_service.resources` (line 12) is the first that matches and names a role: env: prod"
+        );
+        assert!(why(&entries, &database("dev", Some("x"))).starts_with("the database names it"));
+        assert!(why(&entries, &database("dev", None)).ends_with("the agent's own identity"));
+        entries[1].line = 0;
+        assert!(
+            why(&entries, &database("prod", None)).starts_with("a matcher under `db_service.aws`")
+        );
+    }
+
+    #[test]
+    fn a_reason_stays_short_however_long_a_selector_is() {
+        let values: Vec<String> = (0..200).map(|n| format!("é-value-{n}")).collect();
+        let entries = [ResourceMatcher {
+            labels: Selector::new([("env", values)]).unwrap(),
+            assume_role: Some(role("x")),
+            line: 1,
+        }];
+        let effective = effective_role(&entries, &database("é-value-7", None));
+        let reason = reason(&entries, &effective);
+        assert!(reason.chars().count() < 2 * LABELS_CHARS_MAX && reason.ends_with('…'));
     }
 }

@@ -32,6 +32,8 @@ pub const ALPN_AUTH: &[u8] = b"tidegate-auth";
 pub const ALPN_TUNNEL: &[u8] = b"tidegate-tunnel";
 /// ALPN name of PostgreSQL over direct TLS (IANA registry of ALPN protocol ids).
 pub const ALPN_POSTGRES: &[u8] = b"postgresql";
+/// ALPN name of MySQL inside TLS from the first byte, as `tg` speaks it; MySQL's own clients send none.
+pub const ALPN_MYSQL: &[u8] = b"tidegate-mysql";
 /// ALPN name of HTTP/1.1.
 pub const ALPN_HTTP11: &[u8] = b"http/1.1";
 /// ALPN name of HTTP/2.

@@ -10,7 +10,7 @@ use std::{
     io::{self, IsTerminal},
     panic::{self, PanicHookInfo},
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use tracing_subscriber::{
@@ -36,6 +36,9 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The process is at its end: nothing logs any more.
+    #[error("could not change what is logged, logging has ended")]
+    Gone,
     /// The log file cannot be opened; the operator has to make it writable.
     #[error("could not open log file `{}`", path.display())]
     Open {
@@ -46,30 +49,72 @@ pub enum TelemetryError {
     },
 }
 
+/// Changes what is logged while the process runs.
+#[derive(Clone)]
+pub struct LogFilter {
+    set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+}
+
+impl LogFilter {
+    /// Logs by this filter from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`TelemetryError::Filter`]; the one before stays.
+    pub fn set(&self, filter: &str) -> Result<(), TelemetryError> {
+        if (self.set)(parsed(filter)?) {
+            Ok(())
+        } else {
+            Err(TelemetryError::Gone)
+        }
+    }
+}
+
+impl std::fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogFilter").finish_non_exhaustive()
+    }
+}
+
+fn parsed(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder()
+        .parse(filter)
+        .map_err(|source| TelemetryError::Filter {
+            filter: filter.to_owned(),
+            source,
+        })
+}
+
 /// Sets up logging for the process. Can be done once.
 ///
 /// # Errors
 ///
 /// See [`TelemetryError`]; nothing is set up then.
-pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder()
-        .parse(&settings.filter)
-        .map_err(|source| TelemetryError::Filter {
-            filter: settings.filter.clone(),
-            source,
-        })?;
+pub fn init(settings: &LogSettings) -> Result<LogFilter, TelemetryError> {
+    let filter = parsed(&settings.filter)?;
     let (writer, terminal) = open(&settings.output)?;
     let builder = fmt::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(terminal);
+    let set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>;
     match style(settings.format, terminal) {
-        Style::Json => builder.json().flatten_event(true).finish().try_init(),
-        Style::Text => builder.finish().try_init(),
+        Style::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            set = Arc::new(move |filter| handle.reload(filter).is_ok());
+            builder.finish().try_init()
+        }
+        Style::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            set = Arc::new(move |filter| handle.reload(filter).is_ok());
+            builder.finish().try_init()
+        }
     }
     .map_err(TelemetryError::AlreadySet)?;
     panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(LogFilter { set })
 }
 
 /// An error and its causes, outermost first, joined by `: `. A cause that its parent already tells is left out.

@@ -15,7 +15,7 @@ fn a_log_file_holds_one_json_object_a_line_with_utc_times_and_panics_too() {
         format: LogFormat::Auto,
         output: LogOutput::File(path.clone()),
     };
-    telemetry::init(&settings).unwrap();
+    let filter = telemetry::init(&settings).unwrap();
 
     tracing::info_span!("session", session.id = "s-1")
         .in_scope(|| tracing::info!(rows = 3, "queried"));
@@ -24,7 +24,7 @@ fn a_log_file_holds_one_json_object_a_line_with_utc_times_and_panics_too() {
         .join()
         .unwrap_err();
 
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -57,4 +57,17 @@ fn a_log_file_holds_one_json_object_a_line_with_utc_times_and_panics_too() {
         telemetry::init(&settings),
         Err(TelemetryError::AlreadySet(_))
     ));
+
+    filter.set("debug").unwrap();
+    tracing::debug!("fine enough now");
+    assert!(matches!(
+        filter.set("=?="),
+        Err(TelemetryError::Filter { .. })
+    ));
+    tracing::debug!("and still");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("fine enough now") && text.contains("and still"),
+        "{text}"
+    );
 }

@@ -137,7 +137,7 @@ fn sql_text(mut reader: Reader<'_>) -> SqlText<'_> {
 }
 
 /// `bytes` without the start of a character at its end.
-fn whole_characters(bytes: &[u8]) -> &[u8] {
+pub(crate) fn whole_characters(bytes: &[u8]) -> &[u8] {
     let incomplete = bytes
         .utf8_chunks()
         .last()

@@ -1,4 +1,4 @@
-//! The PostgreSQL wire protocol as a proxy needs it, and the peek at a TLS ClientHello that routes.
+//! The PostgreSQL and MySQL wire protocols as a proxy needs them, and the peek at a TLS ClientHello that routes.
 //!
 //! Everything here takes bytes and gives values, or takes values and gives bytes: no sockets, no
 //! clock, no async. What must hold: no input makes a parser panic, allocate more than a named
@@ -8,6 +8,7 @@
 //! - [`startup`]: the untagged first messages of a connection.
 //! - [`frame`]: tagged messages, and the [`frame::Scanner`] that watches a stream in passing.
 //! - [`backend`], [`frontend`]: the messages that a proxy says or has to understand itself.
+//! - [`mysql`]: the same for MySQL's protocol.
 //! - [`hello`], [`route`]: which database a TLS connection asks for, before any key is known.
 //!
 //! Not here: SCRAM and MD5 computations, sockets and TLS sessions, and who may do what.
@@ -18,6 +19,7 @@ pub mod backend;
 pub mod frame;
 pub mod frontend;
 pub mod hello;
+pub mod mysql;
 pub mod route;
 pub mod sqlstate;
 pub mod startup;

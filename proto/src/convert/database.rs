@@ -16,6 +16,7 @@ impl From<TlsSettings> for v1::TlsSettings {
             mode: mode.into(),
             server_name: tls.server_name.unwrap_or_default(),
             ca_cert_pem: tls.ca_cert_pem.unwrap_or_default(),
+            trust_system_pool: tls.trust_system_pool,
         }
     }
 }
@@ -31,6 +32,7 @@ impl From<v1::TlsSettings> for TlsSettings {
             mode,
             server_name: some(tls.server_name),
             ca_cert_pem: some(tls.ca_cert_pem),
+            trust_system_pool: tls.trust_system_pool,
         }
     }
 }

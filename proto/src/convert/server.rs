@@ -71,6 +71,9 @@ impl From<DatabaseServer> for v1::DatabaseServer {
             role_source: role_source.into(),
             target_health: Some(server.target_health.into()),
             revision: 0,
+            role_reason: server.role_reason,
+            remarks: server.remarks,
+            conflict: String::new(),
         }
     }
 }
@@ -101,6 +104,8 @@ impl TryFrom<v1::DatabaseServer> for DatabaseServer {
                 .map_err(|invalid: Invalid| invalid.within("target_health"))?,
             hostname: server.hostname,
             version: server.version,
+            role_reason: server.role_reason,
+            remarks: server.remarks,
         })
     }
 }

@@ -19,6 +19,7 @@ fn database() -> Database {
             mode: TlsMode::VerifyCa,
             server_name: Some("x".to_owned()),
             ca_cert_pem: None,
+            trust_system_pool: true,
         },
         aws: AwsMetadata {
             region: Some("us-east-1".parse().unwrap()),
@@ -53,6 +54,8 @@ fn a_database_server_survives_the_wire() {
         effective_role: database().aws.assume_role,
         database: database(),
         role_source: RoleSource::Override,
+        role_reason: "entry 1".to_owned(),
+        remarks: vec!["a label".to_owned()],
         target_health: TargetHealth {
             transition_timestamp: Some(Timestamp::new(5, 7).unwrap()),
             ..TargetHealth::default()

@@ -1,6 +1,6 @@
 //! What is kept of a database, and how predicates read it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use tidegate_core::{Labels, Origin, predicate::Fields};
 use tidegate_proto::v1;
@@ -58,7 +58,8 @@ pub(super) const ROLE_ARN: u32 = 1;
 pub(crate) struct DatabaseRow {
     /// The [`DatabaseRecord`] without labels.
     record: Packed,
-    labels: Labels,
+    /// Shared with the rows of those who serve it.
+    labels: Arc<Labels>,
     revision: u64,
     slot: Slot,
 }
@@ -71,6 +72,11 @@ impl DatabaseRow {
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         self.database().text(field::NAME)
+    }
+
+    /// The labels, to be shared.
+    pub(crate) const fn shared_labels(&self) -> &Arc<Labels> {
+        &self.labels
     }
 
     /// Its identity in the cloud; empty when it was not discovered.
@@ -149,7 +155,7 @@ impl Row for DatabaseRow {
     fn message(&self) -> v1::Database {
         let record: DatabaseRecord = self.record.unpack();
         v1::Database {
-            labels: (&self.labels).into(),
+            labels: (&*self.labels).into(),
             revision: self.revision,
             ..record.database.unwrap_or_default()
         }
@@ -226,7 +232,7 @@ pub(crate) fn database_row(entry: &Entry) -> Option<DatabaseRow> {
     let (record, labels) = packed(entry, record::DATABASE)?;
     let row = DatabaseRow {
         record,
-        labels,
+        labels: Arc::new(labels),
         revision: entry.modified,
         slot: Slot::default(),
     };

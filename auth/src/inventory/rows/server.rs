@@ -1,6 +1,6 @@
 //! What is kept of a database server, and how predicates read it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use tidegate_core::{Labels, predicate::Fields};
 use tidegate_proto::v1;
@@ -42,7 +42,7 @@ mod health {
 pub(crate) struct ServerRow {
     /// Without its database's labels.
     bare: Packed,
-    labels: Labels,
+    labels: Arc<Labels>,
     revision: u64,
     slot: Slot,
 }
@@ -65,6 +65,20 @@ impl ServerRow {
     /// The agent.
     pub(crate) fn host_id(&self) -> &str {
         self.bare.fields().text(field::HOST_ID)
+    }
+
+    /// The same row. Its labels take no memory of their own when they are those of a row that is kept already, which
+    /// they mostly are: agents announce databases as the inventory has them.
+    pub(crate) fn sharing(mut self, kept: Option<&Arc<Labels>>) -> Self {
+        if let Some(kept) = kept.filter(|kept| **kept == self.labels) {
+            self.labels = Arc::clone(kept);
+        }
+        self
+    }
+
+    /// The labels, to be shared.
+    pub(crate) const fn shared_labels(&self) -> &Arc<Labels> {
+        &self.labels
     }
 
     fn hostname(&self) -> &str {
@@ -109,7 +123,7 @@ impl Row for ServerRow {
     fn message(&self) -> v1::DatabaseServer {
         let mut message: v1::DatabaseServer = self.bare.unpack();
         if let Some(database) = &mut message.database {
-            database.labels = (&self.labels).into();
+            database.labels = (&*self.labels).into();
         }
         message.revision = self.revision;
         message
@@ -159,7 +173,7 @@ pub(crate) fn server_row(entry: &Entry) -> Option<ServerRow> {
     let (bare, labels) = packed(entry, field::DATABASE)?;
     let row = ServerRow {
         bare,
-        labels,
+        labels: Arc::new(labels),
         revision: entry.modified,
         slot: Slot::default(),
     };

@@ -29,6 +29,15 @@ pub struct ServerStatus {
     pub effective_role_arn: String,
     /// Why that role: `override`, `database` or `agent`.
     pub role_source: &'static str,
+    /// The same in words: which entry decided, and where it is written.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub role_reason: String,
+    /// What the agent wants known of how it serves the database.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+    /// What other agents say otherwise of a database of this name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub conflict: String,
 }
 
 /// The outcome of health checks.
@@ -94,6 +103,9 @@ impl From<&v1::DatabaseServer> for super::DatabaseServer {
                     .map(|role| role.role_arn.clone())
                     .unwrap_or_default(),
                 role_source: role_source(server.role_source()),
+                role_reason: server.role_reason.clone(),
+                remarks: server.remarks.clone(),
+                conflict: server.conflict.clone(),
             }),
         }
     }
@@ -137,6 +149,9 @@ mod tests {
                 message: "3 health checks failed".to_owned(),
             }),
             revision: 7,
+            role_reason: "entry 1 of `db_service.resources` (line 9) is the first that matches".to_owned(),
+            remarks: vec!["label `load`: /bin/false ended with exit status 1".to_owned()],
+            conflict: "agent `b` serves it at h:2".to_owned(),
         };
         let document: serde_json::Value = serde_json::from_str(
             &output::json(&[resource::DatabaseServer::from(&server)]).unwrap(),
@@ -167,6 +182,9 @@ mod tests {
                 },
                 "effective_role_arn": "arn:aws:iam::111122223333:role/access",
                 "role_source": "override",
+                "role_reason": "entry 1 of `db_service.resources` (line 9) is the first that matches",
+                "remarks": ["label `load`: /bin/false ended with exit status 1"],
+                "conflict": "agent `b` serves it at h:2",
             })
         );
     }

@@ -9,7 +9,7 @@ mod login;
 mod login_failed;
 mod session;
 #[cfg(test)]
-mod session_tests;
+pub(super) mod session_tests;
 mod upstream_login;
 pub(super) mod upstream_tls;
 mod view;
@@ -21,3 +21,4 @@ pub(crate) use session::serve;
 pub(crate) use upstream_login::{LoginFailure, log_in};
 #[cfg(test)]
 pub(crate) use view::PostgresView;
+pub(crate) use words::fatal;

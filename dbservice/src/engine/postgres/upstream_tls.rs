@@ -1,7 +1,7 @@
 //! How a database's certificate is verified, and what it means when it cannot be.
 //!
 //! `verify-full` checks chain and name, `verify-ca` the chain alone, `insecure` neither. CAs given for a database are
-//! the only ones trusted for it; without any the system's are.
+//! the only ones trusted for it unless the system's are wanted beside them; without any the system's are.
 
 use std::{
     collections::HashMap,
@@ -29,6 +29,7 @@ const CONFIGS_MAX: usize = 1024;
 struct ConfigKey {
     mode: TlsMode,
     ca_cert_pem: Option<String>,
+    trust_system_pool: bool,
 }
 
 /// TLS configurations towards databases, each made once.
@@ -51,13 +52,20 @@ impl TlsConfigs {
         let key = ConfigKey {
             mode: settings.mode,
             ca_cert_pem: settings.ca_cert_pem.clone(),
+            trust_system_pool: settings.trust_system_pool,
         };
         if let Some(config) = self.configs().get(&key) {
             return Ok(Arc::clone(config));
         }
         let roots = match (settings.mode, &settings.ca_cert_pem) {
             (TlsMode::Insecure, _) => None,
-            (_, Some(pem)) => Some(Arc::new(tls::root_store(pem)?)),
+            (_, Some(pem)) => {
+                let mut roots = tls::root_store(pem)?;
+                if settings.trust_system_pool {
+                    roots.extend(self.system_roots().await?.roots.iter().cloned());
+                }
+                Some(Arc::new(roots))
+            }
             (_, None) => Some(self.system_roots().await?),
         };
         let config = Arc::new(build_config(settings.mode, roots)?);

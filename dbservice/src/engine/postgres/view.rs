@@ -17,6 +17,7 @@ use tidegate_wire::{
 };
 
 use super::words;
+use crate::audit::Kind;
 use crate::engine::view::{Counts, Malformed, Objection, STATEMENT_BYTES_MAX, Statement, View};
 
 /// The most of a database's message that is looked at: enough for severity and code of an error.
@@ -148,10 +149,12 @@ impl State {
                 self.counts.statements += 1;
                 let sql = frontend::query_sql(event.head);
                 on_statement(Statement {
+                    kind: Kind::Query,
                     text: &sql.text,
                     truncated: sql.truncated,
                     body_bytes: event.total_len - HEADER_BYTES,
                     prepared_as: None,
+                    fact: None,
                 });
             }
             FrontendTag::PARSE => {
@@ -159,10 +162,12 @@ impl State {
                 self.counts.statements += 1;
                 if let Some(parse) = frontend::parse_sql(event.head) {
                     on_statement(Statement {
+                        kind: Kind::Query,
                         text: &parse.sql.text,
                         truncated: parse.sql.truncated,
                         body_bytes: event.total_len - HEADER_BYTES,
                         prepared_as: Some(&parse.statement),
+                        fact: None,
                     });
                 }
             }

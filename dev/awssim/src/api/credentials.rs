@@ -14,10 +14,10 @@ use crate::iam::Context;
 use crate::mint::{Grant, Mint};
 use crate::sessions::Caller;
 use crate::state::State;
-use crate::world::{self, ClusterId, is_db_identifier};
+use crate::world::{self, ClusterId, ResourceId, is_db_identifier};
 
 /// How long before the end AWS advises to ask again, in seconds.
-const REFRESH_AHEAD_SECONDS: u32 = 300;
+pub(super) const REFRESH_AHEAD_SECONDS: u32 = 300;
 
 pub(super) async fn get_cluster_credentials(
     state: &State,
@@ -69,15 +69,20 @@ pub(super) async fn get_cluster_credentials_with_iam(
         &context,
     )?;
     asked.check_exists(state)?;
-    let login = match call.caller {
-        Caller::User { name, .. } => format!("IAM:{name}"),
-        Caller::Session(session) => format!("IAMR:{}", session.spec.role),
-    };
+    let login = iam_login(call.caller);
     let mint = asked.mint(state, login.clone(), &login, true).await?;
     let mut xml = reply(&mint);
     let refresh = asked.seconds.saturating_sub(REFRESH_AHEAD_SECONDS);
     xml.leaf("NextRefreshTime", iso(after(asked.now, refresh)));
     Ok(xml)
+}
+
+/// The database user that a caller is by its IAM identity.
+pub(super) fn iam_login(caller: &Caller) -> String {
+    match caller {
+        Caller::User { name, .. } => format!("IAM:{name}"),
+        Caller::Session(session) => format!("IAMR:{}", session.spec.role),
+    }
 }
 
 fn reply(mint: &Mint) -> Xml {
@@ -148,7 +153,7 @@ impl Asked {
         creates_user: bool,
     ) -> Result<std::sync::Arc<Mint>, ApiError> {
         let grant = Grant {
-            cluster: self.cluster.clone(),
+            at: ResourceId::cluster(&self.cluster),
             login,
             role: role.to_owned(),
             creates_user,

@@ -8,7 +8,9 @@ use super::xml::Xml;
 use super::{Call, yes_no};
 use crate::lag::View;
 use crate::state::State;
-use crate::world::{Cluster, Kind, VpcEndpoint, World, arn, derived_hex, derived_uuid};
+use crate::world::{
+    Cluster, Kind, VpcEndpoint, World, arn, derived_hex, derived_uuid, redshift_endpoint_label,
+};
 
 /// What writing a cluster takes besides the cluster.
 struct Shown<'a> {
@@ -238,8 +240,7 @@ fn write_access(
     xml.leaf("EndpointStatus", &endpoint.status);
     xml.leaf("EndpointName", name);
     if endpoint.has_address() {
-        let full = format!("{}/{}/{name}", shown.account, shown.region);
-        let label = derived_hex(&format!("{name}-endpoint-"), &full);
+        let label = redshift_endpoint_label(shown.account, shown.region, name);
         xml.leaf("Address", format!("{label}.{}", shown.host_end));
         xml.leaf("Port", cluster.port.unwrap_or(shown.port).to_string());
     }

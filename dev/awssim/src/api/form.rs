@@ -191,7 +191,8 @@ fn flatten(path: String, value: &Value, form: &mut BTreeMap<String, String>) {
     form.insert(path, text);
 }
 
-fn decode(text: &str) -> String {
+/// Undoes the encoding of forms and queries.
+pub(crate) fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

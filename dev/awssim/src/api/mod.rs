@@ -19,6 +19,7 @@ mod rds;
 mod rds_proxy;
 mod regions;
 mod serverless;
+mod serverless_login;
 mod service;
 mod sts;
 mod tagging;
@@ -33,6 +34,7 @@ use http::HeaderMap;
 use self::authenticate::{Asked, authenticate};
 use self::error::ApiError;
 use self::form::Form;
+pub(crate) use self::form::decode;
 use self::service::{Protocol, Service};
 use crate::clock::moved;
 use crate::faults::{DELAY_MS_MAX, FaultKind, Site};
@@ -44,7 +46,7 @@ use crate::state::State;
 use crate::world;
 
 /// Parameters that the journal shows.
-const JOURNALED: [&str; 35] = [
+const JOURNALED: [&str; 39] = [
     "AutoCreate",
     "ClusterIdentifier",
     "CustomDomainName",
@@ -73,7 +75,11 @@ const JOURNALED: [&str; 35] = [
     "SourceIdentity",
     "Version",
     "VpcId",
+    "customDomainName",
+    "dbName",
+    "durationSeconds",
     "maxResults",
+    "namespaceName",
     "nextToken",
     "ownerAccount",
     "resourceArn",
@@ -408,6 +414,8 @@ fn answer_json(state: &State, call: &Call<'_>) -> Result<serde_json::Value, ApiE
         ("kms", "Decrypt") => kms::decrypt(state, call),
         ("kms", "Encrypt") => kms::encrypt(state, call),
         ("kms", "GenerateDataKey") => kms::generate_data_key(state, call),
+        ("redshift-serverless", "GetCredentials") => serverless_login::get_credentials(state, call),
+        ("redshift-serverless", "GetNamespace") => serverless_login::get_namespace(state, call),
         ("redshift-serverless", "GetWorkgroup") => serverless::get_workgroup(state, call),
         ("redshift-serverless", "ListEndpointAccess") => {
             serverless::list_endpoint_access(state, call)

@@ -7,10 +7,12 @@ use super::form::Filter;
 use super::page::{MARKER, Paging};
 use super::xml::Xml;
 use super::{Call, Paged, rds_proxy, yes_no};
-use crate::crypto::derived_id;
 use crate::lag::View;
 use crate::state::State;
-use crate::world::{DbCluster, DbInstance, ENGINES, Kind, Region, World, arn, engine_port};
+use crate::world::{
+    DbCluster, DbInstance, ENGINES, Kind, Region, World, arn, db_cluster_id, db_instance_id,
+    engine_port,
+};
 
 /// Where a request looks, and what writing takes.
 pub(super) struct Place<'a> {
@@ -55,11 +57,6 @@ impl<'a> Place<'a> {
     /// `<name>.<infix><hash>.<region>.rds.amazonaws.com`.
     pub(super) fn host(&self, name: &str, infix: &str) -> String {
         format!("{name}.{infix}{}", self.host_end)
-    }
-
-    /// An id that never changes, `db-…` or `cluster-…`.
-    fn resource_id(&self, prefix: &str, name: &str) -> String {
-        derived_id(prefix, &format!("{}/{}/{name}", self.account, self.region))
     }
 
     /// Whether `wanted` names something by identifier or by ARN; neither minds case.
@@ -129,7 +126,9 @@ pub(super) fn describe_instances(state: &State, call: &Call<'_>) -> Result<Xml, 
                 cluster.is_some_and(|cluster| place.names(value, "cluster", cluster))
             }
             "db-instance-id" => place.names(value, "db", name),
-            "dbi-resource-id" => instance_id(&place, name, instance) == value,
+            "dbi-resource-id" => {
+                db_instance_id(place.account, place.region, name, instance) == value
+            }
             _ => instance.engine == value,
         };
         wanted.is_none_or(|wanted| place.names(wanted, "db", name))
@@ -150,11 +149,6 @@ pub(super) fn describe_instances(state: &State, call: &Call<'_>) -> Result<Xml, 
     });
     xml.maybe("Marker", marker.as_deref());
     Ok(xml)
-}
-
-fn instance_id(place: &Place<'_>, name: &str, instance: &DbInstance) -> String {
-    let given = instance.resource_id.clone();
-    given.unwrap_or_else(|| place.resource_id("db-", name))
 }
 
 fn write_instance(xml: &mut Xml, place: &Place<'_>, name: &str, instance: &DbInstance) {
@@ -184,7 +178,10 @@ fn write_instance(xml: &mut Xml, place: &Place<'_>, name: &str, instance: &DbIns
     xml.leaf("PubliclyAccessible", yes_no(instance.publicly_accessible));
     xml.maybe("DBClusterIdentifier", instance.cluster.as_deref());
     xml.leaf("StorageEncrypted", "true");
-    xml.leaf("DbiResourceId", instance_id(place, name, instance));
+    xml.leaf(
+        "DbiResourceId",
+        db_instance_id(place.account, place.region, name, instance),
+    );
     xml.leaf("DBInstanceArn", place.arn(&format!("db:{name}")));
     xml.leaf(
         "IAMDatabaseAuthenticationEnabled",
@@ -213,7 +210,9 @@ pub(super) fn describe_clusters(state: &State, call: &Call<'_>) -> Result<Xml, A
     let shown = |(name, cluster): &(&String, &DbCluster)| {
         let by = |filter: &str, value: &str| match filter {
             "db-cluster-id" => place.names(value, "cluster", name),
-            "db-cluster-resource-id" => cluster_id(&place, name, cluster) == value,
+            "db-cluster-resource-id" => {
+                db_cluster_id(place.account, place.region, name, cluster) == value
+            }
             _ => cluster.engine == value,
         };
         wanted.is_none_or(|wanted| place.names(wanted, "cluster", name))
@@ -263,11 +262,6 @@ fn write_members(xml: &mut Xml, members: &[(&str, bool)]) {
     });
 }
 
-fn cluster_id(place: &Place<'_>, name: &str, cluster: &DbCluster) -> String {
-    let given = cluster.resource_id.clone();
-    given.unwrap_or_else(|| place.resource_id("cluster-", name))
-}
-
 fn write_cluster(xml: &mut Xml, place: &Place<'_>, name: &str, cluster: &DbCluster) {
     xml.leaf("DBClusterIdentifier", name);
     xml.leaf("Status", &cluster.status);
@@ -290,7 +284,10 @@ fn write_cluster(xml: &mut Xml, place: &Place<'_>, name: &str, cluster: &DbClust
     xml.leaf("DBSubnetGroup", "default");
     xml.leaf("MultiAZ", yes_no(cluster.multi_az));
     xml.leaf("StorageEncrypted", "true");
-    xml.leaf("DbClusterResourceId", cluster_id(place, name, cluster));
+    xml.leaf(
+        "DbClusterResourceId",
+        db_cluster_id(place.account, place.region, name, cluster),
+    );
     xml.leaf("DBClusterArn", place.arn(&format!("cluster:{name}")));
     xml.leaf("IAMDatabaseAuthenticationEnabled", yes_no(cluster.iam_auth));
     xml.tags("TagList", place.tags(Kind::DbCluster, name, &cluster.tags));

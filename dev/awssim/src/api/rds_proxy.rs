@@ -9,7 +9,7 @@ use super::rds::{Place, not_found};
 use super::xml::Xml;
 use super::{Call, Paged, yes_no};
 use crate::state::State;
-use crate::world::{DbProxy, DbProxyEndpoint, Kind, Region, derived_hex};
+use crate::world::{DbProxy, DbProxyEndpoint, Kind, Region, db_proxy_id, derived_hex};
 
 /// Name of the endpoint that every proxy has.
 const DEFAULT_ENDPOINT: &str = "default";
@@ -46,19 +46,15 @@ pub(super) fn describe_proxies(state: &State, call: &Call<'_>) -> Result<Xml, Ap
 pub(super) fn name_of<'w>(place: &Place<'_>, region: &'w Region, id: &str) -> Option<&'w str> {
     let mut names = region.db_proxies.keys();
     names
-        .find(|name| proxy_id(place, name) == id)
+        .find(|name| db_proxy_id(place.account, place.region, name) == id)
         .map(String::as_str)
 }
 
-fn proxy_id(place: &Place<'_>, name: &str) -> String {
-    derived_hex(
-        "prx-",
-        &format!("{}/{}/{name}", place.account, place.region),
-    )
-}
-
 pub(super) fn proxy_arn(place: &Place<'_>, name: &str) -> String {
-    place.arn(&format!("db-proxy:{}", proxy_id(place, name)))
+    place.arn(&format!(
+        "db-proxy:{}",
+        db_proxy_id(place.account, place.region, name)
+    ))
 }
 
 fn write_proxy(xml: &mut Xml, place: &Place<'_>, name: &str, proxy: &DbProxy) {

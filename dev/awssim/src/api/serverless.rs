@@ -8,7 +8,8 @@ use super::page::{NEXT_TOKEN, Paging};
 use crate::lag::View;
 use crate::state::State;
 use crate::world::{
-    Kind, Region, VpcEndpoint, Workgroup, World, arn, derived_hex, derived_uuid, dns_suffix,
+    Kind, Region, VpcEndpoint, Workgroup, World, arn, derived_hex, derived_uuid,
+    serverless_endpoint_label, serverless_host,
 };
 
 /// Where a listing looks.
@@ -55,9 +56,7 @@ impl<'a> Place<'a> {
     }
 
     fn host(&self, label: &str) -> String {
-        let (account, region) = (self.account, self.region);
-        let suffix = dns_suffix(region);
-        format!("{label}.{account}.{region}.redshift-serverless.{suffix}")
+        serverless_host(self.account, self.region, label)
     }
 
     fn workgroup_json(&self, name: &str, workgroup: &Workgroup) -> Value {
@@ -115,7 +114,7 @@ impl<'a> Place<'a> {
             "vpcSecurityGroups": [],
         });
         if of.endpoint.has_address() {
-            let label = derived_hex(&format!("{name}-endpoint-"), &full);
+            let label = serverless_endpoint_label(self.account, self.region, name);
             json["address"] = json!(self.host(&label));
             json["port"] = json!(of.workgroup.port);
         }
@@ -245,7 +244,7 @@ fn with_token(mut json: Value, token: Option<String>) -> Value {
     json
 }
 
-fn not_found(what: &str) -> ApiError {
+pub(super) fn not_found(what: &str) -> ApiError {
     let message = format!("{what} was not found.");
     ApiError::new(400, "ResourceNotFoundException", message)
 }

@@ -1,4 +1,4 @@
-//! Loopback addresses of clusters, and the hosts file that names them.
+//! Loopback addresses of endpoints, and the hosts file that names them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,29 +9,41 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 
 use super::{Fleet, FleetError, Placed};
-use crate::world::ClusterId;
+use crate::world::ResourceId;
 
-/// Addresses that are tried for one cluster before giving up.
+/// Addresses that are tried for one endpoint before giving up.
 pub(super) const ADDRESS_TRIES_MAX: u32 = 10_000;
 /// Addresses in 127.77.0.0/16 that are given out: 256 × 254.
 const ADDRESSES: u32 = 256 * 254;
-/// Which cluster has which address.
+/// Which endpoint has which address.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Counts the addresses that were tried; one that became free is not given out again soon.
     next: u32,
-    pub(super) by_cluster: BTreeMap<ClusterId, Placed>,
+    /// By what they belong to, then by host name.
+    pub(super) by_owner: BTreeMap<ResourceId, BTreeMap<String, Placed>>,
+}
+
+impl Places {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Placed> {
+        self.by_owner.values().flat_map(|it| it.values())
+    }
+
+    pub(super) fn put(&mut self, placed: Placed) {
+        let of_owner = self.by_owner.entry(placed.endpoint.of()).or_default();
+        of_owner.insert(placed.endpoint.host.clone(), placed);
+    }
 }
 
 /// The address that the world names, or the next one whose port is free.
 pub(super) async fn allocate(
     places: &mut Places,
-    id: &ClusterId,
+    of: &ResourceId,
     wanted: Option<Ipv4Addr>,
     port: u16,
 ) -> Result<(Ipv4Addr, TcpListener), FleetError> {
     if let Some(address) = wanted {
-        return Ok((address, bind(id, address, port).await?));
+        return Ok((address, bind(of, address, port).await?));
     }
     for _ in 0..ADDRESS_TRIES_MAX {
         let n = places.next % ADDRESSES;
@@ -39,13 +51,12 @@ pub(super) async fn allocate(
         let byte = |n: u32| u8::try_from(n).expect("below 256 by the bound on addresses");
         let address = Ipv4Addr::new(127, 77, byte(n / 254), byte(n % 254 + 1));
         if places
-            .by_cluster
-            .values()
+            .all()
             .any(|p| p.endpoint.address == address && p.endpoint.port == port)
         {
             continue;
         }
-        match bind(id, address, port).await {
+        match bind(of, address, port).await {
             Ok(listener) => return Ok((address, listener)),
             Err(FleetError::Address { source, .. })
                 if source.kind() == io::ErrorKind::AddrInUse => {}
@@ -56,14 +67,14 @@ pub(super) async fn allocate(
 }
 
 pub(super) async fn bind(
-    id: &ClusterId,
+    of: &ResourceId,
     address: Ipv4Addr,
     port: u16,
 ) -> Result<TcpListener, FleetError> {
     TcpListener::bind((address, port))
         .await
         .map_err(|source| FleetError::Address {
-            cluster: id.clone(),
+            of: of.clone(),
             address,
             port,
             source,

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::{Fleet, FleetError, Placed, Server};
+use super::address::Places;
+use super::{Fleet, FleetError, Server};
 use crate::crypto::{hex, sha256};
 use crate::mint::Mint;
-use crate::postgres::PostgresError;
 use crate::postgres::sql::{Client, Rows, ident, literal};
+use crate::postgres::{Postgres, PostgresError};
 use crate::state::State;
-use crate::world::ClusterId;
+use crate::world::ResourceId;
 
 /// Longest name in PostgreSQL, in bytes.
 const PG_NAME_BYTES_MAX: usize = 63;
@@ -32,14 +33,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Makes sure that a database of a front's cluster exists; its name on the shared server.
+    /// Makes sure that a database behind a front exists; its name on the shared server.
     pub(crate) async fn ensure_database(
         &self,
-        id: &ClusterId,
+        of: &ResourceId,
         database: &str,
         owner: &str,
     ) -> Result<String, FleetError> {
-        let name = pg_name(id, database);
+        let name = pg_name(of, database);
         if self.made.lock().await.databases.contains(&name) {
             return Ok(name);
         }
@@ -61,12 +62,7 @@ impl Fleet {
         seconds: u32,
     ) -> Result<(), FleetError> {
         let places = self.places.lock().await;
-        let placed = places.by_cluster.get(&mint.grant.cluster);
-        let Some(Placed {
-            server: Server::Native(server),
-            ..
-        }) = placed
-        else {
+        let Some(server) = native_in(&places, &mint.grant.at) else {
             return Ok(());
         };
         let mut client = server.connect("postgres").await?;
@@ -88,9 +84,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Drops the databases of a front's cluster.
-    pub(super) async fn drop_databases(&self, id: &ClusterId) -> Result<(), FleetError> {
-        let (prefix, Some(shared)) = (pg_prefix(id), self.shared.get()) else {
+    /// Drops the databases behind a front.
+    pub(super) async fn drop_databases(&self, of: &ResourceId) -> Result<(), FleetError> {
+        let (prefix, Some(shared)) = (pg_prefix(of), self.shared.get()) else {
             return Ok(());
         };
         let mut client = shared.connect("postgres").await?;
@@ -109,36 +105,43 @@ impl Fleet {
     }
 }
 
-/// Runs SQL as superuser in a database of a cluster.
+/// The server of a native cluster.
+fn native_in<'a>(places: &'a Places, of: &ResourceId) -> Option<&'a Postgres> {
+    let mut placed = places.by_owner.get(of)?.values();
+    placed.find_map(|placed| match &placed.server {
+        Server::Native(server) => Some(&**server),
+        Server::Down | Server::Front(_) => None,
+    })
+}
+
+/// Runs SQL as superuser in a database behind something, the first one if none is named.
 pub(crate) async fn sql(
     state: &State,
-    id: &ClusterId,
+    of: &ResourceId,
     database: Option<&str>,
     sql: &str,
 ) -> Result<Rows, FleetError> {
-    let cluster = state.world().cluster(id).cloned();
-    let cluster = cluster.ok_or_else(|| FleetError::Unknown(id.clone()))?;
-    let database = database.unwrap_or(&cluster.db_name);
+    let holder = state.world().holder(of);
+    let holder = holder.ok_or_else(|| FleetError::Unknown(of.clone()))?;
+    let first = holder.databases.first().map(String::as_str);
+    let database = database.or(first).unwrap_or("postgres");
     let places = state.fleet.places.lock().await;
-    let client = match places.by_cluster.get(id).map(|placed| &placed.server) {
-        Some(Server::Native(server)) => {
-            let mut client = server.connect("postgres").await?;
-            for user in &cluster.db_users {
-                create_role(&mut client, user).await?;
-            }
-            server.connect(database).await?
+    let client = if let Some(server) = native_in(&places, &holder.at) {
+        let mut client = server.connect("postgres").await?;
+        for user in &holder.users {
+            create_role(&mut client, user).await?;
         }
-        _ => {
-            drop(places);
-            let name = state
-                .fleet
-                .ensure_database(id, database, &cluster.master_username)
-                .await?;
-            for user in &cluster.db_users {
-                state.fleet.ensure_role(user).await?;
-            }
-            state.fleet.shared().await?.connect(&name).await?
+        server.connect(database).await?
+    } else {
+        drop(places);
+        let name = state
+            .fleet
+            .ensure_database(&holder.at, database, &holder.master)
+            .await?;
+        for user in &holder.users {
+            state.fleet.ensure_role(user).await?;
         }
+        state.fleet.shared().await?.connect(&name).await?
     };
     Ok(client.run_once(sql).await.map_err(PostgresError::from)?)
 }
@@ -165,14 +168,14 @@ pub(super) async fn create_database(
     }
 }
 
-/// Distinguishes clusters in names of databases, which hold 63 bytes only.
-pub(super) fn pg_prefix(id: &ClusterId) -> String {
-    let digest = hex(&sha256(id.to_string().as_bytes()));
-    format!("{}_{}_", &digest[..12], id.account)
+/// Distinguishes what databases belong to in their names, which hold 63 bytes only.
+pub(super) fn pg_prefix(of: &ResourceId) -> String {
+    let digest = hex(&sha256(of.to_string().as_bytes()));
+    format!("{}_{}_", &digest[..12], of.id.account)
 }
 
-fn pg_name(id: &ClusterId, database: &str) -> String {
-    let name = format!("{}{}_{database}", pg_prefix(id), id.id);
+fn pg_name(of: &ResourceId, database: &str) -> String {
+    let name = format!("{}{}_{database}", pg_prefix(of), of.id.id);
     if name.len() <= PG_NAME_BYTES_MAX {
         return name;
     }
@@ -183,14 +186,17 @@ fn pg_name(id: &ClusterId, database: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::ClusterId;
 
     #[test]
     fn database_names_fit_and_tell_clusters_apart() {
-        let long = ClusterId::new("111111111111", "us-east-1", &"c".repeat(63));
+        let cluster =
+            |region, name: &str| ResourceId::cluster(&ClusterId::new("111111111111", region, name));
+        let long = cluster("us-east-1", &"c".repeat(63));
         let names = ["a", "b"].map(|db| pg_name(&long, db));
         assert!(names.iter().all(|name| name.len() <= PG_NAME_BYTES_MAX) && names[0] != names[1]);
-        let [east, west] = ["us-east-1", "us-west-2"]
-            .map(|r| pg_name(&ClusterId::new("111111111111", r, "c"), "dev"));
+        let [east, west] =
+            ["us-east-1", "us-west-2"].map(|region| pg_name(&cluster(region, "c"), "dev"));
         assert_ne!(east, west);
     }
 }

@@ -1,12 +1,12 @@
-//! The servers behind clusters: addresses, wire fronts, native servers, databases and roles.
+//! The servers behind endpoints: addresses, wire fronts, native servers, databases and roles.
 //!
-//! Every cluster has one loopback address and its AWS host name; the hosts file lists them in
-//! the form that `libnss-wrapper` reads. Clusters with a front share one PostgreSQL server, which is
+//! Every endpoint has one loopback address and its AWS host name; the hosts file lists them in
+//! the form that `libnss-wrapper` reads. Endpoints with a front share one PostgreSQL server, which is
 //! started when first needed or asked for; their databases are made at the first log-in, so that
 //! a world of ten thousand clusters costs ten thousand listeners and nothing more. A native cluster
 //! is a server of its own.
 //!
-//! Invariant: what listens follows from the cluster's status in the world; [`settle`] is called
+//! Invariant: what listens follows from the world ([`crate::world::World::wanted`]); [`settle`] is called
 //! after every change and is the only place that starts and stops.
 
 mod address;
@@ -24,20 +24,22 @@ use tokio::sync::{Mutex, OnceCell};
 use self::address::{Places, allocate, bind, write_hosts};
 pub(crate) use self::database::sql;
 use self::database::{Made, create_database, create_role, pg_prefix};
-use crate::front::Front;
+use crate::front::{Front, Shows};
 use crate::postgres::{Home, Postgres, PostgresError, Tcp, find_binaries};
 use crate::state::State;
-use crate::tls::{Ca, TlsError};
-use crate::world::{Cluster, ClusterId, Native};
+use crate::tls::{Ca, Certificate, TlsError};
+use crate::world::{Cluster, ClusterId, Kind, Native, ResourceId, Wanted};
 
 /// Addresses that are tried for one native cluster.
 const NATIVE_TRIES_MAX: usize = 20;
 
-/// A cluster's endpoint as it stands.
+/// An endpoint as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Which cluster.
+    /// What it is an endpoint of.
+    pub kind: Kind,
+    /// The name of that.
     pub cluster: ClusterId,
     /// AWS host name.
     pub host: String,
@@ -49,15 +51,22 @@ pub struct Endpoint {
     pub listening: bool,
 }
 
-/// Why a cluster's server could not be brought to where it should be.
+impl Endpoint {
+    /// What it is an endpoint of.
+    pub fn of(&self) -> ResourceId {
+        ResourceId::new(self.kind, &self.cluster)
+    }
+}
+
+/// Why a server could not be brought to where it should be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FleetError {
     /// The address that the world names cannot be listened on.
-    #[error("could not listen on {address}:{port} for cluster {cluster}; free it or name another")]
+    #[error("could not listen on {address}:{port} for {of}; free it or name another")]
     Address {
-        /// Which cluster.
-        cluster: ClusterId,
+        /// For what.
+        of: ResourceId,
         /// Its address.
         address: Ipv4Addr,
         /// Its port.
@@ -73,6 +82,9 @@ pub enum FleetError {
         /// What the system says.
         source: io::Error,
     },
+    /// A native cluster does only what PostgreSQL does by itself.
+    #[error("{0} is a PostgreSQL of its own and has no front")]
+    Native(ResourceId),
     /// No loopback address was free.
     #[error(
         "no address of 127.77.0.0/16 has port {port} free (tried {})",
@@ -88,14 +100,16 @@ pub enum FleetError {
     /// No certificate for the endpoint.
     #[error("could not set up TLS")]
     Tls(#[from] TlsError),
-    /// There is no such cluster.
-    #[error("there is no cluster {0}")]
-    Unknown(ClusterId),
+    /// There is no such thing, or no data behind it.
+    #[error("there is no {0}, or nothing behind it")]
+    Unknown(ResourceId),
 }
 
 #[derive(Debug)]
 struct Placed {
     endpoint: Endpoint,
+    /// What it shows whenever it listens.
+    certificate: Certificate,
     server: Server,
 }
 
@@ -155,41 +169,85 @@ impl Fleet {
     }
 
     pub(crate) async fn endpoints(&self) -> Vec<Endpoint> {
-        self.places
-            .lock()
-            .await
-            .by_cluster
-            .values()
-            .map(|p| p.endpoint.clone())
-            .collect()
+        let places = self.places.lock().await;
+        places.all().map(|placed| placed.endpoint.clone()).collect()
+    }
+
+    /// The endpoints of one thing, in order of their names.
+    pub(crate) async fn endpoints_of(&self, of: &ResourceId) -> Vec<Endpoint> {
+        let places = self.places.lock().await;
+        let placed = places
+            .by_owner
+            .get(of)
+            .into_iter()
+            .flat_map(|it| it.values());
+        placed.map(|placed| placed.endpoint.clone()).collect()
+    }
+
+    /// Makes the fronts of something show another certificate from the next connection on, for good.
+    pub(crate) async fn show(
+        &self,
+        of: &ResourceId,
+        certificate: &Certificate,
+    ) -> Result<(), FleetError> {
+        let mut places = self.places.lock().await;
+        let unknown = || FleetError::Unknown(of.clone());
+        for placed in places
+            .by_owner
+            .get_mut(of)
+            .ok_or_else(unknown)?
+            .values_mut()
+        {
+            let host = &placed.endpoint.host;
+            match &placed.server {
+                Server::Native(_) => return Err(FleetError::Native(of.clone())),
+                Server::Front(front) => {
+                    let leaf = self.ca.leaf(host, certificate)?;
+                    front.shows().replace(leaf.server_config(host)?);
+                }
+                Server::Down => {}
+            }
+            placed.certificate = certificate.clone();
+        }
+        Ok(())
+    }
+
+    /// Takes the endpoints of something down and gives each another address; [`settle`] brings them up there.
+    async fn move_away(&self, of: &ResourceId) -> Result<(), FleetError> {
+        let mut places = self.places.lock().await;
+        let unknown = || FleetError::Unknown(of.clone());
+        let mut moving = places.by_owner.remove(of).ok_or_else(unknown)?;
+        for placed in moving.values_mut() {
+            placed.stop().await;
+            // The old address is not given out again soon: see `Places::next`.
+            let port = placed.endpoint.port;
+            let (address, _listener) = allocate(&mut places, of, None, port).await?;
+            placed.endpoint.address = address;
+        }
+        places.by_owner.insert(of.clone(), moving);
+        Ok(())
     }
 
     /// Stops every front and server.
     pub(crate) async fn stop(&self) {
         let mut places = self.places.lock().await;
-        for placed in places.by_cluster.values_mut() {
-            std::mem::replace(&mut placed.server, Server::Down)
-                .stop()
-                .await;
-            placed.endpoint.listening = false;
+        for placed in places.by_owner.values_mut().flat_map(|it| it.values_mut()) {
+            placed.stop().await;
         }
         if let Some(shared) = self.shared.get() {
             shared.stop().await;
         }
     }
 
-    async fn release(&self, id: &ClusterId) -> Result<(), FleetError> {
-        let removed = self.places.lock().await.by_cluster.remove(id);
-        if let Some(placed) = removed {
-            placed.server.stop().await;
-        }
-        let native = self.dir.join(native_home(id));
+    /// Forgets what something that is gone has left.
+    async fn release(&self, of: &ResourceId) -> Result<(), FleetError> {
+        let native = self.dir.join(native_home(of));
         if let Err(error) = std::fs::remove_dir_all(native)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(cluster = %id, %error, "could not remove the cluster's folder");
+            tracing::warn!(%of, %error, "could not remove the server's folder");
         }
-        self.drop_databases(id).await
+        self.drop_databases(of).await
     }
 
     async fn start_native(
@@ -199,7 +257,7 @@ impl Fleet {
         endpoint: &Endpoint,
         reserved: Option<TcpListener>,
     ) -> Result<Postgres, FleetError> {
-        let leaf = self.ca.leaf(&endpoint.host)?;
+        let leaf = self.ca.leaf(&endpoint.host, &Certificate::default())?;
         let tcp = Tcp {
             address: endpoint.address,
             port: endpoint.port,
@@ -208,7 +266,7 @@ impl Fleet {
             passwords: native.password_encryption,
             reserved,
         };
-        let home = Home::make(&self.dir, &native_home(&endpoint.cluster))?;
+        let home = Home::make(&self.dir, &native_home(&endpoint.of()))?;
         let binaries = find_binaries(self.pg_bin_dir.as_deref())?;
         let server = Postgres::start(&binaries, home, Some(tcp)).await?;
         let mut client = server.connect("postgres").await?;
@@ -220,8 +278,17 @@ impl Fleet {
     }
 }
 
-fn native_home(id: &ClusterId) -> String {
-    format!("pg-{}", pg_prefix(id).trim_end_matches('_'))
+fn native_home(of: &ResourceId) -> String {
+    format!("pg-{}", pg_prefix(of).trim_end_matches('_'))
+}
+
+impl Placed {
+    async fn stop(&mut self) {
+        std::mem::replace(&mut self.server, Server::Down)
+            .stop()
+            .await;
+        self.endpoint.listening = false;
+    }
 }
 
 impl Server {
@@ -234,121 +301,155 @@ impl Server {
     }
 }
 
-/// Brings what listens in line with the world, for one cluster: places it if it is new, starts
-/// or stops its server after a change of status, forgets it if it is gone.
-pub(crate) async fn settle(state: &Arc<State>, id: &ClusterId) -> Result<(), FleetError> {
-    settle_quietly(state, id).await?;
+/// Brings what listens in line with the world, for one thing: places its endpoints that are new, starts
+/// or stops servers after a change of status, forgets the endpoints that are gone.
+pub(crate) async fn settle(state: &Arc<State>, of: &ResourceId) -> Result<(), FleetError> {
+    settle_quietly(state, of).await?;
     write_hosts(&state.fleet).await
 }
 
-/// As [`settle`] for every cluster of the world that is more than listed.
+/// Moves the endpoints of something to other addresses, as AWS does when it replaces a node: names stay, the hosts
+/// file says where they are now, and connections end.
+pub(crate) async fn readdress(state: &Arc<State>, of: &ResourceId) -> Result<(), FleetError> {
+    state.fleet.move_away(of).await?;
+    settle(state, of).await
+}
+
+/// As [`settle`] for everything in the world.
 pub(crate) async fn settle_all(state: &Arc<State>) -> Result<(), FleetError> {
-    let ids = {
-        let world = state.world();
-        let mut ids = world.cluster_ids();
-        ids.retain(|id| world.cluster(id).is_some_and(|c| !c.unreachable));
-        ids
-    };
-    for id in ids {
-        settle_quietly(state, &id).await?;
+    let ids = state.world().resource_ids();
+    for of in ids {
+        settle_quietly(state, &of).await?;
     }
     write_hosts(&state.fleet).await
+}
+
+async fn settle_quietly(state: &Arc<State>, of: &ResourceId) -> Result<(), FleetError> {
+    let (wanted, exists) = {
+        let world = state.world();
+        (world.wanted(of), world.exists(of))
+    };
+    withdraw(&state.fleet, of, &wanted).await;
+    if !exists {
+        return state.fleet.release(of).await;
+    }
+    for wanted in &wanted {
+        settle_endpoint(state, of, wanted).await?;
+    }
+    Ok(())
+}
+
+/// Stops and forgets the endpoints that are wanted no longer.
+async fn withdraw(fleet: &Fleet, of: &ResourceId, wanted: &[Wanted]) {
+    let mut places = fleet.places.lock().await;
+    let Some(mut placed) = places.by_owner.remove(of) else {
+        return;
+    };
+    let stays = |endpoint: &Endpoint| {
+        let same = |it: &Wanted| it.host == endpoint.host && it.port == endpoint.port;
+        wanted.iter().any(same)
+    };
+    for (_, mut gone) in placed.extract_if(.., |_, it| !stays(&it.endpoint)) {
+        gone.stop().await;
+    }
+    if !placed.is_empty() {
+        places.by_owner.insert(of.clone(), placed);
+    }
 }
 
 /// PostgreSQL binds by itself, so another simulation can take a native cluster's address first:
 /// then the next address is tried.
-async fn settle_quietly(state: &Arc<State>, id: &ClusterId) -> Result<(), FleetError> {
+async fn settle_endpoint(
+    state: &Arc<State>,
+    of: &ResourceId,
+    wanted: &Wanted,
+) -> Result<(), FleetError> {
     for _ in 1..NATIVE_TRIES_MAX {
-        match settle_once(state, id).await {
+        match settle_once(state, of, wanted).await {
             Err(FleetError::Postgres(PostgresError::AddressTaken { .. })) => {}
             settled => return settled,
         }
     }
-    settle_once(state, id).await
+    settle_once(state, of, wanted).await
 }
 
-async fn settle_once(state: &Arc<State>, id: &ClusterId) -> Result<(), FleetError> {
-    let fleet = &state.fleet;
-    let found = {
-        let world = state.world();
-        world
-            .cluster(id)
-            .map(|c| (c.clone(), world.host_name(id), c.port.unwrap_or(world.port)))
+async fn settle_once(
+    state: &Arc<State>,
+    of: &ResourceId,
+    wanted: &Wanted,
+) -> Result<(), FleetError> {
+    let mut places = state.fleet.places.lock().await;
+    let known = places
+        .by_owner
+        .get_mut(of)
+        .and_then(|it| it.remove(&wanted.host));
+    let (mut placed, listener) = match known {
+        Some(placed) => (placed, None),
+        None => {
+            let (address, bound) = allocate(&mut places, of, wanted.address, wanted.port).await?;
+            let endpoint = Endpoint {
+                kind: of.kind,
+                cluster: of.id.clone(),
+                host: wanted.host.clone(),
+                address,
+                port: wanted.port,
+                listening: false,
+            };
+            let placed = Placed {
+                endpoint,
+                certificate: Certificate::default(),
+                server: Server::Down,
+            };
+            (placed, Some(bound))
+        }
     };
-    let Some((cluster, host, port)) = found else {
-        return fleet.release(id).await;
-    };
-    let mut places = fleet.places.lock().await;
-    let mut listener = None;
-    if !places.by_cluster.contains_key(id) {
-        let (address, bound) = allocate(&mut places, id, cluster.address, port).await?;
-        let cluster = id.clone();
-        let endpoint = Endpoint {
-            cluster,
-            host,
-            address,
-            port,
-            listening: false,
-        };
-        let server = Server::Down;
-        places
-            .by_cluster
-            .insert(id.clone(), Placed { endpoint, server });
-        listener = Some(bound);
-    }
     let fresh = listener.is_some();
-    let placed = places
-        .by_cluster
-        .get_mut(id)
-        .ok_or_else(|| FleetError::Unknown(id.clone()))?;
-    match (&placed.server, cluster.listens()) {
-        (Server::Down, true) => match start(state, &cluster, &placed.endpoint, listener).await {
+    match (&placed.server, wanted.listens) {
+        (Server::Down, true) => match start(state, &placed, wanted, listener).await {
             Ok(server) => placed.server = server,
             Err(error) => {
-                if fresh {
-                    places.by_cluster.remove(id);
+                if !fresh {
+                    places.put(placed);
                 }
                 return Err(error);
             }
         },
-        (Server::Front(_) | Server::Native(_), false) => {
-            std::mem::replace(&mut placed.server, Server::Down)
-                .stop()
-                .await;
-        }
+        (Server::Front(_) | Server::Native(_), false) => placed.stop().await,
         _ => {}
     }
     placed.endpoint.listening = !matches!(placed.server, Server::Down);
+    places.put(placed);
     Ok(())
 }
 
 async fn start(
     state: &Arc<State>,
-    cluster: &Cluster,
-    endpoint: &Endpoint,
+    placed: &Placed,
+    wanted: &Wanted,
     listener: Option<TcpListener>,
 ) -> Result<Server, FleetError> {
-    let id = &endpoint.cluster;
-    if let Some(native) = cluster.native {
-        let server = state
-            .fleet
-            .start_native(cluster, native, endpoint, listener)
+    let endpoint = &placed.endpoint;
+    let (of, fleet) = (endpoint.of(), &state.fleet);
+    if let Some((cluster, native)) = find_native(state, &of) {
+        let server = fleet
+            .start_native(&cluster, native, endpoint, listener)
             .await?;
         return Ok(Server::Native(Box::new(server)));
     }
     let listener = match listener {
         Some(listener) => listener,
-        None => bind(id, endpoint.address, endpoint.port).await?,
+        None => bind(&of, endpoint.address, endpoint.port).await?,
     };
-    let tls = state
-        .fleet
-        .ca
-        .leaf(&endpoint.host)?
-        .server_config(&endpoint.host)?;
-    Ok(Server::Front(Front::start(
-        Arc::clone(state),
-        id.clone(),
-        listener,
-        tls,
-    )))
+    let leaf = fleet.ca.leaf(&endpoint.host, &placed.certificate)?;
+    let tls = leaf.server_config(&endpoint.host)?;
+    let (state, shows) = (Arc::clone(state), Shows::new(tls));
+    let front = Front::start(state, endpoint, wanted.speaks, listener, shows);
+    Ok(Server::Front(front))
+}
+
+/// A cluster that is a PostgreSQL of its own.
+fn find_native(state: &State, of: &ResourceId) -> Option<(Cluster, Native)> {
+    let world = state.world();
+    let cluster = world.cluster(&of.id).filter(|_| of.kind == Kind::Cluster)?;
+    Some((cluster.clone(), cluster.native?))
 }

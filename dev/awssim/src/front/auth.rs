@@ -10,7 +10,7 @@ use super::{LoginError, Site, Stream};
 use crate::crypto::{random_bytes, sha256};
 use crate::mint::Mint;
 use crate::postgres::sql::frame;
-use crate::world::{AuthCode, Cluster};
+use crate::world::{AuthCode, ResourceId};
 
 /// Longest answer to a challenge, in bytes.
 const ANSWER_BYTES_MAX: usize = 65_536;
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: usize = 65_536;
 const ALGORITHM_SHA256: u32 = 0;
 
 /// What was asked; it checks the answer.
-enum Challenge {
+pub(super) enum Challenge {
     Cleartext,
     Md5 {
         salt: [u8; 4],
@@ -34,35 +34,52 @@ enum Challenge {
 pub(super) struct Admitted {
     /// Role in PostgreSQL.
     pub(super) role: String,
-    /// Name of the database on the cluster.
+    /// Name of the database where the data is.
     pub(super) database: String,
     /// Who owns the database.
     pub(super) owner: String,
-    pub(super) cluster: crate::world::ClusterId,
+    /// Where the data is.
+    pub(super) at: ResourceId,
 }
 
-/// Challenges the client and finds the minted password that it knows.
-pub(super) async fn authenticate(
+/// Lets somebody in to a Redshift cluster or workgroup who knows a minted password.
+pub(super) async fn log_in(
     site: &Site,
     stream: &mut impl Stream,
     startup: &Startup,
-    cluster: &Cluster,
+    tls: bool,
+) -> Result<Admitted, LoginError> {
+    let terms = site.state.world().redshift_terms(&site.of);
+    let terms = terms.ok_or_else(gone)?;
+    if terms.require_ssl && !tls {
+        let (user, database) = (startup.user(), startup.database());
+        let message =
+            format!("no pg_hba.conf entry for user \"{user}\", database \"{database}\", SSL off");
+        return Err(Refusal::new("28000", message).into());
+    }
+    let mint = authenticate(site, stream, startup, terms.auth).await?;
+    Ok(admit(site, startup, &mint)?)
+}
+
+fn gone() -> Refusal {
+    Refusal::new("57P01", "the cluster was deleted")
+}
+
+/// Challenges the client and finds the minted password that it knows.
+async fn authenticate(
+    site: &Site,
+    stream: &mut impl Stream,
+    startup: &Startup,
+    code: AuthCode,
 ) -> Result<Arc<Mint>, LoginError> {
     if startup.user().is_empty() {
         return Err(Refusal::new("28000", "no user name specified in startup packet").into());
     }
-    let challenge = Challenge::new(cluster.auth);
-    stream
-        .write_all(&frame(Some(b'R'), &challenge.body()))
-        .await?;
-    stream.flush().await?;
-    let (kind, answer) = read_answer(stream).await?;
-    if kind != challenge.answer_kind() {
-        return Err(Refusal::new("08P01", "expected an answer to the password request").into());
-    }
+    let challenge = Challenge::new(code);
+    let answer = challenge.put(stream).await?;
     let now = site.state.clock.now();
     let (user, database) = (startup.user(), startup.database());
-    let valid = site.state.mints.valid(&site.cluster, user, database, now);
+    let valid = site.state.mints.valid(&site.of, user, database, now);
     let known = valid
         .into_iter()
         .find(|mint| challenge.is_answered(user, mint.password.expose(), &answer));
@@ -74,29 +91,28 @@ pub(super) async fn authenticate(
 }
 
 /// Whether user and database exist; makes the user if the password was asked for with that.
-pub(super) fn admit(site: &Site, startup: &Startup, mint: &Mint) -> Result<Admitted, Refusal> {
+fn admit(site: &Site, startup: &Startup, mint: &Mint) -> Result<Admitted, Refusal> {
     let mut world = site.state.world();
-    let cluster = world.cluster_mut(&site.cluster);
-    let cluster = cluster.ok_or_else(|| Refusal::new("57P01", "the cluster was deleted"))?;
+    let holder = world.holder(&site.of).ok_or_else(gone)?;
     let (grant, database) = (&mint.grant, startup.database());
-    if !cluster.database_names().any(|name| name == database) {
+    if !holder.databases.iter().any(|name| name == database) {
         return Err(Refusal::new(
             "3D000",
             format!("database \"{database}\" does not exist"),
         ));
     }
-    if !cluster.has_user(&grant.role) {
+    if !holder.users.contains(&grant.role) {
         if !grant.creates_user {
             let message = format!("user \"{}\" does not exist", startup.user());
             return Err(Refusal::new("28000", message));
         }
-        cluster.db_users.insert(grant.role.clone());
+        world.add_redshift_user(&site.of, &grant.role);
     }
     Ok(Admitted {
         role: grant.role.clone(),
         database: database.to_owned(),
-        owner: cluster.master_username.clone(),
-        cluster: site.cluster.clone(),
+        owner: holder.master,
+        at: holder.at,
     })
 }
 
@@ -112,7 +128,19 @@ async fn read_answer(stream: &mut impl Stream) -> io::Result<(u8, Vec<u8>)> {
 }
 
 impl Challenge {
-    fn new(code: AuthCode) -> Self {
+    /// Asks, and reads the answer.
+    pub(super) async fn put(&self, stream: &mut impl Stream) -> Result<Vec<u8>, LoginError> {
+        stream.write_all(&frame(Some(b'R'), &self.body())).await?;
+        stream.flush().await?;
+        let (kind, answer) = read_answer(stream).await?;
+        if kind != self.answer_kind() {
+            let message = "expected an answer to the password request";
+            return Err(Refusal::new("08P01", message).into());
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn new(code: AuthCode) -> Self {
         match code {
             AuthCode::Cleartext => Self::Cleartext,
             AuthCode::Md5 => Self::Md5 {

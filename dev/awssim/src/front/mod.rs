@@ -1,13 +1,19 @@
-//! A wire front: what a Redshift cluster's endpoint does and PostgreSQL does not.
+//! A wire front: what an AWS endpoint does and PostgreSQL does not.
 //!
-//! It answers SSLRequest, ends TLS, asks for the password in one of Redshift's ways, checks it
-//! against the minted ones, and then hands the session to PostgreSQL as the mapped role: start-up
-//! parameters that only Redshift knows are taken out, the server version becomes 8.0.2, and after
-//! that bytes pass unchanged. CancelRequests are passed on, with and without TLS.
+//! It answers SSLRequest, ends TLS, asks for the password and checks it, and then hands the session to PostgreSQL as
+//! the mapped role. CancelRequests are passed on, with and without TLS. What differs:
 //!
-//! `server_protocol_version` is never announced, so row descriptions keep PostgreSQL's layout.
+//! - *Redshift* (clusters and workgroups) asks in one of its three ways and takes minted passwords; start-up parameters
+//!   that only Redshift knows are taken out and the server version becomes 8.0.2. `server_protocol_version` is never
+//!   announced, so row descriptions keep PostgreSQL's layout.
+//! - *RDS* asks for IAM tokens in clear, inside TLS ([`crate::presigned`]), and is plain PostgreSQL after that; *RDS
+//!   Proxy* does the same in words of its own.
+//!
+//! A further protocol is a [`Speaks`] with an arm in [`serve`].
 
 mod auth;
+mod certificate;
+mod rds;
 mod relay;
 mod startup;
 
@@ -15,21 +21,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::auth::Admitted;
+pub(crate) use self::certificate::Shows;
 use self::startup::{First, Refusal, Startup};
+use crate::fleet::Endpoint;
 use crate::journal::Login;
 use crate::state::State;
-use crate::world::ClusterId;
+use crate::world::{ResourceId, Speaks};
 
-/// Connections of one cluster at once, as many as a real one takes.
+/// Connections of one endpoint at once, as many as a real cluster takes.
 const CONNECTIONS_MAX: usize = 2_000;
 /// How long a log-in may take.
 const LOGIN_MAX: Duration = Duration::from_secs(60);
@@ -43,13 +50,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Front {
     cancel: CancellationToken,
     tasks: TaskTracker,
+    shows: Shows,
 }
 
 /// What one connection needs to know.
 struct Site {
     state: Arc<State>,
-    cluster: ClusterId,
-    tls: TlsAcceptor,
+    of: ResourceId,
+    host: String,
+    port: u16,
+    speaks: Speaks,
+    shows: Shows,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -58,20 +69,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 impl Front {
     pub(crate) fn start(
         state: Arc<State>,
-        cluster: ClusterId,
+        endpoint: &Endpoint,
+        speaks: Speaks,
         listener: TcpListener,
-        tls: Arc<ServerConfig>,
+        shows: Shows,
     ) -> Self {
         let (cancel, tasks) = (state.cancel.child_token(), TaskTracker::new());
         let site = Arc::new(Site {
             state,
-            cluster,
-            tls: TlsAcceptor::from(tls),
+            of: endpoint.of(),
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            speaks,
+            shows: shows.clone(),
         });
         let accepting = accept(listener, site, tasks.clone(), cancel.clone());
         tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
         tasks.close();
-        Self { cancel, tasks }
+        Self {
+            cancel,
+            tasks,
+            shows,
+        }
+    }
+
+    /// The certificate that it shows.
+    pub(crate) fn shows(&self) -> &Shows {
+        &self.shows
     }
 
     /// Stops listening and cuts every connection.
@@ -98,7 +122,7 @@ async fn accept(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(cluster = %site.cluster, %error, "could not accept a connection");
+                tracing::warn!(of = %site.of, %error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -110,22 +134,31 @@ async fn accept(
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             let served = Box::pin(serve(&site, stream)).await;
             if let Err(error) = served {
-                tracing::debug!(cluster = %site.cluster, %error, "connection ended");
+                tracing::debug!(of = %site.of, %error, "connection ended");
             }
             drop(permit);
         }));
     }
 }
 
-/// Serves one connection, as far as encryption is not settled.
-async fn serve(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
+/// Serves one connection.
+async fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
+    match site.speaks {
+        Speaks::Postgres | Speaks::PostgresProxy | Speaks::Redshift => {
+            serve_postgres(site, stream).await
+        }
+    }
+}
+
+/// Serves one connection of PostgreSQL's protocol, as far as encryption is not settled.
+async fn serve_postgres(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     for _ in 0..=NEGOTIATIONS_MAX {
         match timeout(LOGIN_MAX, startup::read(&mut stream)).await?? {
             First::GssEncryption => stream.write_all(b"N").await?,
             First::Tls => {
                 stream.write_all(b"S").await?;
-                let mut stream = timeout(LOGIN_MAX, site.tls.accept(stream)).await??;
+                let mut stream = timeout(LOGIN_MAX, site.shows.acceptor().accept(stream)).await??;
                 let first = timeout(LOGIN_MAX, startup::read(&mut stream)).await??;
                 return serve_settled(site, stream, first, true).await;
             }
@@ -150,12 +183,14 @@ async fn serve_settled(
         }
     };
     let login = timeout(LOGIN_MAX, log_in(site, &mut stream, &startup, tls)).await?;
-    let refused = match &login {
-        Ok(_) => None,
-        Err(LoginError::Io(error)) => Some(error.to_string()),
-        Err(LoginError::Refused(refusal)) => Some(refusal.to_string()),
+    let (refused, why) = match &login {
+        Ok(_) => (None, None),
+        Err(LoginError::Io(error)) => (Some(error.to_string()), None),
+        Err(LoginError::Refused(refusal)) => {
+            (Some(refusal.to_string()), refusal.why().map(str::to_owned))
+        }
     };
-    keep_record(site, &startup, tls, refused);
+    keep_record(site, &startup, tls, refused, why);
     match login {
         Ok(database) => relay::pass(stream, database).await,
         Err(LoginError::Io(error)) => Err(error),
@@ -182,34 +217,27 @@ async fn log_in(
     startup: &Startup,
     tls: bool,
 ) -> Result<tokio::net::UnixStream, LoginError> {
-    let cluster = site.state.world().cluster(&site.cluster).cloned();
-    let cluster = cluster.ok_or_else(|| Refusal::new("57P01", "the cluster was deleted"))?;
-    if cluster.require_ssl && !tls {
-        let message = format!(
-            "no pg_hba.conf entry for user \"{}\", database \"{}\", SSL off",
-            startup.user(),
-            startup.database(),
-        );
-        return Err(Refusal::new("28000", message).into());
-    }
-    let mint = auth::authenticate(site, stream, startup, &cluster).await?;
-    let admitted = auth::admit(site, startup, &mint)?;
-    let opened = relay::open(&site.state, startup, &admitted).await;
+    let admitted: Admitted = match site.speaks {
+        Speaks::Redshift => auth::log_in(site, stream, startup, tls).await?,
+        Speaks::Postgres | Speaks::PostgresProxy => rds::log_in(site, stream, startup, tls).await?,
+    };
+    let opened = relay::open(site, startup, &admitted).await;
     let mut database = opened.map_err(|error| {
-        tracing::warn!(cluster = %site.cluster, error = crate::error_chain(&error), "no database");
-        Refusal::new(
-            "57P03",
-            format!(
-                "the simulated database failed: {}",
-                crate::error_chain(&error)
-            ),
-        )
+        let error = crate::error_chain(&error);
+        tracing::warn!(of = %site.of, error, "no database");
+        Refusal::new("57P03", format!("the simulated database failed: {error}"))
     })?;
-    relay::start_up(stream, &mut database, startup).await?;
+    relay::start_up(site, stream, &mut database, startup).await?;
     Ok(database)
 }
 
-fn keep_record(site: &Site, startup: &Startup, tls: bool, refused: Option<String>) {
+fn keep_record(
+    site: &Site,
+    startup: &Startup,
+    tls: bool,
+    refused: Option<String>,
+    why: Option<String>,
+) {
     let others = |(name, _): &&(String, String)| name != "user" && name != "database";
     let params: BTreeMap<_, _> = startup
         .parameters()
@@ -220,11 +248,14 @@ fn keep_record(site: &Site, startup: &Startup, tls: bool, refused: Option<String
     site.state.logins.keep(Login {
         seq: 0,
         time: site.state.clock.now(),
-        cluster: site.cluster.clone(),
+        kind: site.of.kind,
+        cluster: site.of.id.clone(),
+        host: site.host.clone(),
         user: startup.user().to_owned(),
         database: startup.database().to_owned(),
         params,
         tls,
         refused,
+        why,
     });
 }

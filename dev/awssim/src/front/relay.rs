@@ -1,4 +1,6 @@
 //! From the front to PostgreSQL: opening the session, start-up, the bytes after it, cancels.
+//!
+//! Only Redshift's fronts change anything on the way.
 
 use std::io;
 
@@ -7,12 +9,13 @@ use tokio::net::UnixStream;
 
 use super::auth::Admitted;
 use super::startup::{Refusal, Startup, malformed};
-use super::{LoginError, Stream};
+use super::{LoginError, Site, Stream};
 use crate::crypto::random_base64;
 use crate::fleet::FleetError;
 use crate::postgres::io_error;
 use crate::postgres::sql::frame;
 use crate::state::State;
+use crate::world::Speaks;
 
 /// What Redshift says it is.
 const SERVER_VERSION: &str = "8.0.2";
@@ -44,21 +47,21 @@ const REDSHIFT_ONLY: [&str; 13] = [
 
 /// Connects to PostgreSQL and sends the start-up message there.
 pub(super) async fn open(
-    state: &State,
+    site: &Site,
     startup: &Startup,
     admitted: &Admitted,
 ) -> Result<UnixStream, FleetError> {
-    let fleet = &state.fleet;
+    let fleet = &site.state.fleet;
     let Admitted {
         role,
         database,
         owner,
-        cluster,
+        at,
     } = admitted;
-    let database = fleet.ensure_database(cluster, database, owner).await?;
+    let database = fleet.ensure_database(at, database, owner).await?;
     fleet.ensure_role(role).await?;
     let socket = fleet.shared().await?.socket();
-    let body = startup_body(startup, role, &database);
+    let body = startup_body(site.speaks, startup, role, &database);
     let opened = async {
         let mut stream = UnixStream::connect(socket).await?;
         stream.write_all(&frame(None, &body)).await?;
@@ -69,7 +72,7 @@ pub(super) async fn open(
         .map_err(|e| io_error("connect to PostgreSQL", e))?)
 }
 
-fn startup_body(startup: &Startup, role: &str, database: &str) -> Vec<u8> {
+fn startup_body(speaks: Speaks, startup: &Startup, role: &str, database: &str) -> Vec<u8> {
     let mut body = startup.protocol.to_be_bytes().to_vec();
     let mut put = |text: &str| {
         body.extend_from_slice(text.as_bytes());
@@ -81,11 +84,12 @@ fn startup_body(startup: &Startup, role: &str, database: &str) -> Vec<u8> {
     }
     for (name, value) in startup.parameters() {
         let mapped = name == "user" || name == "database";
-        if mapped || name.starts_with("_pq_.") || REDSHIFT_ONLY.contains(&name.as_str()) {
+        let is_redshifts = name.starts_with("_pq_.") || REDSHIFT_ONLY.contains(&name.as_str());
+        if mapped || (speaks == Speaks::Redshift && is_redshifts) {
             continue;
         }
         put(name);
-        if name == "options" {
+        if speaks == Speaks::Redshift && name == "options" {
             put(&strip_options(value))
         } else {
             put(value)
@@ -120,8 +124,9 @@ fn strip_options(options: &str) -> String {
     kept.join(" ")
 }
 
-/// Passes PostgreSQL's start-up on until it is ready, in Redshift's clothes.
+/// Passes PostgreSQL's start-up on until it is ready, for Redshift in its clothes.
 pub(super) async fn start_up(
+    site: &Site,
     client: &mut impl Stream,
     database: &mut UnixStream,
     startup: &Startup,
@@ -140,7 +145,7 @@ pub(super) async fn start_up(
                 let message = "PostgreSQL asks for a password on its unix socket";
                 return Err(Refusal::new("XX000", message).into());
             }
-            b'S' if body.starts_with(b"server_version\0") => {
+            b'S' if site.speaks == Speaks::Redshift && body.starts_with(b"server_version\0") => {
                 out.extend(parameter_status("server_version", SERVER_VERSION));
                 out.extend(parameter_status("padb_revision", PADB_REVISION));
                 if startup.get("client_protocol_version").is_some() {

@@ -106,6 +106,8 @@ fn parse_parameters(bytes: &[u8]) -> Option<Vec<(String, String)>> {
 pub(super) struct Refusal {
     code: &'static str,
     message: String,
+    /// What the client is not told.
+    why: Option<String>,
 }
 
 impl Refusal {
@@ -113,7 +115,18 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
+            why: None,
         }
+    }
+
+    /// With the reason, for the journal alone.
+    pub(super) fn because(mut self, why: impl fmt::Display) -> Self {
+        self.why = Some(why.to_string());
+        self
+    }
+
+    pub(super) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
     }
 
     /// As an ErrorResponse.

@@ -2,8 +2,12 @@
 //! is written.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
-use super::{ROLE_SESSION_SECONDS_MAX, ROLE_SESSION_SECONDS_MIN, RateLimit, Role, WorldError};
+use super::{
+    ROLE_SESSION_SECONDS_MAX, ROLE_SESSION_SECONDS_MIN, RateLimit, Role, WorldError,
+    is_db_identifier,
+};
 
 pub(crate) fn check_rate_limits(limits: &BTreeMap<String, RateLimit>) -> Result<(), WorldError> {
     for (name, limit) in limits {
@@ -59,6 +63,38 @@ pub(crate) fn invalid(at: &str, value: &str, rule: &'static str) -> WorldError {
         at: at.to_owned(),
         value: value.to_owned(),
         rule,
+    }
+}
+
+/// An endpoint's address is one of this machine's own.
+pub(super) fn check_address(at: &str, address: Option<Ipv4Addr>) -> Result<(), WorldError> {
+    match address.filter(|address| !address.is_loopback()) {
+        Some(other) => Err(invalid(
+            at,
+            &other.to_string(),
+            "must be a loopback address",
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn check_users<'a>(
+    at: &str,
+    mut users: impl Iterator<Item = &'a String>,
+) -> Result<(), WorldError> {
+    match users.find(|user| !is_db_identifier(user)) {
+        Some(user) => Err(invalid(at, user, "is no name for a database user here")),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn check_databases<'a>(
+    at: &str,
+    mut names: impl Iterator<Item = &'a String>,
+) -> Result<(), WorldError> {
+    match names.find(|name| !is_db_identifier(name)) {
+        Some(name) => Err(invalid(at, name, "is no name for a database")),
+        None => Ok(()),
     }
 }
 

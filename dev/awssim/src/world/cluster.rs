@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{check_address, check_databases, check_users};
 use super::serverless::check_endpoint_names;
 use super::{VpcEndpoint, WorldError, invalid};
 
@@ -285,25 +286,10 @@ impl Cluster {
             return Err(invalid(at, id, rule));
         }
         let at = format!("{at}.{id}");
-        for user in self.db_users.iter().chain([&self.master_username]) {
-            if !is_db_identifier(user) {
-                return Err(invalid(&at, user, "is no name for a database user here"));
-            }
-        }
-        for name in self.database_names() {
-            if !is_db_identifier(name) {
-                return Err(invalid(&at, name, "is no name for a database"));
-            }
-        }
+        check_users(&at, self.db_users.iter().chain([&self.master_username]))?;
+        check_databases(&at, [&self.db_name].into_iter().chain(&self.databases))?;
         check_endpoint_names(&format!("{at}.vpc_endpoints"), &self.vpc_endpoints)?;
-        match self.address {
-            Some(address) if !address.is_loopback() => Err(invalid(
-                &at,
-                &address.to_string(),
-                "must be a loopback address",
-            )),
-            _ => Ok(()),
-        }
+        check_address(&at, self.address)
     }
 }
 

@@ -8,8 +8,10 @@
 //! Not here: how policies are evaluated ([`crate::iam`]), the servers behind clusters
 //! (`fleet`).
 
+mod behind;
 mod check;
 mod cluster;
+mod endpoint;
 mod generate;
 mod kms;
 mod names;
@@ -22,10 +24,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::iam::{IdentityPolicy, TrustPolicy};
+pub(crate) use behind::{Holder, RdsTerms, db_cluster_id, db_instance_id, db_proxy_id};
 pub(crate) use check::{check_iam_name, check_rate_limits, check_role, invalid};
 use check::{is_no, is_region_name, is_zero};
 pub(crate) use cluster::is_db_identifier;
 pub use cluster::{AuthCode, Cluster, ClusterId, Native, ParseClusterIdError, PasswordEncryption};
+pub use endpoint::ResourceId;
+pub(crate) use endpoint::{
+    Speaks, Wanted, redshift_endpoint_label, serverless_endpoint_label, serverless_host,
+};
 pub use generate::{GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET};
 pub use kms::KmsKey;
 pub(crate) use names::{
@@ -83,7 +90,7 @@ pub(crate) const ROLE_SESSION_SECONDS_MIN: u32 = 3_600;
 pub struct World {
     /// Accounts by their 12 digit number.
     pub accounts: BTreeMap<String, Account>,
-    /// Port of every cluster that does not name its own. Default 5439.
+    /// Port of every Redshift cluster that does not name its own. Default 5439.
     #[serde(default = "default_port")]
     pub port: u16,
     /// Caps the records of a page below what was asked for, so that small worlds page.

@@ -1,10 +1,12 @@
-//! RDS: instances, clusters (Aurora and Multi-AZ) and proxies. Listed and described, not served.
+//! RDS: instances, clusters (Aurora and Multi-AZ) and proxies. Those of PostgreSQL are served, the others listed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Region, WorldError, invalid};
+use super::check::{check_address, check_databases, check_users};
+use super::{Region, WorldError, invalid, is_no};
 
 /// Engines that AWS knows; a filter that names another one is refused.
 pub(crate) const ENGINES: [&str; 14] = [
@@ -74,6 +76,18 @@ pub struct DbInstance {
     /// `DbiResourceId`. Default: derived from its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
+    /// Further databases, besides `postgres`. A member's are its cluster's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// Database users that log in with IAM tokens (that have `rds_iam`). A member's are its cluster's.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub db_users: BTreeSet<String>,
+    /// Loopback address of its endpoint. Default: the next free one of 127.77.0.0/16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Listed only: nothing listens on its endpoint.
+    #[serde(skip_serializing_if = "is_no")]
+    pub unreachable: bool,
 }
 
 impl Default for DbInstance {
@@ -93,6 +107,10 @@ impl Default for DbInstance {
             db_name: None,
             master_username: "postgres".to_owned(),
             resource_id: None,
+            databases: Vec::new(),
+            db_users: BTreeSet::new(),
+            address: None,
+            unreachable: false,
         }
     }
 }
@@ -156,6 +174,18 @@ pub struct DbCluster {
     /// `DbClusterResourceId`. Default: derived from its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
+    /// Further databases, besides `postgres`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// Database users that log in with IAM tokens (that have `rds_iam`).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub db_users: BTreeSet<String>,
+    /// Loopback address of the writer's endpoint. Default: the next free one of 127.77.0.0/16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Listed only: nothing listens on its endpoints.
+    #[serde(skip_serializing_if = "is_no")]
+    pub unreachable: bool,
 }
 
 impl Default for DbCluster {
@@ -174,6 +204,10 @@ impl Default for DbCluster {
             database_name: None,
             master_username: "postgres".to_owned(),
             resource_id: None,
+            databases: Vec::new(),
+            db_users: BTreeSet::new(),
+            address: None,
+            unreachable: false,
         }
     }
 }
@@ -216,6 +250,16 @@ pub struct DbProxy {
     pub iam_auth: String,
     /// Endpoints besides the default one, by name.
     pub endpoints: BTreeMap<String, DbProxyEndpoint>,
+    /// The RDS cluster or instance (of the same account and region) that it stands before. Without one it has no
+    /// database users, as a proxy without secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Loopback address of its default endpoint. Default: the next free one of 127.77.0.0/16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Listed only: nothing listens on its endpoints.
+    #[serde(skip_serializing_if = "is_no")]
+    pub unreachable: bool,
 }
 
 impl Default for DbProxy {
@@ -228,11 +272,23 @@ impl Default for DbProxy {
             require_tls: true,
             iam_auth: "REQUIRED".to_owned(),
             endpoints: BTreeMap::new(),
+            target: None,
+            address: None,
+            unreachable: false,
         }
     }
 }
 
 impl DbProxy {
+    /// The port of its endpoints, that of its engine family.
+    pub(crate) fn port(&self) -> u16 {
+        match self.engine_family.as_str() {
+            "MYSQL" => default_port("mysql"),
+            "SQLSERVER" => default_port("sqlserver-ee"),
+            _ => default_port("postgres"),
+        }
+    }
+
     /// An available proxy with these tags.
     pub fn with<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self {
@@ -273,15 +329,39 @@ impl Region {
         names_in(&format!("{at}.db_proxies"), self.db_proxies.keys())?;
         let mut writers = BTreeSet::new();
         for (name, instance) in &self.db_instances {
+            let it = instance;
+            let at_it = format!("{at}.db_instances.{name}");
+            check_served(
+                &at_it,
+                it.address,
+                it.db_name.iter().chain(&it.databases),
+                &it.db_users,
+            )?;
             let Some(cluster) = &instance.cluster else {
                 continue;
             };
-            let at = format!("{at}.db_instances.{name}");
+            let at = at_it;
             if !self.db_clusters.contains_key(cluster) {
                 return Err(invalid(&at, cluster, "is no cluster of this region"));
             }
             if instance.writer && !writers.insert(cluster) {
                 return Err(invalid(&at, cluster, "has a writer already"));
+            }
+        }
+        for (name, it) in &self.db_clusters {
+            let at = format!("{at}.db_clusters.{name}");
+            let databases = it.database_name.iter().chain(&it.databases);
+            check_served(&at, it.address, databases, &it.db_users)?;
+        }
+        for (name, proxy) in &self.db_proxies {
+            let at = format!("{at}.db_proxies.{name}");
+            check_address(&at, proxy.address)?;
+            let is_there = |target: &&String| {
+                self.db_clusters.contains_key(*target) || self.db_instances.contains_key(*target)
+            };
+            if let Some(target) = proxy.target.as_ref().filter(|target| !is_there(target)) {
+                let rule = "is no RDS cluster or instance of this region";
+                return Err(invalid(&at, target, rule));
             }
         }
         for (name, cluster) in &self.db_clusters {
@@ -294,6 +374,17 @@ impl Region {
         }
         Ok(())
     }
+}
+
+fn check_served<'a>(
+    at: &str,
+    address: Option<Ipv4Addr>,
+    databases: impl Iterator<Item = &'a String>,
+    users: &'a BTreeSet<String>,
+) -> Result<(), WorldError> {
+    check_address(at, address)?;
+    check_databases(at, databases)?;
+    check_users(at, users.iter())
 }
 
 fn names_in<'a>(at: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), WorldError> {

@@ -22,7 +22,19 @@ pub enum Kind {
     DbProxy,
 }
 
-/// Something that is listed and described but not served.
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Workgroup => "workgroup",
+            Self::DbInstance => "db_instance",
+            Self::DbCluster => "db_cluster",
+            Self::DbProxy => "db_proxy",
+        }
+    }
+}
+
+/// Anything but a provisioned Redshift cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {

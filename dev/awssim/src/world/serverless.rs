@@ -1,13 +1,15 @@
 //! Redshift Serverless workgroups, and the VPC endpoints that Redshift manages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{REDSHIFT_PORT, WorldError, invalid};
+use super::check::{check_address, check_databases, check_users};
+use super::{AuthCode, REDSHIFT_PORT, WorldError, invalid, is_no};
 
-/// A Redshift Serverless workgroup: listed and described, not served. `Workgroup::default()` is
-/// available, in namespace `default`, without tags.
+/// A Redshift Serverless workgroup, with what its namespace holds. `Workgroup::default()` is available, in namespace
+/// `default` with the database `dev`, without tags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workgroup {
@@ -18,8 +20,23 @@ pub struct Workgroup {
     pub namespace: String,
     /// Tags; only ListTagsForResource and the tagging API show them.
     pub tags: BTreeMap<String, String>,
+    /// The namespace's `dbName`, the database made with it.
+    pub db_name: String,
+    /// Further databases.
+    pub databases: Vec<String>,
+    /// The namespace's `adminUsername`; exists in the databases and owns them.
+    pub admin_username: String,
+    /// Database users that exist besides the administrator. Grows when a log-in creates one.
+    pub db_users: BTreeSet<String>,
+    /// How its fronts ask for passwords.
+    pub auth: AuthCode,
+    /// Refuse log-ins without TLS.
+    pub require_ssl: bool,
     /// VPC of its own endpoint.
     pub vpc_id: String,
+    /// Loopback address of its own endpoint. Default: the next free one of 127.77.0.0/16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
     /// Port of its endpoints.
     pub port: u16,
     /// `publiclyAccessible`.
@@ -31,6 +48,9 @@ pub struct Workgroup {
     pub custom_domain_name: Option<String>,
     /// Redshift-managed VPC endpoints by name.
     pub vpc_endpoints: BTreeMap<String, VpcEndpoint>,
+    /// Listed only: nothing listens on its endpoints.
+    #[serde(skip_serializing_if = "is_no")]
+    pub unreachable: bool,
 }
 
 impl Default for Workgroup {
@@ -39,12 +59,20 @@ impl Default for Workgroup {
             status: "AVAILABLE".to_owned(),
             namespace: "default".to_owned(),
             tags: BTreeMap::new(),
+            db_name: "dev".to_owned(),
+            databases: Vec::new(),
+            admin_username: "admin".to_owned(),
+            db_users: BTreeSet::new(),
+            auth: AuthCode::default(),
+            require_ssl: true,
             vpc_id: "vpc-0a1b2c3d4e5f60718".to_owned(),
+            address: None,
             port: REDSHIFT_PORT,
             publicly_accessible: false,
             version: "1.0".to_owned(),
             custom_domain_name: None,
             vpc_endpoints: BTreeMap::new(),
+            unreachable: false,
         }
     }
 }
@@ -63,13 +91,22 @@ impl Workgroup {
         self.status != "CREATING"
     }
 
+    /// Whether its endpoints accept TCP connections in this status.
+    pub(crate) fn listens(&self) -> bool {
+        !["CREATING", "DELETING"].contains(&self.status.as_str())
+    }
+
     pub(crate) fn validate(&self, at: &str, name: &str) -> Result<(), WorldError> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if !(3..=64).contains(&name.len()) || !name.bytes().all(allowed) {
             let rule = "must be 3 to 64 lower-case letters, digits and dashes";
             return Err(invalid(at, name, rule));
         }
-        check_endpoint_names(&format!("{at}.{name}.vpc_endpoints"), &self.vpc_endpoints)
+        let at = format!("{at}.{name}");
+        check_address(&at, self.address)?;
+        check_databases(&at, [&self.db_name].into_iter().chain(&self.databases))?;
+        check_users(&at, self.db_users.iter().chain([&self.admin_username]))?;
+        check_endpoint_names(&format!("{at}.vpc_endpoints"), &self.vpc_endpoints)
     }
 }
 
@@ -95,6 +132,11 @@ impl Default for VpcEndpoint {
 impl VpcEndpoint {
     pub(crate) fn has_address(&self) -> bool {
         !self.status.eq_ignore_ascii_case("creating")
+    }
+
+    /// Whether it accepts connections in this status.
+    pub(crate) fn is_active(&self) -> bool {
+        !["creating", "deleting"].contains(&self.status.to_ascii_lowercase().as_str())
     }
 }
 

@@ -80,14 +80,15 @@ async fn what_is_new_appears_late_and_tags_change_late() {
     fixture
         .sim
         .put_workgroup(&etl, Workgroup::default())
+        .await
         .unwrap();
     let listed = async || fixture.serverless().list_workgroups().send().await.unwrap();
     assert!(listed().await.workgroups().is_empty());
     fixture.sim.advance_clock(61);
     assert_eq!(listed().await.workgroups().len(), 1);
-    fixture.sim.remove_workgroup(&etl).unwrap();
+    fixture.sim.remove_workgroup(&etl).await.unwrap();
     assert!(listed().await.workgroups().is_empty());
-    let gone = fixture.sim.remove_workgroup(&etl);
+    let gone = fixture.sim.remove_workgroup(&etl).await;
     assert!(matches!(gone, Err(SimError::Unknown { .. })));
 }
 

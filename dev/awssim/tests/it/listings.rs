@@ -281,6 +281,7 @@ async fn an_aurora_cluster_has_its_endpoints_and_its_members() {
     fixture
         .sim
         .remove_db_cluster(&cluster_id(HOME, "aurora"))
+        .await
         .unwrap();
     let left = client.describe_db_clusters().send().await.unwrap();
     assert_eq!(left.db_clusters()[0].engine(), Some("docdb"));

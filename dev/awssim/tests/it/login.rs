@@ -25,7 +25,13 @@ async fn mint(fixture: &Fixture, cluster: &str, user: &str, db: Option<&str>) ->
         .unwrap()
 }
 
-fn psql(fixture: &Fixture, endpoint: &Endpoint, user: &str, password: &str, db: &str) -> Command {
+pub(crate) fn psql(
+    fixture: &Fixture,
+    endpoint: &Endpoint,
+    user: &str,
+    password: &str,
+    db: &str,
+) -> Command {
     let Endpoint {
         host,
         address,
@@ -47,7 +53,7 @@ fn psql(fixture: &Fixture, endpoint: &Endpoint, user: &str, password: &str, db: 
     command
 }
 
-async fn run(mut command: Command, sql: &str) -> Result<String, String> {
+pub(crate) async fn run(mut command: Command, sql: &str) -> Result<String, String> {
     let Output {
         status,
         stdout,

@@ -6,6 +6,7 @@
 mod api;
 mod caller;
 mod faults;
+mod kinds;
 mod kms;
 mod limits;
 mod listings;

@@ -166,6 +166,7 @@ async fn tags_change_late_here_as_in_other_listings() {
     fixture
         .sim
         .put_workgroup(&cluster_id(HOME, "etl-0"), etl)
+        .await
         .unwrap();
     let news = async || {
         let page = fixture.tagging().get_resources().send().await.unwrap();

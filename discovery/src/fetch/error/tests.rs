@@ -26,7 +26,8 @@ fn aws_classes() -> impl Iterator<Item = AwsErrorClass> {
         Class::InvalidRequest => Some(Class::Timeout),
         Class::Timeout => Some(Class::Unavailable),
         Class::Unavailable => Some(Class::Malformed),
-        Class::Malformed => None,
+        Class::Malformed => Some(Class::OverBudget),
+        Class::OverBudget => None,
     };
     std::iter::successors(Some(Class::AccessDenied), behind)
 }

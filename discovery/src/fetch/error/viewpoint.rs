@@ -55,13 +55,17 @@ impl Viewpoint {
             (Class::InvalidRequest | Class::NotFound, _) => {
                 "the same call is refused again until what AWS says was seen to".to_owned()
             }
-            (Class::Malformed | Class::OverBudget | Class::Throttled | Class::Timeout | Class::Unavailable, Self::Person) => {
-                failure.hint()
-            }
+            (
+                Class::Malformed | Class::OverBudget | Class::Throttled | Class::Timeout | Class::Unavailable,
+                Self::Person,
+            ) => failure.hint(),
             (Class::OverBudget | Class::Throttled, Self::Worker) => {
                 "this worker tries again by itself, and calls less often there".to_owned()
             }
-            (Class::Malformed | Class::Timeout | Class::Unavailable, Self::Worker) => {
+            (
+                Class::Malformed | Class::Timeout | Class::Unavailable,
+                Self::Worker,
+            ) => {
                 "this worker tries again by itself".to_owned()
             }
         }

@@ -298,6 +298,8 @@ mod tests {
             database: database(),
             effective_role: Some(role()),
             role_source: RoleSource::Override,
+            role_reason: String::new(),
+            remarks: Vec::new(),
             target_health: TargetHealth {
                 status: HealthStatus::Healthy,
                 message: "reached".to_owned(),

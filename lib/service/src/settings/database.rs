@@ -1,6 +1,9 @@
 //! Section `db_service`: which databases of the inventory to serve, and the static ones.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use tidegate_core::{
     Database, DatabaseName, Labels, Origin, ResourceMatcher,
@@ -8,16 +11,30 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, discovery, overlap,
+    DatabaseSettings, LabelCommand, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
 };
 
+/// From the end of one run of a command to the start of the next, when nothing else is said.
+const PERIOD_DEFAULT: Duration = Duration::from_secs(60);
+/// Commands run no more often than this.
+const PERIOD_MIN: Duration = Duration::from_secs(1);
+/// Most commands for labels of one database.
+const COMMANDS_PER_DATABASE_MAX: usize = 32;
+/// Most commands for labels of one file.
+const COMMANDS_MAX: usize = 1000;
+/// Most words of a command: the program and its arguments.
+const COMMAND_WORDS_MAX: usize = 64;
+
+/// Databases of the file, and the commands that give them labels.
+type Written = (Vec<Database>, BTreeMap<DatabaseName, Vec<LabelCommand>>);
+
 /// Reads the section, whose `enabled` was looked at.
 pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     let resources = resources(&mut section);
-    let databases = databases(&mut section);
+    let (databases, label_commands) = databases(&mut section);
     let matchers = section
         .get("aws")
         .map(|item| discovery::matchers(&item, discovery::Form::File))
@@ -26,6 +43,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     let settings = DatabaseSettings {
         resources,
         databases,
+        label_commands,
         matchers,
     };
     if settings.resources.is_empty()
@@ -87,18 +105,21 @@ fn resource(item: &Item<'_>) -> Option<ResourceMatcher> {
     Some(ResourceMatcher {
         labels: labels?,
         assume_role,
+        line: item.line(),
     })
 }
 
-fn databases(section: &mut Section<'_>) -> Vec<Database> {
+fn databases(section: &mut Section<'_>) -> Written {
     let items = section
         .get("databases")
         .and_then(|item| item.list())
         .unwrap_or_default();
     let mut lines: HashMap<DatabaseName, u64> = HashMap::new();
     let mut databases = Vec::new();
+    let mut commands = BTreeMap::new();
+    let mut commands_count = 0;
     for item in items {
-        let Some((name, database)) = database(&item) else {
+        let Some((name, database, dynamic)) = database(&item) else {
             continue;
         };
         if let Some(line) = lines.insert(database.name.clone(), name.line()) {
@@ -108,12 +129,20 @@ fn databases(section: &mut Section<'_>) -> Vec<Database> {
             ));
             continue;
         }
+        commands_count += dynamic.len();
+        if commands_count > COMMANDS_MAX {
+            item.error(format!("more than {COMMANDS_MAX} commands for labels"));
+            break;
+        }
+        if !dynamic.is_empty() {
+            commands.insert(database.name.clone(), dynamic);
+        }
         databases.push(database);
     }
-    databases
+    (databases, commands)
 }
 
-fn database<'t>(item: &Item<'t>) -> Option<(Item<'t>, Database)> {
+fn database<'t>(item: &Item<'t>) -> Option<(Item<'t>, Database, Vec<LabelCommand>)> {
     let mut section = item.section()?;
     let name_item = section.require("name");
     let name = name_item.as_ref().and_then(Item::parse::<DatabaseName>);
@@ -124,12 +153,16 @@ fn database<'t>(item: &Item<'t>) -> Option<(Item<'t>, Database)> {
         .map(|item| static_labels(&item))
         .unwrap_or_default();
     labels.insert(labels::ORIGIN, Origin::Config.as_str());
-    if let Some(dynamic) = section.get("dynamic_labels") {
-        dynamic_labels(&dynamic);
+    let dynamic = section
+        .get("dynamic_labels")
+        .map(|item| dynamic_labels(&item))
+        .unwrap_or_default();
+    if labels.len() + dynamic.len() > LABELS_MAX {
+        item.error(format!("has more than {LABELS_MAX} labels"));
     }
     section.finish();
     let database = spec?.into_database(name?, description, labels, Origin::Config);
-    Some((name_item?, database))
+    Some((name_item?, database, dynamic))
 }
 
 fn static_labels(item: &Item<'_>) -> Labels {
@@ -164,30 +197,80 @@ pub(super) fn labels_except(item: &Item<'_>, pass_over: impl Fn(&str) -> bool) -
     labels
 }
 
-/// Checked for form: the commands are not run yet, which is said.
-fn dynamic_labels(item: &Item<'_>) {
-    for entry in item.list().unwrap_or_default() {
-        let Some(mut section) = entry.section() else {
+fn dynamic_labels(item: &Item<'_>) -> Vec<LabelCommand> {
+    let items = item.list().unwrap_or_default();
+    if items.len() > COMMANDS_PER_DATABASE_MAX {
+        item.error(format!(
+            "has more than {COMMANDS_PER_DATABASE_MAX} commands"
+        ));
+        return Vec::new();
+    }
+    let mut commands: Vec<LabelCommand> = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(command) = label_command(&item) else {
             continue;
         };
-        if let Some(name) = section.require("name").and_then(|item| item.text())
-            && !labels::is_label_key(name)
-        {
-            entry.error(format!("{} is not a label key", quote(name)));
+        if commands.iter().any(|other| other.label == command.label) {
+            item.error(format!(
+                "label {} already has a command",
+                quote(&command.label)
+            ));
+            continue;
         }
-        if let Some(command) = section.require("command") {
-            let words = command.one_or_many();
-            if words.is_empty() {
-                command.error("is empty");
-            }
-            words.iter().for_each(|word| {
-                word.text();
-            });
-        }
-        if let Some(period) = section.get("period") {
-            values::duration(&period, std::time::Duration::ZERO);
-        }
-        section.finish();
+        commands.push(command);
     }
-    item.warn("ignored: commands for labels are not run yet");
+    commands
+}
+
+fn label_command(item: &Item<'_>) -> Option<LabelCommand> {
+    let mut section = item.section()?;
+    let label = section.require("name").and_then(|item| label_key(&item));
+    let command = section.require("command").and_then(|item| words(&item));
+    let period = section
+        .get("period")
+        .filter(Item::is_given)
+        .and_then(|item| values::duration(&item, PERIOD_MIN));
+    section.finish();
+    Some(LabelCommand {
+        label: label?,
+        command: command?,
+        period: period.unwrap_or(PERIOD_DEFAULT),
+    })
+}
+
+fn label_key(item: &Item<'_>) -> Option<String> {
+    let key = item.text()?;
+    if !labels::is_label_key(key) {
+        item.error(format!("{} is not a label key", quote(key)));
+        return None;
+    }
+    if labels::is_reserved(key) {
+        item.error(format!("only Tidegate sets labels such as {}", quote(key)));
+        return None;
+    }
+    Some(key.to_owned())
+}
+
+/// A program, as a path or found by `PATH`, and its arguments.
+fn words(item: &Item<'_>) -> Option<Vec<String>> {
+    let items = item.one_or_many();
+    if items.len() > COMMAND_WORDS_MAX {
+        item.error(format!("has more than {COMMAND_WORDS_MAX} words"));
+        return None;
+    }
+    let mut words = Vec::with_capacity(items.len());
+    for word in &items {
+        words.push(word.text()?.to_owned());
+    }
+    match words.first() {
+        None => {
+            item.error("is empty");
+            None
+        }
+        Some(program) if program.trim().is_empty() => {
+            item.error("names no program");
+            None
+        }
+        Some(_) => Some(words),
+    }
 }

@@ -68,6 +68,7 @@ pub(super) fn read(root: &Node, file: &Path, report: &Report) -> Option<Settings
         database,
         warnings: Vec::new(),
         blockers: Vec::new(),
+        said: super::changes::Said::default(),
     };
     connections(&settings, document.item());
     document.finish();

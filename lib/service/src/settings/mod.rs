@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod authentication;
 mod ca_keys;
+mod changes;
 mod database;
 mod discovery;
 mod document;
@@ -32,6 +33,7 @@ mod words;
 mod yaml;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Read as _,
     net::SocketAddr,
@@ -40,7 +42,7 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tidegate_core::{AwsMatcher, ClusterName, Database, ResourceMatcher};
+use tidegate_core::{AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
@@ -97,7 +99,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
     let settings = document::read(root, path, &report);
     let remarks = report.finish(path)?;
     match settings {
-        Some(settings) => Ok(document::with_remarks(settings, remarks)),
+        Some(mut settings) => {
+            settings.said = changes::Said::by(root);
+            Ok(document::with_remarks(settings, remarks))
+        }
         None => unusable(root.at, "cannot be read as settings"),
     }
 }
@@ -133,9 +138,18 @@ pub struct Settings {
     pub warnings: Vec<Warning>,
     /// What keeps a process from starting, though the file as such is sound; see [`Settings::check_startable`].
     pub blockers: Vec<ConfigProblem>,
+    /// What is written, to compare with.
+    said: changes::Said,
 }
 
 impl Settings {
+    /// The keys that `other` says something else under, or that only one of the two has, such as
+    /// `tidegate.log.severity` or `db_service.resources`, in order. What is in files that keys name is not compared.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> BTreeSet<String> {
+        self.said.differences(&other.said)
+    }
+
     /// Whether a process can start with this: a service is enabled, there is a way to the auth service, and the
     /// files that are named for the start can be read.
     ///
@@ -372,12 +386,25 @@ pub struct DiscoverySettings {
 }
 
 /// The database service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// Which databases of the inventory to serve, and with which roles. Empty is none.
     pub resources: Vec<ResourceMatcher>,
     /// Databases written in the file.
     pub databases: Vec<Database>,
+    /// Commands that give labels to databases written in the file; only those that have some are here.
+    pub label_commands: BTreeMap<DatabaseName, Vec<LabelCommand>>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+}
+
+/// A label whose value a command prints: one of `dynamic_labels`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelCommand {
+    /// The label. Its value replaces that of a static label of the same key.
+    pub label: String,
+    /// The program and its arguments, given to it as they are: there is no shell. Never empty.
+    pub command: Vec<String>,
+    /// From the end of one run to the start of the next. Default 1 min, at least 1 s.
+    pub period: Duration,
 }

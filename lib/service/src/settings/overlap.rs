@@ -41,6 +41,7 @@ mod tests {
                 role_arn: "arn:aws:iam::111111111111:role/x".parse().unwrap(),
                 external_id: None,
             }),
+            line: 1,
         }
     }
 

@@ -127,7 +127,10 @@ fn db(mut section: Section<'_>) -> Option<Database> {
         let mut section = item.section()?;
         let spec = spec::read(&mut section, spec::Certificates::InPlace);
         if let Some(dynamic) = section.get("dynamic_labels") {
-            dynamic.error("commands for labels are not run yet");
+            dynamic.error_expected(
+                "commands run on the hosts of agents, so they may not come from whoever may write this resource",
+                "databases with such labels under `db_service.databases` in an agent's own file",
+            );
         }
         section.finish();
         spec

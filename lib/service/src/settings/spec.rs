@@ -141,7 +141,11 @@ fn tls(section: &mut Section<'_>, certificates: Certificates) -> TlsSettings {
             Certificates::InFile => inner.get("ca_cert_file").filter(Item::is_given),
             Certificates::InPlace => inner.get("ca_cert").filter(Item::is_given),
         };
-        inner.ignore(&["trust_system_cert_pool"]);
+        tls.trust_system_pool = inner
+            .get("trust_system_cert_pool")
+            .filter(Item::is_given)
+            .and_then(|item| item.boolean())
+            .unwrap_or_default();
         inner.finish();
     }
     if let (Some(old), Some(_)) = (&deprecated, &ca) {

@@ -55,11 +55,11 @@ use crate::{
     wanted::Wanted,
 };
 
-const CLUSTER: &str = "tg.test";
-const TTL: Duration = Duration::from_secs(600);
-const WAIT: Duration = Duration::from_secs(20);
+pub(crate) const CLUSTER: &str = "tg.test";
+pub(crate) const TTL: Duration = Duration::from_secs(600);
+pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
-fn cluster() -> ClusterName {
+pub(crate) fn cluster() -> ClusterName {
     CLUSTER.parse().unwrap()
 }
 
@@ -82,14 +82,14 @@ impl Credentials for OneLogin {
     }
 }
 
-struct Bed {
+pub(crate) struct Bed {
     user_ca: CertificateAuthority,
-    db_ca: CertificateAuthority,
-    engine: Arc<Engine>,
+    pub(crate) db_ca: CertificateAuthority,
+    pub(crate) engine: Arc<Engine>,
     events: AuditReceiver,
-    serving: Serving,
-    database: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    pub(crate) serving: Serving,
+    pub(crate) database: TcpListener,
+    pub(crate) tls: Arc<rustls::ServerConfig>,
     clock: ManualClock,
 }
 
@@ -98,7 +98,7 @@ impl Bed {
         Self::with(Ok(()), |_| ()).await
     }
 
-    async fn with(login: Result<(), Problem>, change: impl FnOnce(&mut Wanted)) -> Self {
+    pub(crate) async fn with(login: Result<(), Problem>, change: impl FnOnce(&mut Wanted)) -> Self {
         let ca = |kind| CertificateAuthority::create(kind, &cluster(), Timestamp::now()).unwrap();
         let (user_ca, db_ca) = (ca(CaKind::User), ca(CaKind::Db));
         let key = KeyPair::generate().unwrap();
@@ -113,12 +113,10 @@ impl Bed {
             mode: TlsMode::VerifyFull,
             server_name: Some(format!("cluster.db.{CLUSTER}")),
             ca_cert_pem: Some(db_ca.cert_pem().to_owned()),
+            trust_system_pool: false,
         };
-        let mut wanted = Wanted {
-            effective: tidegate_core::overrides::effective_role(&[], &described),
-            route: "orders".to_owned(),
-            database: described,
-        };
+        let effective = tidegate_core::overrides::effective_role(&[], &described);
+        let mut wanted = Wanted::new(Arc::new(described), effective, "".into(), Vec::new());
         change(&mut wanted);
         let metrics = ServiceMetrics::register(&Metrics::new());
         let (audit, events) = AuditQueue::new(metrics.clone());
@@ -185,7 +183,7 @@ impl Bed {
         )
     }
 
-    fn alice(&self) -> (String, KeyPair) {
+    pub(crate) fn alice(&self) -> (String, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let user = UserHolder {
             name: "alice".to_owned(),
@@ -302,7 +300,7 @@ impl Bed {
         (client, database, key.unwrap(), serving)
     }
 
-    fn event(&mut self) -> AuditEvent {
+    pub(crate) fn event(&mut self) -> AuditEvent {
         self.events.try_recv().unwrap()
     }
 }

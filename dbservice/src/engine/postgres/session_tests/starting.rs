@@ -97,7 +97,7 @@ async fn before_the_roles_are_known_nobody_gets_in_and_may_try_again() {
 #[tokio::test]
 async fn a_paused_database_says_that_it_is_paused() {
     let bed = Bed::with(Ok(()), |wanted| {
-        wanted.database.unavailable = "paused".to_owned();
+        wanted.database_mut().unavailable = "paused".to_owned();
     })
     .await;
     let (mut client, _) = bed.client().await;
@@ -141,7 +141,7 @@ async fn a_database_that_is_not_there_gives_08006() {
 async fn a_database_whose_certificate_is_of_another_ca_gets_no_login() {
     let other = CertificateAuthority::create(CaKind::Db, &cluster(), Timestamp::now()).unwrap();
     let bed = Bed::with(Ok(()), |wanted| {
-        wanted.database.tls.ca_cert_pem = Some(other.cert_pem().to_owned());
+        wanted.database_mut().tls.ca_cert_pem = Some(other.cert_pem().to_owned());
     })
     .await;
     let (mut client, _) = bed.client().await;
@@ -182,8 +182,8 @@ async fn verify_ca_lets_any_name_pass_and_verify_full_does_not() {
         (TlsMode::VerifyFull, Some("08006")),
     ] {
         let bed = Bed::with(Ok(()), |wanted| {
-            wanted.database.tls.mode = mode;
-            wanted.database.tls.server_name = Some("elsewhere.example.com".to_owned());
+            wanted.database_mut().tls.mode = mode;
+            wanted.database_mut().tls.server_name = Some("elsewhere.example.com".to_owned());
         })
         .await;
         let (mut client, _) = bed.client().await;

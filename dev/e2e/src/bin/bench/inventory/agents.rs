@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use tidegate_e2e::wait;
+use tidegate_proto::announce;
 use tidegate_proto::v1::{
     self, announce_request::Message, inventory_service_client::InventoryServiceClient,
     presence_service_client::PresenceServiceClient,
@@ -127,6 +128,12 @@ fn server(database: v1::Database) -> v1::DatabaseServer {
     }
 }
 
+fn said(message: Message) -> v1::AnnounceRequest {
+    v1::AnnounceRequest {
+        message: Some(message),
+    }
+}
+
 /// One agent, for as long as the service keeps its stream open.
 async fn run(
     member: Member,
@@ -140,41 +147,32 @@ async fn run(
         services: vec!["db".to_owned()],
         ..v1::Hello::default()
     };
-    let delta = v1::AnnounceDelta {
-        upserted,
-        full: true,
-        ..v1::AnnounceDelta::default()
-    };
-    for message in [Message::Hello(hello), Message::Delta(delta)] {
-        outgoing
-            .send(v1::AnnounceRequest {
-                message: Some(message),
-            })
-            .await?;
-    }
+    let parts = announce::full_set(upserted).into_iter().map(Message::Delta);
     let mut client = PresenceServiceClient::new(member.channel());
+    outgoing.send(said(Message::Hello(hello))).await?;
     let mut answers = client
         .announce(ReceiverStream::new(messages))
         .await?
         .into_inner();
-    let mut every = 0;
-    for said in ["hello", "databases"] {
-        let answer = answers
-            .message()
-            .await?
-            .with_context(|| format!("no answer to {said}"))?;
-        every = answer.heartbeat_seconds;
+    let answer = answers.message().await?;
+    let every = answer
+        .context("no answer to the hello")?
+        .heartbeat_seconds
+        .max(1);
+    for part in parts {
+        outgoing.send(said(part)).await?;
+        let answer = answers.message().await?;
+        answer.context("no answer to the databases")?;
     }
     drop(permit);
     there.fetch_add(1, Ordering::Relaxed);
-    let mut beat = tokio::time::interval(Duration::from_secs(every.max(1).into()));
+    let mut beat = tokio::time::interval(Duration::from_secs(every.into()));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat.reset();
     loop {
         tokio::select! {
             _ = beat.tick() => {
-                let message = Some(Message::Heartbeat(v1::Heartbeat {}));
-                outgoing.send(v1::AnnounceRequest { message }).await?;
+                outgoing.send(said(Message::Heartbeat(v1::Heartbeat {}))).await?;
             }
             answer = answers.message() => {
                 if answer?.is_none() {

@@ -1,0 +1,406 @@
+//! What MySQL adds to a session: greeting and answer, and the login.
+
+use bytes::{Bytes, BytesMut};
+use tidegate_core::{ErrorCode, Problem};
+use tidegate_identity::{ALPN_MYSQL, secret};
+use tidegate_wire::{
+    SqlState,
+    mysql::{
+        Capabilities,
+        handshake::{Answer, First, Greeting, HandshakeError, NATIVE_PASSWORD, SCRAMBLE_BYTES},
+        reply,
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::{
+    greeted::{Greeted, greeted},
+    login::{log_in, login_failed},
+    packets::{self, ReadError},
+    view::MysqlView,
+    words,
+};
+use crate::{
+    engine::{
+        ahead::{Ahead, alongside},
+        farewell::Farewell,
+        identify::{self, Named},
+        postgres,
+        record::{Ended, Record},
+        refusals,
+        session::{
+            self, Accepted, Client, Connected, Engine, Identified, Incoming, Permitted, Protocol,
+            STARTUP_TIMEOUT, Step, Turned,
+        },
+    },
+    metrics::Cause,
+    wanted::Wanted,
+};
+
+/// The place of a client's answer behind a greeting and a request for TLS; what we say upstream has the same.
+const BEHIND_SSL_REQUEST: u8 = 2;
+
+/// What shapes a stream: the database must have it if the client uses it.
+const SHAPES: [(Capabilities, &str); 2] = [
+    (Capabilities::DEPRECATE_EOF, "DEPRECATE_EOF"),
+    (Capabilities::SESSION_TRACK, "SESSION_TRACK"),
+];
+
+/// What the client began with, and what came behind it.
+struct Opening {
+    answer: Answer,
+    rest: Bytes,
+}
+
+/// Sessions in MySQL's protocol.
+struct Mysql {
+    /// The place of our next packet to the client, until the session runs.
+    next_sequence: u8,
+}
+
+/// Serves one client from its handshake to its end.
+pub(crate) async fn serve<S>(engine: &Engine, incoming: Incoming<S, Greeted>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    session::serve(engine, incoming, Mysql { next_sequence: 0 }).await;
+}
+
+impl Protocol for Mysql {
+    type Begun = Greeted;
+    type View = MysqlView;
+
+    async fn establish<'e, S>(
+        &mut self,
+        engine: &'e Engine,
+        mut accepted: Accepted<S, Greeted>,
+        record: &mut Record,
+    ) -> Step<Connected<'e, S, MysqlView>, S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let is_greeted = accepted.client.get_ref().1.alpn_protocol() != Some(ALPN_MYSQL);
+        let (offered, database) = if is_greeted {
+            self.next_sequence = BEHIND_SSL_REQUEST;
+            (Capabilities::COMMON, None)
+        } else {
+            let (database, rest) = self.greet(engine, accepted).await?;
+            accepted = rest;
+            let offered = offered(database.greeting.capabilities);
+            (offered, Some(database))
+        };
+        let identified = self.identify(accepted, offered, engine, record).await?;
+        let permitted = identified.authorise(engine)?;
+        self.connect(permitted, database, engine).await
+    }
+
+    fn last_words(&self, state: SqlState, problem: &Problem) -> Bytes {
+        words::error(self.next_sequence, state, problem)
+    }
+}
+
+impl Mysql {
+    /// Greets a client in the name of the database, and with its number for the connection, by which clients ask to stop
+    /// a statement. Nothing is said to somebody without a certificate.
+    async fn greet<S>(
+        &mut self,
+        engine: &Engine,
+        mut accepted: Accepted<S, Greeted>,
+    ) -> Step<(Greeted, Accepted<S, Greeted>), S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let known = accepted.person(&engine.cluster).map(drop);
+        if let Err(problem) = known {
+            return Err(Turned::by(accepted.client, Cause::Denied, problem));
+        }
+        let ready = match refusals::available(&accepted.wanted) {
+            Ok(()) => connected(engine, &accepted.wanted, accepted.ahead.take()).await,
+            Err(problem) => Err(problem),
+        };
+        let database = match ready {
+            Ok(database) => database,
+            Err(problem) => {
+                let cause = Cause::DatabaseUnavailable;
+                return Err(Turned::by(accepted.client, cause, problem));
+            }
+        };
+        let scramble = match scramble() {
+            Ok(scramble) => scramble,
+            Err(problem) => return Err(Turned::by(accepted.client, Cause::Internal, problem)),
+        };
+        let greeting = Greeting {
+            scramble,
+            capabilities: offered(database.greeting.capabilities),
+            plugin: NATIVE_PASSWORD.to_owned(),
+            ..database.greeting.clone()
+        };
+        if let Err(error) = say(&mut accepted.client, &greeting.encode()).await {
+            let ended = Ended::because(Cause::ClientFailed, error);
+            return Err(Turned::silently(accepted.client, ended));
+        }
+        self.next_sequence = 1;
+        Ok((database, accepted))
+    }
+
+    async fn identify<S>(
+        &mut self,
+        mut accepted: Accepted<S, Greeted>,
+        offered: Capabilities,
+        engine: &Engine,
+        record: &mut Record,
+    ) -> Step<Identified<S, Greeted, Opening>, S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let mut buffer = BytesMut::with_capacity(512);
+        let reading = timeout(
+            STARTUP_TIMEOUT,
+            packets::next(&mut accepted.client, &mut buffer),
+        );
+        let packet = match alongside(&mut accepted.ahead, reading).await {
+            Ok(Ok(packet)) => packet,
+            Ok(Err(error @ (ReadError::Closed | ReadError::Io(_)))) => {
+                let ended = Ended::because(Cause::Handshake, error);
+                return Err(Turned::silently(accepted.client, ended));
+            }
+            Ok(Err(error @ ReadError::TooLong(_))) => {
+                return Err(broke_the_protocol(accepted.client, &error));
+            }
+            Err(_) => {
+                return Err(broke_the_protocol(
+                    accepted.client,
+                    &format_args!("no answer came in {} s", STARTUP_TIMEOUT.as_secs()),
+                ));
+            }
+        };
+        if packet.payload.is_empty() {
+            return Err(speaks_postgres(accepted));
+        }
+        self.next_sequence = packet.sequence.wrapping_add(1);
+        let mut answer = match First::parse(&packet.payload) {
+            Ok(First::Answer(answer)) => answer,
+            Ok(First::SslRequest(_)) => {
+                let why = &"encryption was asked for a second time";
+                return Err(broke_the_protocol(accepted.client, why));
+            }
+            Err(error @ HandshakeError::Ancient) => {
+                return Err(broke_the_protocol(accepted.client, &error));
+            }
+            Err(error) => return Err(broke_the_protocol(accepted.client, &error)),
+        };
+        answer.capabilities = answer.capabilities & (offered | Capabilities::CLIENT_MYSQL);
+        let (user, certificate_ends) = match accepted.person(&engine.cluster) {
+            Ok(person) => person,
+            Err(problem) => return Err(Turned::by(accepted.client, Cause::Denied, problem)),
+        };
+        record.person(&user);
+        let named = Named {
+            db_user: Some(answer.user.as_str()).filter(|user| !user.is_empty()),
+            db_name: answer.database.as_deref(),
+            db_name_is_users: false,
+        };
+        match identify::asked(user, named, accepted.wanted.database.name.as_str()) {
+            Ok(asked) => {
+                let program = answer
+                    .attribute("program_name")
+                    .or_else(|| answer.attribute("_client_name"));
+                record.asked(&asked, program.as_deref());
+                Ok(Identified {
+                    accepted,
+                    opening: Opening {
+                        answer,
+                        rest: buffer.freeze(),
+                    },
+                    asked,
+                    certificate_ends,
+                })
+            }
+            Err(problem) => Err(Turned::by(accepted.client, Cause::Denied, problem)),
+        }
+    }
+
+    async fn connect<'e, S>(
+        &mut self,
+        permitted: Permitted<S, Greeted, Opening>,
+        database: Option<Greeted>,
+        engine: &'e Engine,
+    ) -> Step<Connected<'e, S, MysqlView>, S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let Permitted {
+            accepted:
+                Accepted {
+                    mut client,
+                    wanted,
+                    mut ahead,
+                },
+            opening: Opening { answer, rest },
+            permit,
+            plan,
+            terms,
+            place,
+        } = permitted;
+        let minting = engine.credentials.login(&plan, permit.user());
+        let login = match alongside(&mut ahead, minting).await {
+            Ok(login) => login,
+            Err(problem) => return Err(Turned::by(client, Cause::Credentials, problem)),
+        };
+        let ready = match database {
+            Some(database) => Ok(database),
+            None => connected(engine, &wanted, ahead).await,
+        };
+        let secured = match ready {
+            Ok(Greeted { stream, greeting }) => {
+                secure(engine, &wanted, stream, &greeting, answer, permit.db_name())
+                    .await
+                    .map(|(upstream, answer)| (upstream, greeting, answer))
+            }
+            Err(problem) => Err(problem),
+        };
+        let (mut upstream, greeting, answer) = match secured {
+            Ok(secured) => secured,
+            Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
+        };
+        let capabilities = answer.capabilities;
+        let logging_in = log_in(&mut upstream, &greeting, answer, &login, BEHIND_SSL_REQUEST);
+        let logged_in = match logging_in.await {
+            Ok(logged_in) => logged_in,
+            Err(failure) => {
+                let (farewell, ended) = login_failed(&wanted, &failure, self.next_sequence);
+                return Err(Box::new(Turned {
+                    client,
+                    farewell,
+                    ended,
+                }));
+            }
+        };
+        let ok = reply::renumbered(self.next_sequence, &logged_in.ok);
+        if let Err(error) = say(&mut client, &ok).await {
+            let ended = Ended::because(Cause::ClientFailed, error);
+            return Err(Turned::silently(client, ended));
+        }
+        Ok(Connected {
+            client,
+            client_rest: rest,
+            database: upstream,
+            database_rest: logged_in.rest,
+            view: MysqlView::new(capabilities),
+            stop: None,
+            terms,
+            place,
+        })
+    }
+}
+
+/// What a client may use of what a database can, with what the handshake itself needs.
+fn offered(database: Capabilities) -> Capabilities {
+    (database & Capabilities::WATCHED)
+        | Capabilities::PROTOCOL_41
+        | Capabilities::SECURE_CONNECTION
+        | Capabilities::PLUGIN_AUTH
+}
+
+/// Makes TLS of a connection whose database has greeted. The answer that is sent inside is the client's, with what it
+/// may use of what the database can.
+///
+/// Databases go by the capabilities in the request for TLS, so it says the same.
+async fn secure(
+    engine: &Engine,
+    wanted: &Wanted,
+    stream: tokio::net::TcpStream,
+    greeting: &Greeting,
+    mut answer: Answer,
+    db_name: &str,
+) -> Result<(crate::engine::Upstream, Answer), Problem> {
+    let missing = answer.capabilities.without(greeting.capabilities);
+    if let Some((_, name)) = SHAPES.iter().find(|(shape, _)| missing.has(*shape)) {
+        return Err(Problem::new(
+            ErrorCode::DatabaseLogin,
+            format!(
+                "database `{}` is too old for what your client was offered",
+                wanted.database.name
+            ),
+        )
+        .because(format_args!("the database has no {name}"))
+        .hint("connect with `tg db connect`, which offers what the database has"));
+    }
+    let for_login = Capabilities::PLUGIN_AUTH | Capabilities::PLUGIN_AUTH_LENENC;
+    answer.capabilities = (answer.capabilities.without(Capabilities::CONNECT_WITH_DB) | for_login)
+        & (greeting.capabilities | Capabilities::CLIENT_MYSQL)
+        | Capabilities::PROTOCOL_41
+        | Capabilities::SECURE_CONNECTION
+        | Capabilities::SSL;
+    if !db_name.is_empty() {
+        answer.capabilities = answer.capabilities | Capabilities::CONNECT_WITH_DB;
+        answer.database = Some(db_name.to_owned());
+    }
+    let request = answer.ssl_request(1);
+    let upstream = engine
+        .connector
+        .tls_after(&wanted.database, stream, &request, None)
+        .await?;
+    Ok((upstream, answer))
+}
+
+/// The connection that was begun ahead, or one that is made now.
+async fn connected(
+    engine: &Engine,
+    wanted: &Wanted,
+    ahead: Option<Ahead<Greeted>>,
+) -> Result<Greeted, Problem> {
+    match ahead {
+        Some(ahead) => ahead.finish().await,
+        None => {
+            let stream = engine.connector.tcp(&wanted.database).await?;
+            greeted(&wanted.database, stream).await
+        }
+    }
+}
+
+/// Random bytes without NUL, which would end them for clients that read them as text.
+fn scramble() -> Result<[u8; SCRAMBLE_BYTES], Problem> {
+    let random = secret::random_bytes::<SCRAMBLE_BYTES>().map_err(|error| {
+        Problem::new(ErrorCode::Internal, "no greeting could be made").because(error)
+    })?;
+    Ok(random.map(|byte| byte % 127 + 1))
+}
+
+fn broke_the_protocol<S>(client: Client<S>, why: &dyn std::fmt::Display) -> Box<Turned<S>> {
+    let problem = Problem::new(ErrorCode::ProtocolViolation, why.to_string());
+    Turned::by(client, Cause::Handshake, problem)
+}
+
+/// PostgreSQL's start-up message begins with two zero bytes of its length, which here is a packet without a payload.
+fn speaks_postgres<S>(accepted: Accepted<S, Greeted>) -> Box<Turned<S>> {
+    let problem = Problem::new(
+        ErrorCode::ProtocolViolation,
+        format!(
+            "database `{}` speaks MySQL, and your client PostgreSQL",
+            accepted.wanted.database.name
+        ),
+    )
+    .hint("connect with `tg db connect`, or with a MySQL client");
+    let words = postgres::fatal(SqlState::PROTOCOL_VIOLATION, &problem);
+    Box::new(Turned {
+        client: accepted.client,
+        farewell: Farewell::AsSent(words),
+        ended: Ended::by(Cause::Handshake, &problem),
+    })
+}
+
+async fn say<S>(client: &mut Client<S>, words: &[u8]) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    timeout(STARTUP_TIMEOUT, async {
+        client.write_all(words).await?;
+        client.flush().await
+    })
+    .await
+    .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
