@@ -132,6 +132,9 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::Skipped];
+
     /// The word for it in outputs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -232,6 +235,18 @@ pub enum Who {
 }
 
 impl Who {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Administrator,
+        Self::AwsAdministrator,
+        Self::DatabaseAdministrator,
+        Self::Nobody,
+        Self::Operator,
+        Self::OrganizationAdministrator,
+        Self::User,
+        Self::Wait,
+    ];
+
     /// The word for it in outputs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -295,6 +310,17 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Identity,
+        Self::PermissionsBoundary,
+        Self::ResourceControl,
+        Self::ServiceControl,
+        Self::Session,
+        Self::Trust,
+        Self::VpcEndpoint,
+    ];
+
     /// The word for it in outputs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
