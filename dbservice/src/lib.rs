@@ -2,7 +2,7 @@
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
 //! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
-//! (`credentials`), relays sessions (`engine`), and says what happened (`audit`).
+//! (`credentials`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
 //! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
@@ -45,6 +45,7 @@ use crate::{
     audit::AuditQueue,
     certificate::ClientTls,
     credentials::AwsCredentials,
+    doctor::live::Live,
     engine::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
@@ -173,6 +174,11 @@ impl DatabaseService {
             Arc::clone(&served),
             metrics.clone(),
         );
+        let doctor = Live {
+            served: Arc::clone(&served),
+            hostname: context.hostname.clone(),
+            clock: Arc::clone(&clock),
+        };
         let announcer = Announcer {
             host_id: host.host_id(),
             hostname: context.hostname,
@@ -215,6 +221,10 @@ impl DatabaseService {
         tasks.spawn(
             "health",
             health::check_all(served, health, clock, shutdown.clone()),
+        );
+        tasks.spawn(
+            "doctor",
+            doctor.take_questions(auth.clone(), shutdown.clone()),
         );
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(

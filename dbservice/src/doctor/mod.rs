@@ -9,6 +9,7 @@
 
 mod aws;
 mod handshake;
+pub(crate) mod live;
 mod login;
 mod minting;
 mod network;
