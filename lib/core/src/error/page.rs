@@ -158,11 +158,11 @@ const CLOSING: &str = "\n## Configuration\n\n\
     | `tg`, `tgctl` | 0 | done |\n\
     | | 1 | understood, and not carried out |\n\
     | | 2 | the command line is wrong |\n\
-    | | 3 | carried out, and what `--check` asks for is not well |\n\
+    | | 3 | carried out, and what was to be checked is not well: `--check`, `tgctl db doctor` |\n\
     | | 4 | carried out, and what was to be checked could not be seen in full |\n\
     | `tidegate` | 0 | done, or ended by SIGTERM or SIGINT |\n\
     | | 1 | everything else |\n\
-    | `tidegate db doctor`, `tgctl db doctor` | 0 | every step passed |\n\
+    | `tidegate db doctor` | 0 | every step passed |\n\
     | | 1 | a step failed |\n\
     | | 2 | no step was taken: the command line, the configuration, or the question is wrong |\n";
 
