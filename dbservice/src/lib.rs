@@ -135,6 +135,12 @@ impl DatabaseService {
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
+        let credentials = Arc::new(AwsCredentials::new(
+            aws,
+            settings.clone(),
+            &clock,
+            metrics.clone(),
+        ));
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -144,7 +150,7 @@ impl DatabaseService {
             roles: roles.clone(),
             locks: locks.clone(),
             places: Places::default(),
-            credentials: Arc::new(AwsCredentials::new(aws, &clock, metrics.clone())),
+            credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
             cancels: CancelRegistry::default(),
             audit,
@@ -166,6 +172,12 @@ impl DatabaseService {
         });
         let again = Arc::new(Names::default());
         let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
+        let doctor = Live {
+            served: Arc::clone(&served),
+            hostname: context.hostname.clone(),
+            clock: Arc::clone(&clock),
+            settings: settings.clone(),
+        };
         let reconciler = Reconciler::new(
             settings,
             Arc::new(labels),
@@ -174,11 +186,6 @@ impl DatabaseService {
             Arc::clone(&served),
             metrics.clone(),
         );
-        let doctor = Live {
-            served: Arc::clone(&served),
-            hostname: context.hostname.clone(),
-            clock: Arc::clone(&clock),
-        };
         let announcer = Announcer {
             host_id: host.host_id(),
             hostname: context.hostname,
@@ -196,6 +203,13 @@ impl DatabaseService {
                 sessions_end_within,
             ),
         );
+        let stopping = shutdown.clone();
+        tasks.spawn("credentials", async move {
+            tokio::select! {
+                () = credentials.keep_fresh() => {}
+                () = stopping.cancelled() => {}
+            }
+        });
         tasks.spawn(
             "roles",
             roles::follow(auth.clone(), roles, shutdown.clone()),

@@ -155,6 +155,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) sessions: Family<CauseLabel, Counter>,
     pub(crate) connect_seconds: ConnectSeconds,
     pub(crate) credentials: Family<OutcomeLabel, Counter>,
+    pub(crate) credential_mints: Family<OutcomeLabel, Counter>,
     pub(crate) databases_served: Gauge,
     pub(crate) dials_refused: Counter,
     pub(crate) audit_dropped: Counter,
@@ -183,6 +184,11 @@ impl ServiceMetrics {
             credentials: metrics.register(
                 "tidegate_dbservice_credentials_total",
                 "Requests for database credentials, cached ones included, by outcome",
+                Family::default(),
+            ),
+            credential_mints: metrics.register(
+                "tidegate_dbservice_credential_mints_total",
+                "Database credentials that were not in the cache and had to be made, by outcome",
                 Family::default(),
             ),
             databases_served: metrics.register(

@@ -1,21 +1,25 @@
 //! Tells the cluster which databases this agent serves, and keeps telling that it lives.
 //!
 //! One stream: hello, the full set, then what changes, and a heartbeat when nothing does. A stream that breaks is opened
-//! again and begins with the full set. A clean shutdown says goodbye, so that nobody is sent here any more.
+//! again and begins with the full set. A clean shutdown says goodbye, so that nobody is sent here any more. Sets and
+//! changes go in parts, each sent when the one before was answered (`tidegate_proto::announce` says why).
 //!
 //! What was announced is remembered as what it was made from, so that a change of one database among thousands makes
 //! one message and looks at one database; a change of health looks at all and makes messages of what differs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use prost::Message;
 use tidegate_core::{Database, DatabaseName, DatabaseServer, HostId, TargetHealth};
-use tidegate_proto::v1::{
-    self, announce_request::Message as Announcement, presence_service_client::PresenceServiceClient,
+use tidegate_proto::{
+    announce,
+    v1::{
+        self, announce_request::Message as Announcement,
+        presence_service_client::PresenceServiceClient,
+    },
 };
 use tidegate_service::{
     rpc::{self, MESSAGE_BYTES_MAX},
@@ -36,10 +40,6 @@ const SERVICE: &str = "db";
 
 /// Messages that wait to be sent.
 const OUTGOING_MAX: usize = 16;
-
-/// Databases and bytes in one message, well below what gRPC takes.
-const DELTA_DATABASES_MAX: usize = 2_000;
-const DELTA_BYTES_MAX: usize = 3 << 20;
 
 /// How often a heartbeat is sent until the auth service says how often it wants one.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(10);
@@ -103,23 +103,24 @@ impl Announcer {
         let (served, mut health) = (self.served.names(), self.health.changes());
         health.mark_unchanged();
         let mut announced = Announced::new();
-        let opening = std::iter::once(self.hello()).chain(self.full(&mut announced));
-        let opening: Vec<_> = opening.collect();
-        // The call is answered only once the server has read something, so sending goes on beside it.
-        let (first, rest) = opening.split_at(opening.len().min(OUTGOING_MAX));
-        for message in first {
-            send(&outgoing, message.clone()).await?;
-        }
+        let mut waiting: VecDeque<_> = self.full(&mut announced).into();
+        let mut unanswered = 1_usize;
+        send(&outgoing, self.hello()).await?;
         let answers = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             answers = client.announce(ReceiverStream::new(outgoing_stream)) => answers?,
         };
         let mut answers = answers.into_inner();
-        for message in rest {
-            send(&outgoing, message.clone()).await?;
-        }
         let mut heartbeat = beat(HEARTBEAT_DEFAULT);
         loop {
+            if unanswered == 0
+                && let Some(part) = waiting.pop_front()
+            {
+                send(&outgoing, part).await?;
+                unanswered += 1;
+            }
+            // While parts wait, what changes is left to be looked at once they are through.
+            let idle = waiting.is_empty();
             let changed = tokio::select! {
                 () = shutdown.cancelled() => {
                     say_goodbye(outgoing, &mut answers).await;
@@ -128,6 +129,7 @@ impl Announcer {
                 answer = answers.message() => {
                     let Some(answer) = answer? else { return Ok(()) };
                     retry.succeeded();
+                    unanswered = unanswered.saturating_sub(1);
                     let wanted = Duration::from_secs(answer.heartbeat_seconds.into()).max(HEARTBEAT_MIN);
                     if answer.heartbeat_seconds > 0 && heartbeat.period() != wanted {
                         info!(databases = announced.len(), heartbeat_seconds = wanted.as_secs(), "announced databases");
@@ -135,19 +137,18 @@ impl Announcer {
                     }
                     continue;
                 }
-                names = served.next() => names,
-                changed = health.changed() => {
+                names = served.next(), if idle => names,
+                changed = health.changed(), if idle => {
                     changed.map_err(|_| Status::cancelled("no more health"))?;
                     announced.keys().cloned().collect()
                 }
                 _ = heartbeat.tick() => {
                     send(&outgoing, Announcement::Heartbeat(v1::Heartbeat {})).await?;
+                    unanswered += 1;
                     continue;
                 }
             };
-            for delta in self.changes(&mut announced, changed) {
-                send(&outgoing, delta).await?;
-            }
+            waiting.extend(self.changes(&mut announced, changed));
         }
     }
 
@@ -160,21 +161,16 @@ impl Announcer {
         })
     }
 
-    /// The full set in as many messages as it takes, of which only the first replaces what was there.
+    /// The full set, in parts.
     fn full(&self, announced: &mut Announced) -> Vec<Announcement> {
         announced.clear();
         let all = self.served.all();
         let servers = all
             .into_iter()
-            .filter_map(|wanted| self.upserted(announced, wanted));
-        let mut deltas = split(servers);
-        if deltas.is_empty() {
-            deltas.push(v1::AnnounceDelta::default());
-        }
-        if let Some(first) = deltas.first_mut() {
-            first.full = true;
-        }
-        deltas.into_iter().map(Announcement::Delta).collect()
+            .filter_map(|wanted| self.upserted(announced, wanted))
+            .collect();
+        let parts = announce::full_set(servers).into_iter();
+        parts.map(Announcement::Delta).collect()
     }
 
     /// What leads from what was announced of these databases to what is so now; nothing when it is the same.
@@ -191,14 +187,8 @@ impl Announcer {
                 None => {}
             }
         }
-        let mut deltas = split(upserted.into_iter());
-        if !removed.is_empty() {
-            deltas.push(v1::AnnounceDelta {
-                removed,
-                ..v1::AnnounceDelta::default()
-            });
-        }
-        deltas.into_iter().map(Announcement::Delta).collect()
+        let parts = announce::change(upserted, removed).into_iter();
+        parts.map(Announcement::Delta).collect()
     }
 
     /// The announcement of a database, unless it was announced just so.
@@ -280,30 +270,6 @@ async fn say_goodbye(
         ),
         Err(_) => warn!("the goodbye was not answered; the lease will run out"),
     }
-}
-
-fn split(servers: impl Iterator<Item = v1::DatabaseServer>) -> Vec<v1::AnnounceDelta> {
-    let mut deltas: Vec<v1::AnnounceDelta> = Vec::new();
-    let mut bytes = 0;
-    for server in servers {
-        let size = server.encoded_len();
-        match deltas.last_mut() {
-            Some(last)
-                if last.upserted.len() < DELTA_DATABASES_MAX && bytes + size <= DELTA_BYTES_MAX =>
-            {
-                last.upserted.push(server);
-                bytes += size;
-            }
-            _ => {
-                deltas.push(v1::AnnounceDelta {
-                    upserted: vec![server],
-                    ..v1::AnnounceDelta::default()
-                });
-                bytes = size;
-            }
-        }
-    }
-    deltas
 }
 
 #[cfg(test)]
@@ -391,19 +357,5 @@ mod tests {
     fn an_agent_without_databases_says_so() {
         let full = announcer(&[]).full(&mut Announced::new());
         assert_eq!(deltas(full), [(Vec::new(), Vec::new(), true)]);
-    }
-
-    #[test]
-    fn a_set_too_large_for_one_message_is_split_and_only_the_first_replaces() {
-        let names: Vec<String> = (0..=DELTA_DATABASES_MAX)
-            .map(|number| format!("d{number:06}"))
-            .collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let parts = announcer(&names).full(&mut Announced::new());
-        let parts: Vec<_> = deltas(parts)
-            .into_iter()
-            .map(|(names, _, full)| (names.len(), full))
-            .collect();
-        assert_eq!(parts, [(DELTA_DATABASES_MAX, true), (1, false)]);
     }
 }

@@ -160,7 +160,8 @@ async fn an_agent_that_was_on_its_way_gets_the_question_and_a_newer_stream_takes
             Code::Aborted
         );
         newer.answer(&asked.id, "newer").await;
+        newer
     };
-    let (answer, ()) = tokio::join!(asking, late);
+    let (answer, _newer) = tokio::join!(asking, late);
     assert_eq!(answer.unwrap().host, "newer");
 }

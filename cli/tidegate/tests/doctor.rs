@@ -140,7 +140,6 @@ fn behind_one_hop_too_many() -> String {
 }
 
 fn cases() -> Vec<Case> {
-    let throttled = Fault::new(FaultKind::Throttling).on("redshift", "GetClusterCredentials");
     let skew = FaultKind::ClockSkew {
         seconds: 900,
         told: false,
@@ -247,10 +246,6 @@ fn cases() -> Vec<Case> {
         Case {
             cluster: "sold",
             ..case("no_such_cluster")
-        },
-        Case {
-            fault: Some(throttled),
-            ..case("throttled")
         },
         Case {
             db_user: Some("stranger"),

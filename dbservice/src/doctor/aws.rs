@@ -36,7 +36,7 @@ pub(super) async fn assume(
 ///
 /// When AWS does not take its credentials.
 pub(super) async fn own(aws: &AwsFactory, request: &LoginRequest) -> Result<String, Stop> {
-    let (itself, session) = (RoleChain::default(), SessionTag::new(super::SESSION));
+    let (itself, session) = (RoleChain::default(), SessionTag::new(super::PERSON));
     let asked = aws.who_am_i(&itself, &request.region, &session).await;
     asked.map(|arn| format!("is {arn}")).map_err(|failure| {
         // Nobody asks for more than credentials that AWS knows, so what is asked for behind it does not matter.

@@ -45,7 +45,7 @@ pub(super) async fn shake(
 }
 
 /// What is verified, and with whose certificates.
-fn trust(tls: &TlsSettings, host: &str) -> String {
+pub(super) fn trust(tls: &TlsSettings, host: &str) -> String {
     let name = tls.server_name.as_deref().unwrap_or(host);
     let whose = if tls.ca_cert_pem.is_some() {
         "the CA given for this database"
@@ -59,7 +59,7 @@ fn trust(tls: &TlsSettings, host: &str) -> String {
     }
 }
 
-fn certificates(upstream: &Upstream, now: Timestamp) -> Vec<String> {
+pub(super) fn certificates(upstream: &Upstream, now: Timestamp) -> Vec<String> {
     let (_, session) = upstream.get_ref();
     let mut told = shown::chain(session.peer_certificates().unwrap_or_default(), now);
     if let Some(version) = session.protocol_version() {
@@ -84,7 +84,7 @@ async fn shown_unverified(
     }
 }
 
-fn verdict(problem: &Problem) -> Verdict {
+pub(super) fn verdict(problem: &Problem) -> Verdict {
     let verdict = Verdict::new(problem.code, problem.message.clone(), Who::Operator);
     match &problem.hint {
         // Who acts is said already.

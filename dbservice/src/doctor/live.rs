@@ -17,9 +17,10 @@ use tidegate_proto::v1::{
 use tidegate_service::{
     clock::SharedClock,
     rpc::{self, MESSAGE_BYTES_MAX},
+    settings::DatabaseSettings,
     tasks::ShutdownToken,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
@@ -36,6 +37,7 @@ pub(crate) struct Live {
     pub(crate) served: Arc<ServedSet>,
     pub(crate) hostname: String,
     pub(crate) clock: SharedClock,
+    pub(crate) settings: watch::Receiver<DatabaseSettings>,
 }
 
 impl Live {
@@ -76,7 +78,8 @@ impl Live {
                 db_name: given(asked.db_name),
             };
             let aws = AwsFactory::load().await;
-            let doctor = Doctor::new(aws, Arc::clone(&self.clock), self.hostname.clone());
+            let naming = self.settings.borrow().aws_session.clone();
+            let doctor = Doctor::new(aws, Arc::clone(&self.clock), self.hostname.clone(), naming);
             doctor.walk(found, &question).await
         })
     }

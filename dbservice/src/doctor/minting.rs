@@ -1,89 +1,38 @@
-//! From a login plan to what AWS is asked for, and the call that gives the password.
+//! What AWS is asked for, and the call that gives the password, past every cache.
 
-use std::time::Duration;
-
-use tidegate_aws::{
-    AwsFactory, Login, LoginRequest, SessionTag, redshift_cluster_credentials,
-    redshift_cluster_credentials_with_iam,
-};
+use tidegate_aws::{AwsFactory, AwsMinter, CredentialKey, LoginRequest, SessionTag};
 use tidegate_core::doctor::Stop;
 
-use super::aws;
-use crate::{
-    credentials::{Cluster, LoginPlan},
-    engine::DbLogin,
-};
+use super::{aws, unusable};
+use crate::{credentials::AwsLogin, engine::DbLogin};
 
-/// The shortest life that AWS gives a password.
-const PASSWORD_TTL: Duration = Duration::from_secs(900);
-
-/// What AWS is asked for; `None` where it is asked for nothing.
-pub(super) fn request(plan: &LoginPlan) -> Option<LoginRequest> {
-    let (cluster, login) = match plan {
-        LoginPlan::ClusterUser {
-            cluster,
-            db_user,
-            db_name,
-        } => {
-            let login = Login::ClusterUser {
-                cluster: cluster.id.clone(),
-                db_user: db_user.clone(),
-                db_name: db_name.clone(),
-                create: None,
-            };
-            (cluster, login)
-        }
-        LoginPlan::ClusterRole { cluster, db_name } => {
-            let login = Login::ClusterRole {
-                cluster: cluster.id.clone(),
-                db_name: db_name.clone(),
-            };
-            (cluster, login)
-        }
-        LoginPlan::Trust { .. } => return None,
-    };
-    Some(LoginRequest {
-        login,
-        region: cluster.region.clone(),
-        account: cluster
-            .account
-            .as_deref()
-            .and_then(|account| account.parse().ok()),
-        chain: cluster.chain.clone(),
-    })
+/// What AWS is asked for; asks it for the agent's own account where the plan needs that.
+///
+/// # Errors
+///
+/// For a role that cannot be named, or an account that AWS does not tell.
+pub(super) async fn request(factory: &AwsFactory, plan: &AwsLogin) -> Result<LoginRequest, Stop> {
+    if !plan.needs_own_account() {
+        return plan.request(None).map_err(|problem| unusable(&problem));
+    }
+    let account = factory.own_account(plan.region()).await;
+    let account = account.map_err(|failure| unusable(&failure.problem()))?;
+    plan.request(Some(&account))
+        .map_err(|problem| unusable(&problem))
 }
 
-/// Asks for the password, past every cache.
+/// Asks for the password.
 ///
 /// # Errors
 ///
 /// When AWS refuses it.
 pub(super) async fn mint(
     factory: &AwsFactory,
-    plan: &LoginPlan,
     request: &LoginRequest,
     session: &SessionTag,
 ) -> Result<(DbLogin, Vec<String>), Stop> {
-    let client = factory
-        .redshift(&request.chain, &request.region, session)
-        .await;
-    let minted = match plan {
-        LoginPlan::ClusterUser {
-            cluster: Cluster { id, .. },
-            db_user,
-            db_name,
-        } => redshift_cluster_credentials(&client, id, db_user, db_name, PASSWORD_TTL).await,
-        LoginPlan::ClusterRole { cluster, db_name } => {
-            redshift_cluster_credentials_with_iam(&client, &cluster.id, db_name, PASSWORD_TTL).await
-        }
-        LoginPlan::Trust { db_user } => {
-            let login = DbLogin {
-                user: db_user.clone(),
-                password: None,
-            };
-            return Ok((login, Vec::new()));
-        }
-    };
+    let key = CredentialKey::new(request.clone(), session);
+    let minted = AwsMinter::new(factory.clone()).mint(&key).await;
     let minted = minted.map_err(|failure| aws::stop(&failure, request, session))?;
     let evidence = format!(
         "a password for {}, good until {:.0}",

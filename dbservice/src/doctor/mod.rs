@@ -12,6 +12,7 @@ mod handshake;
 pub(crate) mod live;
 mod login;
 mod minting;
+mod mysql;
 mod network;
 mod own;
 mod serving;
@@ -24,13 +25,14 @@ use std::{
 
 use tidegate_aws::{AwsFactory, LoginRequest, SessionTag, sources::ask_sources};
 use tidegate_core::{
-    Database, DatabaseKind, DatabaseName, Diagnosis, ErrorCode, Problem,
+    Database, DatabaseKind, DatabaseName, Diagnosis, ErrorCode, Problem, Protocol,
+    aws_session::SessionNaming,
     doctor::{Ladder, StepName, Stop, Verdict, Who},
 };
 use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
 
 use crate::{
-    credentials::{LoginPlan, plan_login},
+    credentials::{LoginPlan, plan_login, session_tag},
     engine::{Connector, DbLogin, Upstream},
     metrics,
     wanted::Wanted,
@@ -39,8 +41,8 @@ use crate::{
 /// How long all steps together may take.
 pub const EXAMINATION_MAX: Duration = Duration::from_secs(100);
 
-/// What the sessions of assumed roles are called while the doctor looks.
-const SESSION: &str = "tidegate-doctor";
+/// Who the person is while the doctor looks: sessions of assumed roles are named after it as settings say.
+const PERSON: &str = "tidegate-doctor";
 /// How the database user is told when none was named.
 const NO_USER: &str = "no database user";
 
@@ -61,6 +63,7 @@ pub struct Doctor {
     connector: Connector,
     clock: SharedClock,
     host: String,
+    naming: SessionNaming,
 }
 
 impl fmt::Debug for Doctor {
@@ -71,14 +74,30 @@ impl fmt::Debug for Doctor {
     }
 }
 
+/// What is decided before AWS is asked anything.
+const ASKED: &str = "decide what to ask AWS for";
+
+/// A database inside TLS, before any login.
+enum Reached {
+    Mysql(Box<mysql::Reached>),
+    Postgres(Box<Upstream>),
+}
+
 /// Why the ladder ends early, or `Ok` at its end.
 type Outcome<T> = Result<T, Verdict>;
 
 impl Doctor {
-    /// A doctor on `host`. `aws` should be fresh: roles whose sessions it keeps are not assumed again.
+    /// A doctor on `host`, where sessions of roles are called as `naming` says. `aws` should be fresh: roles whose sessions
+    /// it keeps are not assumed again.
     #[must_use]
-    pub fn new(aws: AwsFactory, clock: SharedClock, host: impl Into<String>) -> Self {
+    pub fn new(
+        aws: AwsFactory,
+        clock: SharedClock,
+        host: impl Into<String>,
+        naming: SessionNaming,
+    ) -> Self {
         Self {
+            naming,
             aws,
             connector: Connector::new(metrics::connect_seconds()),
             clock,
@@ -102,11 +121,11 @@ impl Doctor {
     /// Takes the steps for a database that was found, or not.
     pub(crate) async fn walk(&self, found: Result<Wanted, Stop>, question: &Question) -> Diagnosis {
         let mut ladder = Ladder::new();
-        let kind = found.as_ref().ok().and_then(|wanted| wanted.database.kind);
+        let database = found.as_ref().ok().map(|wanted| &*wanted.database);
         let db_name = question
             .db_name
             .clone()
-            .unwrap_or_else(|| default_name(kind).to_owned());
+            .unwrap_or_else(|| database.map_or("", default_name).to_owned());
         let climbing = self.climb(&mut ladder, found, question.db_user.as_deref(), &db_name);
         let verdict = match tokio::time::timeout(EXAMINATION_MAX, climbing).await {
             Ok(Ok(verdict) | Err(verdict)) => verdict,
@@ -134,7 +153,7 @@ impl Doctor {
         });
         let wanted = note(ladder, StepName::Serve, "serve it", begun, served)?;
         let database = &wanted.database;
-        let upstream = self.reach(ladder, database).await?;
+        let upstream = self.reach(ladder, database, db_name).await?;
         let Some(login) = self.credentials(ladder, &wanted, db_user, db_name).await? else {
             ladder.skipped(
                 StepName::Login,
@@ -146,7 +165,12 @@ impl Doctor {
             )));
         };
         let begun = Instant::now();
-        let tried = login::try_login(database, upstream, &login, db_name).await;
+        let tried = match upstream {
+            Reached::Mysql(reached) => mysql::try_login(database, *reached, &login).await,
+            Reached::Postgres(upstream) => {
+                login::try_login(database, *upstream, &login, db_name).await
+            }
+        };
         let what = format!("log in as {}", login.user);
         note(
             ladder,
@@ -162,7 +186,12 @@ impl Doctor {
     }
 
     /// Names, connection, TLS.
-    async fn reach(&self, ladder: &mut Ladder, database: &Database) -> Outcome<Upstream> {
+    async fn reach(
+        &self,
+        ladder: &mut Ladder,
+        database: &Database,
+        db_name: &str,
+    ) -> Outcome<Reached> {
         let begun = Instant::now();
         let found = network::look_up(database).await;
         let what = format!("look up {}", database.uri.host());
@@ -175,7 +204,14 @@ impl Doctor {
 
         let begun = Instant::now();
         let now = self.clock.now();
-        let shaken = handshake::shake(&self.connector, database, stream, now).await;
+        let shaken = match database.protocol {
+            Protocol::Mysql => mysql::shake(&self.connector, database, stream, db_name, now)
+                .await
+                .map(|(reached, told)| (Reached::Mysql(Box::new(reached)), told)),
+            Protocol::Postgres => handshake::shake(&self.connector, database, stream, now)
+                .await
+                .map(|(upstream, told)| (Reached::Postgres(Box::new(upstream)), told)),
+        };
         note(
             ladder,
             StepName::Tls,
@@ -196,28 +232,37 @@ impl Doctor {
         // Without a user the roles up to the effective one are looked into all the same.
         let plan = plan_login(wanted, db_user.unwrap_or("nobody"), db_name);
         let plan = match plan {
-            Ok(plan) => plan,
+            Ok(LoginPlan::Aws(plan)) => plan,
+            Ok(LoginPlan::Trust { .. }) => {
+                for step in [StepName::Credentials, StepName::Role, StepName::Mint] {
+                    ladder.skipped(
+                        step,
+                        "not needed: the database is not in AWS, and has to trust this agent",
+                    );
+                }
+                return Ok(db_user.map(|user| DbLogin {
+                    user: user.to_owned(),
+                    password: None,
+                }));
+            }
             Err(problem) => {
-                let what = "decide what to ask AWS for";
                 let stop = unusable(&problem);
-                return Err(ladder.failed(StepName::Credentials, what, stop, Duration::ZERO));
+                return Err(ladder.failed(StepName::Credentials, ASKED, stop, Duration::ZERO));
             }
         };
-        let Some(request) = minting::request(&plan) else {
-            for step in [StepName::Credentials, StepName::Role, StepName::Mint] {
-                ladder.skipped(
-                    step,
-                    "not needed: the database is not in AWS, and has to trust this agent",
-                );
+        let session = session_tag(&self.naming, &plan, PERSON);
+        let request = match minting::request(&self.aws, &plan).await {
+            Ok(request) => request,
+            Err(stop) => {
+                return Err(ladder.failed(StepName::Credentials, ASKED, stop, Duration::ZERO));
             }
-            return Ok(db_user.map(|user| DbLogin {
-                user: user.to_owned(),
-                password: None,
-            }));
         };
         self.identity(ladder, &request).await?;
-        let session = SessionTag::new(SESSION);
-        self.assume(ladder, &request, &session).await?;
+        let hops = match (db_user, &wanted.effective.role) {
+            (Some(_), _) => request.chain.hops().len(),
+            (None, role) => usize::from(role.is_some()),
+        };
+        self.assume(ladder, hops, &request, &session).await?;
         if db_user.is_none() {
             ladder.skipped(
                 StepName::Mint,
@@ -225,7 +270,7 @@ impl Doctor {
             );
             return Ok(None);
         }
-        self.mint(ladder, &plan, &request, &session).await.map(Some)
+        self.mint(ladder, &request, &session).await.map(Some)
     }
 
     async fn identity(&self, ladder: &mut Ladder, request: &LoginRequest) -> Outcome<()> {
@@ -253,10 +298,11 @@ impl Doctor {
     async fn assume(
         &self,
         ladder: &mut Ladder,
+        hops: usize,
         request: &LoginRequest,
         session: &SessionTag,
     ) -> Outcome<()> {
-        let hops = request.chain.hops();
+        let hops = &request.chain.hops()[..hops.min(request.chain.hops().len())];
         if hops.is_empty() {
             ladder.skipped(
                 StepName::Role,
@@ -281,12 +327,11 @@ impl Doctor {
     async fn mint(
         &self,
         ladder: &mut Ladder,
-        plan: &LoginPlan,
         request: &LoginRequest,
         session: &SessionTag,
     ) -> Outcome<DbLogin> {
         let begun = Instant::now();
-        let minted = minting::mint(&self.aws, plan, request, session).await;
+        let minted = minting::mint(&self.aws, request, session).await;
         let what = format!("ask AWS for a password: {}", request.action());
         note(ladder, StepName::Mint, what, begun, minted)
     }
@@ -340,10 +385,11 @@ fn out_of_time(ladder: &mut Ladder) -> Verdict {
     ladder.failed(ladder.behind(), "go on", stop, EXAMINATION_MAX)
 }
 
-/// The logical database that is always there.
-const fn default_name(kind: Option<DatabaseKind>) -> &'static str {
-    match kind {
-        Some(DatabaseKind::Redshift | DatabaseKind::RedshiftServerless) => "dev",
+/// The logical database that is always there; none is needed for MySQL.
+const fn default_name(database: &Database) -> &'static str {
+    match (database.protocol, database.kind) {
+        (Protocol::Mysql, _) => "",
+        (_, Some(DatabaseKind::Redshift | DatabaseKind::RedshiftServerless)) => "dev",
         _ => "postgres",
     }
 }

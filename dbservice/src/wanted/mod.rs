@@ -70,10 +70,6 @@ pub(crate) enum Refusal {
     #[error("{0}")]
     Endpoint(EndpointError),
 
-    /// A kind of database that this version cannot log in to.
-    #[error("databases of kind `{}` are not served by this version", .0.as_str())]
-    Kind(DatabaseKind),
-
     /// A protocol that this version does not speak.
     #[error("protocol `{}` is not served by this version", .0.as_str())]
     Protocol(Protocol),
@@ -228,21 +224,24 @@ fn judge(
 }
 
 fn servable(database: &Database) -> Result<(), Refusal> {
-    match (database.protocol, database.kind) {
-        (Protocol::Postgres, None | Some(DatabaseKind::Redshift)) => Ok(()),
-        (Protocol::Postgres, Some(kind)) => Err(Refusal::Kind(kind)),
-        (protocol, _) => Err(Refusal::Protocol(protocol)),
+    match database.protocol {
+        Protocol::Postgres => Ok(()),
+        protocol @ Protocol::Mysql => Err(Refusal::Protocol(protocol)),
     }
 }
 
 /// A database that an administrator made over the API may have any address; one that discovery found may not.
 fn believable(database: &Database) -> Result<(), Refusal> {
-    match (database.kind, database.origin) {
-        (Some(DatabaseKind::Redshift), Origin::Cloud | Origin::Config) => {
-            endpoint::check_redshift(database).map_err(Refusal::Endpoint)
-        }
-        _ => Ok(()),
-    }
+    let Some(kind) = database.kind.filter(|_| database.origin != Origin::Dynamic) else {
+        return Ok(());
+    };
+    let check = match kind {
+        DatabaseKind::Rds => endpoint::check_rds,
+        DatabaseKind::Rdsproxy => endpoint::check_rdsproxy,
+        DatabaseKind::Redshift => endpoint::check_redshift,
+        DatabaseKind::RedshiftServerless => endpoint::check_serverless,
+    };
+    check(database).map_err(Refusal::Endpoint)
 }
 
 /// One difference between what is served and what should be.
@@ -359,13 +358,41 @@ mod tests {
     }
 
     #[test]
-    fn kinds_and_protocols_without_an_engine_are_refused_and_named() {
-        let mut rds = redshift("rds", &[("env", "prod")]);
-        rds.kind = Some(DatabaseKind::Rds);
+    fn every_kind_that_speaks_postgres_is_served_at_its_own_endpoint_only() {
+        for (kind, host) in [
+            (DatabaseKind::Rds, "a.abc.us-east-1.rds.amazonaws.com"),
+            (
+                DatabaseKind::Rdsproxy,
+                "a.proxy-abc.us-east-1.rds.amazonaws.com",
+            ),
+            (
+                DatabaseKind::Redshift,
+                "a.abc.us-east-1.redshift.amazonaws.com",
+            ),
+            (
+                DatabaseKind::RedshiftServerless,
+                "a.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+            ),
+        ] {
+            let mut database = redshift("a", &[("env", "prod")]);
+            database.kind = Some(kind);
+            database.aws.rds_instance_id = Some("a".to_owned());
+            database.aws.rdsproxy_name = Some("a".to_owned());
+            database.aws.redshift_serverless_workgroup = Some("a".to_owned());
+            database.uri = format!("{host}:5439").parse().unwrap();
+            let entries = [entry("prod", None)];
+            assert_eq!(found(&database, &entries).refusal, None, "{kind:?}");
+            database.uri = format!("{host}.evil.com:5439").parse().unwrap();
+            let refusal = found(&database, &entries).refusal;
+            assert!(matches!(refusal, Some(Refusal::Endpoint(_))), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn protocols_without_an_engine_are_refused_and_named() {
         let mut mysql = redshift("mysql", &[("env", "prod")]);
         mysql.protocol = Protocol::Mysql;
         let refusal = |database| found(database, &[entry("prod", None)]).refusal;
-        assert_eq!(refusal(&rds), Some(Refusal::Kind(DatabaseKind::Rds)));
         assert_eq!(refusal(&mysql), Some(Refusal::Protocol(Protocol::Mysql)));
     }
 
@@ -394,13 +421,10 @@ mod tests {
         let account = wanted.database.aws.account_id.as_ref().unwrap();
         assert_eq!(account.as_str(), "999999999999");
 
-        let against = Account(Err(Refusal::Kind(DatabaseKind::Redshift)));
+        let against = Account(Err(Refusal::Protocol(Protocol::Mysql)));
         let decision = decide(Some(&orders), None, &rules, &against);
         assert_eq!(decision.wanted, None);
-        assert_eq!(
-            decision.refusal,
-            Some(Refusal::Kind(DatabaseKind::Redshift))
-        );
+        assert_eq!(decision.refusal, Some(Refusal::Protocol(Protocol::Mysql)));
     }
 
     fn wanted(database: &Database) -> Wanted {

@@ -295,7 +295,7 @@ fn report(name: &str, refusal: &Refusal) {
         Refusal::Endpoint(_) => {
             error!(db.name = name, error = %refusal, "refusing to serve a database whose address cannot be right");
         }
-        Refusal::Kind(_) | Refusal::Protocol(_) | Refusal::Shadowed => {
+        Refusal::Protocol(_) | Refusal::Shadowed => {
             warn!(db.name = name, error = %refusal, "a database is not served");
         }
     }

@@ -283,6 +283,12 @@ impl Lab {
         format!("{}:3080", self.address(Part::Proxy))
     }
 
+    /// The proxy's address for MySQL clients.
+    #[must_use]
+    pub fn mysql_addr(&self) -> String {
+        format!("{}:3036", self.address(Part::Proxy))
+    }
+
     /// The auth service's address.
     #[must_use]
     pub fn auth_addr(&self) -> String {
@@ -344,7 +350,12 @@ impl Lab {
                 }
             }
             Part::Proxy => {
-                patch["proxy_service"] = json!({ "listen_addr": self.proxy_addr(), "public_addr": self.proxy_addr(), "https_keypairs": null });
+                patch["proxy_service"] = json!({
+                    "listen_addr": self.proxy_addr(),
+                    "mysql_listen_addr": self.mysql_addr(),
+                    "public_addr": self.proxy_addr(),
+                    "https_keypairs": null,
+                });
             }
             Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
                 patch["discovery_service"] = json!({ "poll_interval": "1s" })

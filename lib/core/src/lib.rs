@@ -5,6 +5,7 @@
 //! What is here is what several services must agree on; how it travels is in `tidegate-proto`.
 
 pub mod access;
+pub mod aws_session;
 pub mod database;
 pub mod doctor;
 pub mod error;

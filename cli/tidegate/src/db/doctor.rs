@@ -124,7 +124,12 @@ async fn diagnose(args: &DoctorArgs) -> anyhow::Result<Diagnosis> {
         db_name: args.db_name.clone(),
     };
     let aws = AwsFactory::load().await;
-    let doctor = Doctor::new(aws, Arc::new(SystemClock), settings.process.nodename);
+    let doctor = Doctor::new(
+        aws,
+        Arc::new(SystemClock),
+        settings.process.nodename,
+        database.aws_session.clone(),
+    );
     Ok(doctor
         .examine(&database, inventory.as_ref(), &question)
         .await)

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::address::Places;
 use super::{Fleet, FleetError, Server};
 use crate::crypto::{hex, sha256};
+use crate::mariadb::MariadbError;
 use crate::mint::Mint;
 use crate::postgres::sql::{Client, Rows, ident, literal};
 use crate::postgres::{Postgres, PostgresError};
@@ -124,6 +125,15 @@ pub(crate) async fn sql(
     let holder = state.world().holder(of);
     let holder = holder.ok_or_else(|| FleetError::Unknown(of.clone()))?;
     let first = holder.databases.first().map(String::as_str);
+    if state.world().speaks_mysql(&holder.at) {
+        let server = state.fleet.mariadb(&holder.at).await?;
+        server.ensure(&holder.databases, &holder.users).await?;
+        let mut client = server.connect().await?;
+        if let Some(database) = database.or(first) {
+            client.open(database).await.map_err(MariadbError::from)?;
+        }
+        return Ok(client.run(sql).await.map_err(MariadbError::from)?);
+    }
     let database = database.or(first).unwrap_or("postgres");
     let places = state.fleet.places.lock().await;
     let client = if let Some(server) = native_in(&places, &holder.at) {

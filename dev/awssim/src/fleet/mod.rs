@@ -12,6 +12,7 @@
 mod address;
 mod database;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use self::address::{Places, allocate, bind, write_hosts};
 pub(crate) use self::database::sql;
 use self::database::{Made, create_database, create_role, pg_prefix};
 use crate::front::{Front, Shows};
+use crate::mariadb::{Mariadb, MariadbError};
 use crate::postgres::{Home, Postgres, PostgresError, Tcp, find_binaries};
 use crate::state::State;
 use crate::tls::{Ca, Certificate, TlsError};
@@ -85,6 +87,9 @@ pub enum FleetError {
     /// A native cluster does only what PostgreSQL does by itself.
     #[error("{0} is a PostgreSQL of its own and has no front")]
     Native(ResourceId),
+    /// A MariaDB server failed.
+    #[error("could not use MariaDB")]
+    Mariadb(#[from] MariadbError),
     /// No loopback address was free.
     #[error(
         "no address of 127.77.0.0/16 has port {port} free (tried {})",
@@ -126,6 +131,8 @@ pub(crate) struct Fleet {
     pg_bin_dir: Option<PathBuf>,
     ca: Ca,
     shared: OnceCell<Postgres>,
+    /// The server of each database that speaks MySQL, once it was needed.
+    mariadb: Mutex<HashMap<ResourceId, Arc<OnceCell<Arc<Mariadb>>>>>,
     places: Mutex<Places>,
     made: Mutex<Made>,
 }
@@ -138,6 +145,7 @@ impl Fleet {
             pg_bin_dir,
             ca,
             shared: OnceCell::new(),
+            mariadb: Mutex::default(),
             places,
             made,
         }
@@ -166,6 +174,19 @@ impl Fleet {
             Postgres::start(&binaries, Home::make(&self.dir, "pg")?, None).await
         };
         Ok(self.shared.get_or_try_init(start).await?)
+    }
+
+    /// The server of a database that speaks MySQL, started if it is not running.
+    pub(crate) async fn mariadb(&self, at: &ResourceId) -> Result<Arc<Mariadb>, FleetError> {
+        let server = Arc::clone(self.mariadb.lock().await.entry(at.clone()).or_default());
+        let start = || async {
+            let home = Home::make(
+                &self.dir,
+                &format!("m-{}", pg_prefix(at).trim_end_matches('_')),
+            )?;
+            Ok::<_, FleetError>(Arc::new(Mariadb::start(home).await?))
+        };
+        Ok(Arc::clone(server.get_or_try_init(start).await?))
     }
 
     pub(crate) async fn endpoints(&self) -> Vec<Endpoint> {
@@ -237,6 +258,11 @@ impl Fleet {
         if let Some(shared) = self.shared.get() {
             shared.stop().await;
         }
+        for server in self.mariadb.lock().await.values() {
+            if let Some(server) = server.get() {
+                server.stop().await;
+            }
+        }
     }
 
     /// Forgets what something that is gone has left.
@@ -246,6 +272,10 @@ impl Fleet {
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%of, %error, "could not remove the server's folder");
+        }
+        let server = self.mariadb.lock().await.remove(of);
+        if let Some(server) = server.as_ref().and_then(|server| server.get()) {
+            server.stop().await;
         }
         self.drop_databases(of).await
     }

@@ -9,10 +9,13 @@
 //! - *RDS* asks for IAM tokens in clear, inside TLS ([`crate::presigned`]), and is plain PostgreSQL after that; *RDS
 //!   Proxy* does the same in words of its own.
 //!
+//! - *RDS for MySQL and MariaDB* is the same over another protocol ([`mysql`]).
+//!
 //! A further protocol is a [`Speaks`] with an arm in [`serve`].
 
 mod auth;
 mod certificate;
+mod mysql;
 mod rds;
 mod relay;
 mod startup;
@@ -83,6 +86,17 @@ impl Front {
             speaks,
             shows: shows.clone(),
         });
+        let holder = site.state.world().holder(&site.of);
+        if speaks == Speaks::Mysql && holder.is_some_and(|holder| !holder.users.is_empty()) {
+            // A server takes seconds to start; the first client should not wait for it.
+            let site = Arc::clone(&site);
+            tasks.spawn(cancel.clone().run_until_cancelled_owned(async move {
+                if let Err(error) = mysql::ready(&site).await {
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(of = %site.of, error, "no database");
+                }
+            }));
+        }
         let accepting = accept(listener, site, tasks.clone(), cancel.clone());
         tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
         tasks.close();
@@ -147,6 +161,7 @@ async fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
         Speaks::Postgres | Speaks::PostgresProxy | Speaks::Redshift => {
             serve_postgres(site, stream).await
         }
+        Speaks::Mysql => mysql::serve(site, stream).await,
     }
 }
 
@@ -219,7 +234,9 @@ async fn log_in(
 ) -> Result<tokio::net::UnixStream, LoginError> {
     let admitted: Admitted = match site.speaks {
         Speaks::Redshift => auth::log_in(site, stream, startup, tls).await?,
-        Speaks::Postgres | Speaks::PostgresProxy => rds::log_in(site, stream, startup, tls).await?,
+        Speaks::Mysql | Speaks::Postgres | Speaks::PostgresProxy => {
+            rds::log_in(site, stream, startup, tls).await?
+        }
     };
     let opened = relay::open(site, startup, &admitted).await;
     let mut database = opened.map_err(|error| {

@@ -18,7 +18,7 @@ const TOKEN_IS_OVER: i64 = 901;
 const PAM: &str = "FATAL:  PAM authentication failed for user \"alice\"";
 
 /// A token for an endpoint, signed by the SDK.
-async fn token(
+pub(crate) async fn token(
     credentials: Credentials,
     region: &'static str,
     at: &Endpoint,

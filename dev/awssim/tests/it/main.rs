@@ -11,6 +11,7 @@ mod kms;
 mod limits;
 mod listings;
 mod login;
+mod mysql;
 mod program;
 mod tagging;
 

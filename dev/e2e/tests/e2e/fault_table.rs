@@ -190,9 +190,11 @@ impl Row {
         let aws = lab.aws();
         let after = tags("after");
         if matches!(self.trouble, Trouble::Tags) {
-            aws.put_workgroup(&self.id("b"), Workgroup::with(after)).await?;
+            aws.put_workgroup(&self.id("b"), Workgroup::with(after))
+                .await?;
             aws.remove_workgroup(&self.id("c")).await?;
-            aws.put_workgroup(&self.id("d"), Workgroup::with(after)).await?;
+            aws.put_workgroup(&self.id("d"), Workgroup::with(after))
+                .await?;
         } else {
             aws.set_tags(
                 &self.id("b"),

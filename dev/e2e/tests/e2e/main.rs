@@ -8,6 +8,7 @@ mod joining;
 mod locks;
 mod logins;
 mod main_job;
+mod mysql;
 mod plan;
 mod recovery;
 mod requests;

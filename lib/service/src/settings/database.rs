@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, LabelCommand, discovery, overlap,
+    DatabaseSettings, LabelCommand, aws_session, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
@@ -39,12 +39,14 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         .get("aws")
         .map(|item| discovery::matchers(&item, discovery::Form::File))
         .unwrap_or_default();
+    let aws_session = aws_session::read(&mut section);
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
         databases,
         label_commands,
         matchers,
+        aws_session,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()

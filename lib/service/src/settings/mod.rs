@@ -10,6 +10,7 @@
 mod audit;
 mod auth;
 mod authentication;
+mod aws_session;
 mod ca_keys;
 mod changes;
 mod database;
@@ -42,7 +43,9 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tidegate_core::{AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher};
+use tidegate_core::{
+    AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher, aws_session::SessionNaming,
+};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
@@ -363,6 +366,17 @@ pub struct ProxySettings {
     pub public_addr: String,
     /// Certificates for its public name; empty is one of the cluster's own.
     pub https_keypairs: Vec<KeyPairFiles>,
+    /// The port for MySQL clients that make no tunnel with `tg`; `None` serves none.
+    pub mysql: Option<MysqlSettings>,
+}
+
+/// The proxy's port for MySQL clients. Their protocol has the server speak first, so they need one of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlSettings {
+    /// Where it listens: `mysql_listen_addr`.
+    pub listen_addr: SocketAddr,
+    /// The version that clients are told before it is known which server they want: `mysql_server_version`.
+    pub server_version: String,
 }
 
 /// A certificate and its key.
@@ -396,6 +410,8 @@ pub struct DatabaseSettings {
     pub label_commands: BTreeMap<DatabaseName, Vec<LabelCommand>>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+    /// What sessions of IAM roles are called, and what is sent along with them.
+    pub aws_session: SessionNaming,
 }
 
 /// A label whose value a command prints: one of `dynamic_labels`.

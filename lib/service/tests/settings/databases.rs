@@ -175,3 +175,37 @@ fn what_a_database_is_called_in_aws_is_kept() {
         ]
     );
 }
+
+#[test]
+fn sessions_of_roles_are_named_by_a_template() {
+    let text = |lines: &str| {
+        format!(
+            "db_service:\n  enabled: yes\n  resources:\n    - labels: {{\"*\": \"*\"}}\n{lines}"
+        )
+    };
+    let naming = |lines: &str| good(&text(lines)).database.unwrap().aws_session;
+    assert_eq!(naming("").name.to_string(), "{user}");
+    let whole = naming(
+        "  aws_session:\n    name: \"{db_user}\"\n    source_identity: \"{user}\"\n    tags: {team: data, who: \"{user}\"}\n",
+    );
+    assert_eq!(whole.name.to_string(), "{db_user}");
+    assert_eq!(whole.source_identity.unwrap().to_string(), "{user}");
+    assert_eq!(whole.tags["who"].to_string(), "{user}");
+    for (lines, told) in [
+        (
+            "name: \"{nobody}\"",
+            "`{nobody}` is not a valid template of a session's name",
+        ),
+        (
+            "tags: {\"aws:x\": y}",
+            "`aws:x` is not a key that AWS takes for a session tag",
+        ),
+        ("names: x", "unknown key, did you mean `name`?"),
+    ] {
+        let found = errors(&text(&format!("  aws_session:\n    {lines}\n")));
+        assert!(
+            found.len() == 1 && found[0].contains(told),
+            "{lines}: {found:?}"
+        );
+    }
+}
