@@ -2,7 +2,7 @@
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
 //! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
-//! (`credentials`), relays sessions (`engine`), and says what happened (`audit`).
+//! (`credentials`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
 //! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
@@ -14,6 +14,7 @@
 mod audit;
 mod certificate;
 mod credentials;
+pub mod doctor;
 mod engine;
 mod health;
 mod labels;
@@ -46,6 +47,7 @@ use crate::{
     audit::AuditQueue,
     certificate::ClientTls,
     credentials::AwsCredentials,
+    doctor::live::Live,
     engine::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
@@ -191,6 +193,12 @@ impl DatabaseService {
         let again = Arc::new(Names::default());
         let book = Arc::new(Book::new(Arc::clone(&again)));
         let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
+        let doctor = Live {
+            served: Arc::clone(&served),
+            hostname: context.hostname.clone(),
+            clock: Arc::clone(&clock),
+            settings: settings.clone(),
+        };
         let reconciler = Reconciler::new(
             settings,
             Arc::new(labels),
@@ -274,6 +282,10 @@ impl DatabaseService {
             health::configs::follow(auth.clone(), configs, shutdown.clone()),
         );
         tasks.spawn("health", checker.run(shutdown.clone()));
+        tasks.spawn(
+            "doctor",
+            doctor.take_questions(auth.clone(), shutdown.clone()),
+        );
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(
             "proxies",
