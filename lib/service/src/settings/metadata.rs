@@ -76,7 +76,7 @@ fn names(aws: &mut Section<'_>, metadata: &mut AwsMetadata) -> Option<DatabaseKi
     {
         let workgroup = text(&mut serverless, "workgroup_name");
         let endpoint = text(&mut serverless, "endpoint_name");
-        serverless.get("workgroup_id");
+        serverless.ignore(&["workgroup_id"]);
         serverless.finish();
         named(DatabaseKind::RedshiftServerless, &[&workgroup, &endpoint]);
         metadata.redshift_serverless_workgroup = workgroup;
@@ -91,12 +91,18 @@ fn names(aws: &mut Section<'_>, metadata: &mut AwsMetadata) -> Option<DatabaseKi
     if let Some(mut proxy) = aws.get("rdsproxy").and_then(|item| item.section()) {
         let endpoint = text(&mut proxy, "custom_endpoint_name");
         metadata.rdsproxy_name = text(&mut proxy, "name");
-        proxy.get("resource_id");
+        proxy.ignore(&["resource_id"]);
         proxy.finish();
         named(
             DatabaseKind::Rdsproxy,
             &[&metadata.rdsproxy_name, &endpoint],
         );
+    }
+    if let [first, _, ..] = kinds.as_slice() {
+        aws.item().warn(format!(
+            "names several kinds of database: it counts as `{}`",
+            first.as_str()
+        ));
     }
     kinds.into_iter().next()
 }
@@ -110,9 +116,7 @@ fn rds_names(mut rds: Section<'_>, metadata: &mut AwsMetadata) -> (Option<String
         .get("iam_auth")
         .filter(Item::is_given)
         .and_then(|item| item.boolean());
-    for fact in ["subnets", "security_groups", "vpc_id"] {
-        rds.get(fact);
-    }
+    rds.ignore(&["security_groups", "subnets", "vpc_id"]);
     rds.finish();
     (instance, cluster)
 }
