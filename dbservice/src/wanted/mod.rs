@@ -17,7 +17,7 @@ pub(crate) mod watch;
 use std::{fmt, sync::Arc};
 
 use tidegate_core::{
-    Database, DatabaseKind, EffectiveRole, Origin, ResourceMatcher, RoleSource, overrides,
+    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, ResourceMatcher, RoleSource, overrides,
 };
 use tidegate_wire::route::route_label;
 
@@ -66,6 +66,10 @@ impl Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Refusal {
+    /// AWS is being asked whether its address is right.
+    #[error("AWS is being asked whether its address is right")]
+    Awaited,
+
     /// Its address is not one that AWS gives to such a database.
     #[error("{0}")]
     Endpoint(EndpointError),
@@ -90,9 +94,12 @@ pub(crate) trait Facts: fmt::Debug + Send + Sync {
         database: &Arc<Database>,
         effective: &EffectiveRole,
     ) -> Result<Arc<Database>, Refusal>;
+
+    /// A database of that name is wanted no longer.
+    fn forget(&self, name: &DatabaseName);
 }
 
-/// Databases are what was written of them.
+/// Databases are what was written of them: for who has asked nobody else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsWritten;
 
@@ -104,6 +111,8 @@ impl Facts for AsWritten {
     ) -> Result<Arc<Database>, Refusal> {
         Ok(Arc::clone(database))
     }
+
+    fn forget(&self, _: &DatabaseName) {}
 }
 
 /// Entries of `resources`, each with the words that explain a role by it.
@@ -219,15 +228,20 @@ fn judge(
 }
 
 /// A database that an administrator made over the API may have any address; one that discovery found may not.
-fn believable(database: &Database) -> Result<(), Refusal> {
-    let Some(kind) = database.kind.filter(|_| database.origin != Origin::Dynamic) else {
+pub(crate) fn believable(database: &Database) -> Result<(), Refusal> {
+    if database.origin == Origin::Dynamic {
         return Ok(());
-    };
-    let check = match kind {
-        DatabaseKind::Rds => endpoint::check_rds,
-        DatabaseKind::Rdsproxy => endpoint::check_rdsproxy,
-        DatabaseKind::Redshift => endpoint::check_redshift,
-        DatabaseKind::RedshiftServerless => endpoint::check_serverless,
+    }
+    let check = match database.kind {
+        Some(DatabaseKind::Rds) => endpoint::check_rds,
+        Some(DatabaseKind::Rdsproxy) => endpoint::check_rdsproxy,
+        Some(DatabaseKind::Redshift) => endpoint::check_redshift,
+        Some(DatabaseKind::RedshiftServerless) => endpoint::check_serverless,
+        // Credentials may be asked for by what it is called, so nothing goes by without a kind to hold it to.
+        None => {
+            let missing = EndpointError::Incomplete { missing: "kind" };
+            return Err(Refusal::Endpoint(missing));
+        }
     };
     check(database).map_err(Refusal::Endpoint)
 }
@@ -400,6 +414,8 @@ mod tests {
             completed.aws.account_id = Some(account.parse().unwrap());
             Ok(Arc::new(completed))
         }
+
+        fn forget(&self, _: &DatabaseName) {}
     }
 
     #[test]
