@@ -15,7 +15,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tidegate_identity::{
-    ALPN_H2, ALPN_HTTP11, ALPN_POSTGRES, ALPN_TUNNEL, IdentityError,
+    ALPN_H2, ALPN_HTTP11, ALPN_MYSQL, ALPN_POSTGRES, ALPN_TUNNEL, IdentityError,
     tls::{self, ClientAuth},
 };
 use tidegate_service::{host::HostHandle, settings::KeyPairFiles, tasks::ShutdownToken, telemetry};
@@ -57,7 +57,7 @@ pub(crate) struct Certificates {
 
 #[derive(Debug)]
 struct Configs {
-    postgres: Arc<ServerConfig>,
+    databases: Arc<ServerConfig>,
     tunnel: Arc<ServerConfig>,
     web: Arc<ServerConfig>,
 }
@@ -71,9 +71,9 @@ impl Certificates {
         Ok(Self { files, current })
     }
 
-    /// For telling Postgres clients why they are refused.
-    pub(crate) fn postgres(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.load().postgres)
+    /// For telling clients of databases why they are refused.
+    pub(crate) fn databases(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load().databases)
     }
 
     /// For agents' control connections.
@@ -115,11 +115,12 @@ fn configs(files: &[KeyPairFiles], host: &HostHandle) -> Result<Configs, Certifi
     let agents = ClientAuth::Required {
         ca_pem: host.trust().host_ca_pem.clone(),
     };
+    let database_alpn: &[&[u8]] = &[ALPN_POSTGRES, ALPN_MYSQL];
     let web_alpn: &[&[u8]] = &[ALPN_H2, ALPN_HTTP11];
     let tunnel = host.server_config(agents, &[ALPN_TUNNEL])?;
     if files.is_empty() {
         return Ok(Configs {
-            postgres: host.server_config(ClientAuth::None, &[ALPN_POSTGRES])?,
+            databases: host.server_config(ClientAuth::None, database_alpn)?,
             tunnel,
             web: host.server_config(ClientAuth::None, web_alpn)?,
         });
@@ -127,7 +128,7 @@ fn configs(files: &[KeyPairFiles], host: &HostHandle) -> Result<Configs, Certifi
     let keys: Result<Vec<_>, _> = files.iter().map(read).collect();
     let chosen = Arc::new(ByName(keys?));
     Ok(Configs {
-        postgres: configured(&chosen, &[ALPN_POSTGRES])?,
+        databases: configured(&chosen, database_alpn)?,
         tunnel,
         web: configured(&chosen, web_alpn)?,
     })

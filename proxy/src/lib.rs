@@ -4,7 +4,7 @@
 //! clients to an agent that serves their database, clients of the control plane to an auth server. It holds no keys of
 //! database sessions and can neither read nor change what they say; a session costs it one copy a direction.
 //!
-//! - [`listen`], [`handshake`], [`opening`], [`route`]: what a connection is, and where it goes.
+//! - [`listen`], [`handshake`], [`opening`], [`mysql`], [`route`]: what a connection is, and where it goes.
 //! - [`session`], [`dial`], [`choice`], [`relay`]: a database session.
 //! - [`tunnel`], [`directory`]: which agents are connected, and what they serve.
 //! - [`auth_relay`], [`cancel`], [`refuse`], [`web`]: the other destinations.
@@ -22,6 +22,7 @@ mod handshake;
 mod limit;
 mod listen;
 mod metrics;
+mod mysql;
 mod net;
 mod opening;
 mod presence;
@@ -58,6 +59,7 @@ use crate::{
     certificates::Certificates,
     directory::Directory,
     limit::CancelLimit,
+    listen::Front,
     metrics::ProxyMetrics,
     presence::Announcement,
     session::Sessions,
@@ -96,6 +98,8 @@ pub enum ProxyError {
 pub struct ProxyHandle {
     /// Where it listens; the port is the one that the system chose when the setting was 0.
     pub local_addr: SocketAddr,
+    /// Where it listens for MySQL clients, if it does.
+    pub mysql_addr: Option<SocketAddr>,
 }
 
 /// The proxy service.
@@ -121,6 +125,10 @@ impl Proxy {
     ) -> Result<ProxyHandle, ProxyError> {
         let certificates = Arc::new(Certificates::load(settings.https_keypairs, &host)?);
         let (listener, local_addr) = listen_on(settings.listen_addr)?;
+        let mysql = settings.mysql.as_ref();
+        let for_mysql = mysql
+            .map(|mysql| listen_on(mysql.listen_addr))
+            .transpose()?;
         let directory = Arc::new(Directory::default());
         let shutdown = tasks.shutdown();
         let (tunnels, tunnels_incoming) = rpc::established(TUNNELS_READY_MAX);
@@ -129,6 +137,9 @@ impl Proxy {
             host_id: host.host_id(),
             public_addr: settings.public_addr.clone(),
             auth_servers,
+            mysql_server_version: mysql
+                .map(|mysql| mysql.server_version.clone())
+                .unwrap_or_default(),
             agents: Agents::default(),
             dials: Dials::default(),
             directory: Arc::clone(&directory),
@@ -147,8 +158,19 @@ impl Proxy {
         };
         tasks.spawn(
             "proxy-accept",
-            listen::accept(Arc::clone(&shared), listener, shutdown.clone()),
+            listen::accept(Arc::clone(&shared), listener, Front::Main, shutdown.clone()),
         );
+        let mysql_addr = for_mysql.map(|(listener, addr)| {
+            let accepting = listen::accept(
+                Arc::clone(&shared),
+                listener,
+                Front::Mysql,
+                shutdown.clone(),
+            );
+            tasks.spawn("proxy-accept-mysql", accepting);
+            info!(listen.address = %addr, "proxy listens for MySQL clients");
+            addr
+        });
         tasks.spawn(
             "proxy-directory",
             directory::watch(
@@ -178,7 +200,10 @@ impl Proxy {
         });
         tasks.spawn("proxy-drain", drain(shared, shutdown));
         info!(listen.address = %local_addr, "proxy listens");
-        Ok(ProxyHandle { local_addr })
+        Ok(ProxyHandle {
+            local_addr,
+            mysql_addr,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Accepts connections and brings each to where it belongs.
 //!
-//! Bounds: [`CONNECTIONS_MAX`] open at one time, [`HANDSHAKES_MAX`] of them not yet known, each of those for at most
+//! Bounds of each port: [`CONNECTIONS_MAX`] open at one time, [`HANDSHAKES_MAX`] of them not yet known, each of those for at most
 //! [`crate::handshake::HANDSHAKE_MAX`]. At a bound accepting waits, and the kernel's queue with it.
 
 use std::{
@@ -15,7 +15,6 @@ use tidegate_service::{
     tasks::ShutdownToken,
     telemetry,
 };
-use tidegate_wire::hello::ClientHello;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -27,10 +26,11 @@ use crate::{
     auth_relay, cancel,
     handshake::{self, HANDSHAKE_MAX, Opened},
     metrics::Handshake,
+    mysql,
     net::{self, Replayed},
     opening::Opening,
     refuse,
-    route::{self, Route},
+    route::{self, Route, Speaks},
     session::{self, Identified},
     shared::Shared,
     web,
@@ -43,8 +43,22 @@ const HANDSHAKES_MAX: usize = 4_096;
 /// How often it is said that all places are taken.
 const FULL_SAID_INTERVAL: Duration = Duration::from_secs(10);
 
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Everything: whoever connects speaks first.
+    Main,
+    /// MySQL clients, who wait to be greeted.
+    Mysql,
+}
+
 /// Accepts until shutdown.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, shutdown: ShutdownToken) {
+pub(crate) async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    front: Front,
+    shutdown: ShutdownToken,
+) {
     let mut places = Places::new();
     let mut backoff = Backoff::new();
     loop {
@@ -60,9 +74,10 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, shutdown:
             Ok((stream, addr)) => {
                 backoff.reset();
                 let shared_now = Arc::clone(&shared);
-                shared
-                    .tasks
-                    .spawn_quiet("proxy-connection", serve(shared_now, stream, addr, slot));
+                shared.tasks.spawn_quiet(
+                    "proxy-connection",
+                    serve(shared_now, stream, addr, front, slot),
+                );
             }
             Err(error) => {
                 // Out of file descriptors, mostly: trying at once would spin.
@@ -130,7 +145,7 @@ impl Places {
 }
 
 /// One connection, from accept to its end.
-async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, slot: Slot) {
+async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, front: Front, slot: Slot) {
     let Slot {
         connection,
         handshake,
@@ -138,7 +153,10 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, slot: S
     if let Err(error) = net::tune(&stream) {
         return debug!(client.address = %addr, error = %error, "connection broke at once");
     }
-    let opened = Box::pin(handshake::open(stream)).await;
+    let opened = match front {
+        Front::Main => Box::pin(handshake::open(stream)).await,
+        Front::Mysql => Box::pin(mysql::open(stream, &shared.mysql_server_version)).await,
+    };
     drop(handshake);
     match opened {
         Opened::As(opening, received, stream) => {
@@ -177,37 +195,46 @@ impl Client {
                     info!(client.address = %self.addr, "closed a dialled-back connection that nobody waits for");
                 }
             }
+            Opening::Mysql(hello) => {
+                let route = route::database(&hello, Speaks::Mysql, &shared.cluster);
+                self.serve_tls(shared, route).await;
+            }
             Opening::Tls {
                 hello,
                 after_ssl_request,
-            } => self.serve_tls(shared, &hello, after_ssl_request).await,
+            } => {
+                let route = route::decide(&hello, after_ssl_request, &shared.cluster);
+                self.serve_tls(shared, route).await;
+            }
         }
     }
 
-    async fn serve_tls(self, shared: &Arc<Shared>, hello: &ClientHello, after_ssl_request: bool) {
+    async fn serve_tls(self, shared: &Arc<Shared>, route: Route) {
         let Self {
             stream,
             addr,
             received,
         } = self;
-        match route::decide(hello, after_ssl_request, &shared.cluster) {
+        match route {
             Route::AuthRelay => {
                 shared.metrics.handshake(Handshake::AuthRelay);
                 auth_relay::serve(shared, stream, received, addr).await;
             }
-            Route::Database(route) => {
+            Route::Database(route, speaks) => {
                 shared.metrics.handshake(Handshake::Database);
                 let client = Identified {
                     stream,
                     hello: received,
                     addr,
                     route,
+                    speaks,
                 };
                 session::serve(shared, client).await;
             }
-            Route::NoDatabase { given } => {
+            Route::NoDatabase { given, speaks } => {
                 shared.metrics.handshake(Handshake::NoDatabase);
-                let told = refuse::no_database(shared, stream, received, addr, given.as_deref());
+                let given = given.as_deref();
+                let told = refuse::no_database(shared, stream, received, addr, given, speaks);
                 Box::pin(told).await;
             }
             Route::Tunnel => {
@@ -267,7 +294,7 @@ mod tests {
     /// What a connection's task holds while it relays; a session that idles costs little more than this.
     const TASK_BYTES_MAX: usize = 2 << 10;
 
-    fn future_bytes<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+    fn future_bytes<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
         size_of::<F>()
     }
 

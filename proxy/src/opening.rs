@@ -8,12 +8,15 @@
 //!
 //! Not here: sockets and timeouts ([`crate::handshake`]), where a connection goes ([`crate::route`]).
 
+use bytes::Bytes;
 use tidegate_wire::{
     SqlState,
     backend::ErrorResponse,
     hello::{self, ClientHello, HELLO_BYTES_MAX, HelloError},
     startup::{CancelRequest, FirstMessage, StartupError, parse_first},
 };
+
+use crate::mysql::MysqlRefusal;
 
 /// The most bytes a connection may send before it is known what it is; a start-up message is shorter than a hello.
 pub(crate) const OPENING_BYTES_MAX: usize = HELLO_BYTES_MAX;
@@ -41,6 +44,8 @@ pub(crate) enum Opening {
     Cancel(CancelRequest),
     /// To be the agent's end of a session that waits for it.
     DialBack(Token),
+    /// To speak TLS inside which MySQL goes on that began outside; the bytes received so far are its ClientHello.
+    Mysql(ClientHello),
     /// To speak TLS; the bytes received so far are its ClientHello.
     Tls {
         /// What it says in the clear.
@@ -59,6 +64,9 @@ pub(crate) enum Refusal {
     /// Its ClientHello is none, or longer than one may be.
     #[error("no valid client hello: {0}")]
     Hello(HelloError),
+    /// It speaks MySQL, and does not go on as it has to.
+    #[error(transparent)]
+    Mysql(#[from] MysqlRefusal),
     /// It sent something behind its TLS request without waiting for the answer.
     #[error("unencrypted data behind the request for TLS")]
     Pipelined,
@@ -88,6 +96,7 @@ impl Refusal {
             }
             Self::Hello(HelloError::TooLong) => Answer::Alert(ALERT_RECORD_OVERFLOW),
             Self::Hello(_) => Answer::Alert(ALERT_DECODE_ERROR),
+            Self::Mysql(refusal) => Answer::Mysql(refusal.answer()),
             Self::Pipelined => violation("received unencrypted data after the request for TLS"),
             Self::Plaintext => Answer::Error(
                 ErrorResponse::fatal(
@@ -109,6 +118,8 @@ pub(crate) enum Answer {
     Alert(u8),
     /// As Postgres.
     Error(ErrorResponse),
+    /// As MySQL.
+    Mysql(Bytes),
 }
 
 const ALERT_RECORD_OVERFLOW: u8 = 22;
@@ -122,6 +133,7 @@ impl Answer {
         match self {
             Self::Alert(number) => vec![21, 3, 3, 0, 2, 2, *number],
             Self::Error(error) => error.encode().to_vec(),
+            Self::Mysql(error) => error.to_vec(),
         }
     }
 }
@@ -227,6 +239,7 @@ mod tests {
             Step::Refuse(refusal) => match refusal.answer() {
                 Answer::Error(error) => error.code.to_string(),
                 Answer::Alert(number) => format!("alert {number}"),
+                Answer::Mysql(_) => "MySQL's".to_owned(),
             },
             other => panic!("not refused: {other:?}"),
         }

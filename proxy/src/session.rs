@@ -25,7 +25,7 @@ use crate::{
     metrics::{Direction, SessionOutcome},
     refuse,
     relay::{Relay, Report, Side},
-    route,
+    route::{self, Speaks},
     shared::Shared,
     tunnel::agents::Agent,
 };
@@ -41,6 +41,7 @@ pub(crate) struct Identified {
     pub(crate) hello: Bytes,
     pub(crate) addr: SocketAddr,
     pub(crate) route: String,
+    pub(crate) speaks: Speaks,
 }
 
 /// Why a session never began.
@@ -116,7 +117,12 @@ pub(crate) async fn serve(shared: &Shared, client: Identified) {
         route: client.route.clone(),
     };
     let connected = connect(shared, &client).await;
-    let Identified { stream, hello, .. } = client;
+    let Identified {
+        stream,
+        hello,
+        speaks,
+        ..
+    } = client;
     match connected {
         Ok(connected) => {
             // Sent already, and not to be kept for as long as the session lives.
@@ -127,7 +133,8 @@ pub(crate) async fn serve(shared: &Shared, client: Identified) {
             shared.metrics.session(refused.outcome());
             record.refused(&refused);
             let answer = refused.answer(&record.route, &route::host_pattern(&shared.cluster));
-            Box::pin(refuse::postgres(shared, stream, hello, record.addr, answer)).await;
+            let told = refuse::client(shared, stream, hello, record.addr, speaks, answer);
+            Box::pin(told).await;
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) host_id: HostId,
     pub(crate) public_addr: String,
     pub(crate) auth_servers: Vec<String>,
+    /// What MySQL clients are told, before it is known which server they want.
+    pub(crate) mysql_server_version: String,
     pub(crate) agents: Agents,
     pub(crate) dials: Dials,
     pub(crate) directory: Arc<Directory>,

@@ -32,7 +32,7 @@ impl Access {
             explanation,
         } = policy
             .grants(&subject)
-            .decide(request, Provisioning::Unable);
+            .decide(request, Provisioning::on(&database));
         let lock = self.locks.struck(LockFacts {
             user: Some(&subject.user),
             roles: &subject.roles,

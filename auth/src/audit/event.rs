@@ -25,6 +25,8 @@ pub(crate) const DB_CONFLICT: Kind = ("db.conflict", "TDA00W", false);
 pub(crate) const DB_CREATE: Kind = ("db.create", "TDB03I", true);
 /// A database went.
 pub(crate) const DB_DELETE: Kind = ("db.delete", "TDB05I", true);
+/// An agent was asked what keeps sessions from a database, and logged in to it for that. Ours.
+pub(crate) const DB_DIAGNOSE: Kind = ("db.diagnose", "TDD00I", true);
 /// A database changed.
 pub(crate) const DB_UPDATE: Kind = ("db.update", "TDB04I", true);
 /// Deletions of a scan are held back until the next complete one agrees.

@@ -197,7 +197,7 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
-    /// Start `psql` on a database.
+    /// Start `psql`, or `mysql`, on a database.
     Connect(ConnectArgs),
     /// Print the environment that `psql` and other libpq programs need for a database you logged in to.
     Env(EnvArgs),
@@ -226,16 +226,17 @@ Examples:
   tg db connect --db-user=alice --db-name=dev my-redshift
   tg db connect my-redshift --db-user=role/redshift-user-role
   tg db connect orders --db-user=reader --db-name=dev -- -c 'select 1' --csv
+  tg db connect shop-mysql --db-user=reader -- -e 'select 1'
 
-The exit code is psql's.")]
+The exit code is the client's.")]
 pub(crate) struct ConnectArgs {
     /// The database, or the beginning of its name when only one begins so.
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) who: Who,
-    /// Arguments for psql.
-    #[arg(last = true, value_name = "PSQL ARGUMENTS")]
-    pub(crate) psql: Vec<std::ffi::OsString>,
+    /// Arguments for psql, or for mysql.
+    #[arg(last = true, value_name = "CLIENT ARGUMENTS")]
+    pub(crate) client: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]

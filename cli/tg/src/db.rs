@@ -1,14 +1,19 @@
 //! `tg db`: databases that the person may use.
 //!
-//! A database certificate is bound to one database and its user; it is what `psql` shows to the agent. Its files are
+//! A database certificate is bound to one database and its user; it is what `psql`, or the tunnel of a
+//! MySQL client, shows to the agent. Its files are
 //! below the profile, named after the database's route, which is one label of a host name whatever the name is.
 
 mod certificate;
 mod choice;
 mod ls;
+mod mysql;
 mod psql;
 mod service_file;
 mod target;
+mod tunnel;
+
+use std::ffi::OsString;
 
 use jiff::Timestamp;
 use tidegate_console::{
@@ -19,6 +24,7 @@ use tidegate_console::{
     shell,
     table::visible,
 };
+use tidegate_core::Protocol;
 use tidegate_proto::v1;
 
 use crate::{
@@ -30,14 +36,19 @@ use target::Target;
 
 pub(crate) use ls::ls;
 
-/// The only protocol that clients can speak through a proxy.
-const PROTOCOL: &str = "postgres";
+/// What a database speaks, as far as clients can speak it through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Mysql,
+    Postgres,
+}
 
 /// What a command about one database needs.
 struct Session {
     profile: Profile,
     client: Client,
     database: v1::Database,
+    speaks: Speaks,
     /// The cluster's CAs of this moment.
     trust: v1::Trust,
 }
@@ -48,13 +59,18 @@ impl Session {
         let client = Client::of_profile(&profile)?;
         let trust = trust::refresh(&profile, &client).await?;
         let database = inventory::find(&mut client.inventory(), name).await?;
-        if database.protocol != PROTOCOL {
-            return Err(Failure::new(format!(
-                "`{}` speaks {}, which cannot be connected to yet",
-                database.name,
-                visible(&database.protocol)
-            )));
-        }
+        let speaks = match database.protocol.parse() {
+            Ok(Protocol::Mysql) => Speaks::Mysql,
+            Ok(Protocol::Postgres) => Speaks::Postgres,
+            Err(_) => {
+                return Err(Failure::new(format!(
+                    "`{}` speaks {}, which this version of tg does not know",
+                    database.name,
+                    visible(&database.protocol)
+                ))
+                .hint("install a newer tg"));
+            }
+        };
         if !database.unavailable.is_empty() {
             output::remark(&format!(
                 "\"{}\" was {} when it was last looked at; connecting may fail.",
@@ -66,6 +82,7 @@ impl Session {
             profile,
             client,
             database,
+            speaks,
             trust,
         })
     }
@@ -91,6 +108,9 @@ impl Session {
 pub(crate) async fn connect(proxy: Option<&ProxyAddr>, args: ConnectArgs) -> Result<(), Failure> {
     let session = Session::open(proxy, &args.name).await?;
     let (db_user, db_name) = choose(&session, args.who)?;
+    if session.speaks == Speaks::Mysql {
+        return connect_mysql(&session, session.route(db_user, db_name), &args.client).await;
+    }
     let db_name = match db_name {
         Some(name) => name,
         None => {
@@ -105,7 +125,47 @@ pub(crate) async fn connect(proxy: Option<&ProxyAddr>, args: ConnectArgs) -> Res
     let certificate = session.certificate(route).await?;
     let addresses = target::resolve(&session.profile.facts().proxy_addr).await?;
     let target = Target::new(&session.profile, &certificate, addresses);
-    Err(psql::exec(&target, &args.psql))
+    Err(psql::exec(&target, &args.client))
+}
+
+/// Runs a client on a tunnel. MySQL's clients need no database: without one, none is opened.
+async fn connect_mysql(
+    session: &Session,
+    route: Route,
+    arguments: &[OsString],
+) -> Result<(), Failure> {
+    let certificate = session.certificate(route).await?;
+    let addresses = target::resolve(&session.profile.facts().proxy_addr).await?;
+    let target = Target::new(&session.profile, &certificate, addresses);
+    match mysql::run(&target, &certificate, arguments).await? {
+        0 => Ok(()),
+        code => std::process::exit(code),
+    }
+}
+
+/// A login to a MySQL database: its files, and an option file that names them.
+fn logged_in_to_mysql(
+    session: &Session,
+    certificate: &Certificate,
+    target: &Target,
+) -> Result<(), Failure> {
+    let file = mysql::write_option_file(&session.profile, target, certificate)?;
+    let name = &certificate.route.database;
+    output::print(&format!(
+        "Logged in to \"{name}\" as database user \"{}\".\n\n\
+         Connect with:\n\n    \
+         tg db connect {}\n\n\
+         Or set up another program with host, user, certificate and key as the option file has them,\n    \
+         {}\n\
+         and the port that your administrator set as the proxy's mysql_listen_addr. The program has to send\n\
+         the server name over TLS, for example:\n\n    \
+         mysql --defaults-file={} --port=3036 --ssl-mode=VERIFY_IDENTITY --tls-sni-servername={}\n",
+        visible(&certificate.route.db_user),
+        connect_arguments(&certificate.route),
+        file.display(),
+        shell::quote(&file.display().to_string()),
+        target.host(),
+    ))
 }
 
 pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: DbLoginArgs) -> Result<(), Failure> {
@@ -115,6 +175,9 @@ pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: DbLoginArgs) -> Resul
     let certificate = certificate::issue(&session.profile, &session.client, route).await?;
     let addresses = target::without_dns(&session.profile, &certificate).await?;
     let target = Target::new(&session.profile, &certificate, addresses);
+    if session.speaks == Speaks::Mysql {
+        return logged_in_to_mysql(&session, &certificate, &target);
+    }
     let section = service_file::add(&session.profile, &certificate.route.database, &target)?;
     let name = &certificate.route.database;
     output::print(&format!(
@@ -148,6 +211,16 @@ pub(crate) async fn env(proxy: Option<&ProxyAddr>, args: EnvArgs) -> Result<(), 
     let now = Timestamp::now();
     profile.credentials(now)?;
     let certificate = certificate::the_one(&profile, args.name.as_deref(), now)?;
+    if let Some(file) = mysql::kept_option_file(&profile, &certificate.route.database) {
+        return Err(Failure::new(format!(
+            "`{}` speaks MySQL, whose clients read no such environment",
+            certificate.route.database
+        ))
+        .hint(format!(
+            "use `tg db connect`, or give your program the option file {}",
+            file.display()
+        )));
+    }
     let addresses = target::without_dns(&profile, &certificate).await?;
     let target = Target::new(&profile, &certificate, addresses);
     let out = Output::new(args.format);
@@ -170,6 +243,7 @@ pub(crate) fn logout(proxy: Option<&ProxyAddr>, name: Option<&str>) -> Result<()
     let name = certificate::kept_name(&profile, name)?;
     certificate::remove(&profile, &name)?;
     service_file::remove(&profile, &name)?;
+    mysql::remove_option_file(&profile, &name)?;
     output::print(&format!("Logged out of database \"{}\".\n", visible(&name)))
 }
 
@@ -179,6 +253,7 @@ pub(crate) fn forget_all(profile: &Profile) -> Result<Vec<String>, Failure> {
     for name in &names {
         certificate::remove(profile, name)?;
         service_file::remove(profile, name)?;
+        mysql::remove_option_file(profile, name)?;
     }
     Ok(names)
 }
@@ -193,6 +268,10 @@ pub(crate) fn active_names(profile: &Profile, now: Timestamp) -> Result<Vec<Stri
 fn choose(session: &Session, who: Who) -> Result<(String, Option<String>), Failure> {
     let user = session.profile.credentials(Timestamp::now())?.user;
     let db_user = choice::db_user(who.db_user, &user.traits)?;
+    if session.speaks == Speaks::Mysql {
+        // Database names are not limited there: a session can change to another at any time.
+        return Ok((db_user, who.db_name));
+    }
     let db_name = choice::db_name(who.db_name, &user.traits)?;
     Ok((db_user, db_name))
 }

@@ -12,7 +12,7 @@ use tidegate_wire::SqlState;
 
 use super::{identify::Asked, refusals, session::Engine, terms::Terms};
 use crate::{
-    credentials::{LoginPlan, plan_login},
+    credentials::{LoginPlan, plan_permitted},
     metrics::Cause,
     places::Place,
     wanted::Wanted,
@@ -77,7 +77,7 @@ pub(crate) fn admit(
         db_user: &asked.db_user,
         db_name: &asked.db_name,
     };
-    let decided = grants.decide(request, Provisioning::Unable);
+    let decided = grants.decide(request, Provisioning::on(&wanted.database));
     let name = &wanted.database.name;
     let permit = decided.decision.map_err(|_| {
         let problem = refusals::denied(asked, name.as_str(), &decided.explanation);
@@ -99,7 +99,7 @@ pub(crate) fn admit(
     hold(engine, &terms)?;
     refusals::available(wanted)
         .map_err(|problem| Refusal::new((Cause::DatabaseUnavailable, problem)))?;
-    let plan = plan_login(wanted, permit.db_user(), permit.db_name())
+    let plan = plan_permitted(wanted, &permit)
         .map_err(|problem| Refusal::new((Cause::Denied, problem)))?;
     let place = engine
         .places

@@ -17,7 +17,7 @@ pub(crate) mod watch;
 use std::{fmt, sync::Arc};
 
 use tidegate_core::{
-    Database, DatabaseKind, EffectiveRole, Origin, Protocol, ResourceMatcher, RoleSource, overrides,
+    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, ResourceMatcher, RoleSource, overrides,
 };
 use tidegate_wire::route::route_label;
 
@@ -66,17 +66,13 @@ impl Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Refusal {
+    /// AWS is being asked whether its address is right.
+    #[error("AWS is being asked whether its address is right")]
+    Awaited,
+
     /// Its address is not one that AWS gives to such a database.
     #[error("{0}")]
     Endpoint(EndpointError),
-
-    /// A kind of database that this version cannot log in to.
-    #[error("databases of kind `{}` are not served by this version", .0.as_str())]
-    Kind(DatabaseKind),
-
-    /// A protocol that this version does not speak.
-    #[error("protocol `{}` is not served by this version", .0.as_str())]
-    Protocol(Protocol),
 
     /// The agent's file has a database of the same name.
     #[error("a database of the same name is written in this agent's configuration")]
@@ -98,12 +94,17 @@ pub(crate) trait Facts: fmt::Debug + Send + Sync {
         database: &Arc<Database>,
         effective: &EffectiveRole,
     ) -> Result<Arc<Database>, Refusal>;
+
+    /// A database of that name is wanted no longer.
+    fn forget(&self, name: &DatabaseName);
 }
 
 /// Databases are what was written of them.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsWritten;
 
+#[cfg(test)]
 impl Facts for AsWritten {
     fn complete(
         &self,
@@ -112,6 +113,8 @@ impl Facts for AsWritten {
     ) -> Result<Arc<Database>, Refusal> {
         Ok(Arc::clone(database))
     }
+
+    fn forget(&self, _: &DatabaseName) {}
 }
 
 /// Entries of `resources`, each with the words that explain a role by it.
@@ -222,27 +225,27 @@ fn judge(
 ) -> Result<Wanted, Refusal> {
     let effective = overrides::effective_role(entries, database);
     let database = facts.complete(database, &effective)?;
-    servable(&database)?;
     let reason = rules.reason(&effective);
     Ok(Wanted::new(database, effective, reason, remarks.to_vec()))
 }
 
-fn servable(database: &Database) -> Result<(), Refusal> {
-    match (database.protocol, database.kind) {
-        (Protocol::Postgres, None | Some(DatabaseKind::Redshift)) => Ok(()),
-        (Protocol::Postgres, Some(kind)) => Err(Refusal::Kind(kind)),
-        (protocol, _) => Err(Refusal::Protocol(protocol)),
-    }
-}
-
 /// A database that an administrator made over the API may have any address; one that discovery found may not.
-fn believable(database: &Database) -> Result<(), Refusal> {
-    match (database.kind, database.origin) {
-        (Some(DatabaseKind::Redshift), Origin::Cloud | Origin::Config) => {
-            endpoint::check_redshift(database).map_err(Refusal::Endpoint)
-        }
-        _ => Ok(()),
+pub(crate) fn believable(database: &Database) -> Result<(), Refusal> {
+    if database.origin == Origin::Dynamic {
+        return Ok(());
     }
+    let check = match database.kind {
+        Some(DatabaseKind::Rds) => endpoint::check_rds,
+        Some(DatabaseKind::Rdsproxy) => endpoint::check_rdsproxy,
+        Some(DatabaseKind::Redshift) => endpoint::check_redshift,
+        Some(DatabaseKind::RedshiftServerless) => endpoint::check_serverless,
+        // Credentials may be asked for by what it is called, so nothing goes by without a kind to hold it to.
+        None => {
+            let missing = EndpointError::Incomplete { missing: "kind" };
+            return Err(Refusal::Endpoint(missing));
+        }
+    };
+    check(database).map_err(Refusal::Endpoint)
 }
 
 /// One difference between what is served and what should be.
@@ -283,7 +286,7 @@ fn same_endpoint(one: &Database, other: &Database) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::Selector;
+    use tidegate_core::{Protocol, Selector};
 
     use super::*;
     use crate::testing::{redshift, role};
@@ -359,14 +362,44 @@ mod tests {
     }
 
     #[test]
-    fn kinds_and_protocols_without_an_engine_are_refused_and_named() {
-        let mut rds = redshift("rds", &[("env", "prod")]);
-        rds.kind = Some(DatabaseKind::Rds);
-        let mut mysql = redshift("mysql", &[("env", "prod")]);
-        mysql.protocol = Protocol::Mysql;
-        let refusal = |database| found(database, &[entry("prod", None)]).refusal;
-        assert_eq!(refusal(&rds), Some(Refusal::Kind(DatabaseKind::Rds)));
-        assert_eq!(refusal(&mysql), Some(Refusal::Protocol(Protocol::Mysql)));
+    fn every_kind_that_speaks_postgres_is_served_at_its_own_endpoint_only() {
+        for (kind, host) in [
+            (DatabaseKind::Rds, "a.abc.us-east-1.rds.amazonaws.com"),
+            (
+                DatabaseKind::Rdsproxy,
+                "a.proxy-abc.us-east-1.rds.amazonaws.com",
+            ),
+            (
+                DatabaseKind::Redshift,
+                "a.abc.us-east-1.redshift.amazonaws.com",
+            ),
+            (
+                DatabaseKind::RedshiftServerless,
+                "a.123456789012.us-east-1.redshift-serverless.amazonaws.com",
+            ),
+        ] {
+            let mut database = redshift("a", &[("env", "prod")]);
+            database.kind = Some(kind);
+            database.aws.rds_instance_id = Some("a".to_owned());
+            database.aws.rdsproxy_name = Some("a".to_owned());
+            database.aws.redshift_serverless_workgroup = Some("a".to_owned());
+            database.uri = format!("{host}:5439").parse().unwrap();
+            let entries = [entry("prod", None)];
+            assert_eq!(found(&database, &entries).refusal, None, "{kind:?}");
+            database.uri = format!("{host}.evil.com:5439").parse().unwrap();
+            let refusal = found(&database, &entries).refusal;
+            assert!(matches!(refusal, Some(Refusal::Endpoint(_))), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn both_protocols_are_served() {
+        for protocol in [Protocol::Mysql, Protocol::Postgres] {
+            let mut own = redshift("own", &[("env", "prod")]);
+            own.protocol = protocol;
+            own.kind = None;
+            assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
+        }
     }
 
     #[derive(Debug)]
@@ -383,6 +416,8 @@ mod tests {
             completed.aws.account_id = Some(account.parse().unwrap());
             Ok(Arc::new(completed))
         }
+
+        fn forget(&self, _: &DatabaseName) {}
     }
 
     #[test]
@@ -394,13 +429,10 @@ mod tests {
         let account = wanted.database.aws.account_id.as_ref().unwrap();
         assert_eq!(account.as_str(), "999999999999");
 
-        let against = Account(Err(Refusal::Kind(DatabaseKind::Redshift)));
+        let against = Account(Err(Refusal::Shadowed));
         let decision = decide(Some(&orders), None, &rules, &against);
         assert_eq!(decision.wanted, None);
-        assert_eq!(
-            decision.refusal,
-            Some(Refusal::Kind(DatabaseKind::Redshift))
-        );
+        assert_eq!(decision.refusal, Some(Refusal::Shadowed));
     }
 
     fn wanted(database: &Database) -> Wanted {

@@ -8,7 +8,7 @@ mod programs;
 mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -21,6 +21,7 @@ use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
 use etcd::Etcd;
+pub use measured::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION};
 pub use part::Part;
 pub use people::{PASSWORD, Person, words};
 use programs::{Names, nss_wrapper};
@@ -30,6 +31,8 @@ pub use programs::{postgres_program, program};
 pub const CLUSTER: &str = "tidegate.example.com";
 /// The access key of the control plane, for worlds that have a user with it.
 pub const AUTH_KEY: (&str, &str) = ("AKIAAUTH000000000001", "simulated-secret-of-auth");
+/// Where agents find the CA bundles of AWS, in the laboratory's folder.
+const CA_BUNDLES: &str = "published";
 /// Loopback networks that are tried for a free one.
 const NETWORK_TRIES_MAX: u32 = 200;
 
@@ -45,6 +48,8 @@ pub struct Lab {
     etcd: Option<Etcd>,
     /// What a test changes in a part's configuration on top of what the laboratory does.
     changes: BTreeMap<Part, Value>,
+    /// The simulated machines that parts run on, instead of having keys of their own.
+    machines: BTreeMap<Part, String>,
     dir: TempDir,
 }
 impl Lab {
@@ -88,12 +93,18 @@ impl Lab {
     async fn prepare(world: World) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
+        let regions: BTreeSet<String> = world
+            .accounts
+            .values()
+            .flat_map(|account| account.regions.keys().cloned())
+            .collect();
         let mut config = SimConfig::new(world, dir.path().join("aws"));
         // Where nothing can be logged in to, no PostgreSQL is started.
         config.start_postgres = config.world.is_served();
         let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
+        publish_bundles(&dir.path().join(CA_BUNDLES), &regions, &sim.ca_pem_path())?;
         let network = free_network()?;
         Ok(Self {
             processes: BTreeMap::new(),
@@ -103,6 +114,7 @@ impl Lab {
             ca_pin: String::new(),
             etcd: None,
             changes: BTreeMap::new(),
+            machines: BTreeMap::new(),
             dir,
         })
     }
@@ -110,6 +122,12 @@ impl Lab {
     /// Changes a part's configuration from its next start on; what was changed before is forgotten.
     pub fn configure(&mut self, part: Part, changes: Value) {
         self.changes.insert(part, changes);
+    }
+
+    /// From its next start on a part has no access key of its own, and gets credentials as a program on this machine of
+    /// the world does.
+    pub fn run_on(&mut self, part: Part, machine: &str) {
+        self.machines.insert(part, machine.to_owned());
     }
 
     /// Starts one part, or starts it again after it was stopped or killed.
@@ -318,6 +336,12 @@ impl Lab {
         format!("{}:3080", self.address(Part::Proxy))
     }
 
+    /// The proxy's address for MySQL clients.
+    #[must_use]
+    pub fn mysql_addr(&self) -> String {
+        format!("{}:3036", self.address(Part::Proxy))
+    }
+
     /// The auth service's address.
     #[must_use]
     pub fn auth_addr(&self) -> String {
@@ -379,12 +403,20 @@ impl Lab {
                 }
             }
             Part::Proxy => {
-                patch["proxy_service"] = json!({ "listen_addr": self.proxy_addr(), "public_addr": self.proxy_addr(), "https_keypairs": null });
+                patch["proxy_service"] = json!({
+                    "listen_addr": self.proxy_addr(),
+                    "mysql_listen_addr": self.mysql_addr(),
+                    "public_addr": self.proxy_addr(),
+                    "https_keypairs": null,
+                });
             }
             Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
                 patch["discovery_service"] = json!({ "poll_interval": "1s" })
             }
-            Part::AgentA | Part::AgentB => {}
+            Part::AgentA | Part::AgentB => {
+                let place = format!("file://{}", self.dir.path().join(CA_BUNDLES).display());
+                patch["db_service"] = json!({ "ca_bundles": place });
+            }
         }
         if !part.is_auth() {
             let process = &mut patch["tidegate"];
@@ -440,13 +472,20 @@ impl Lab {
                     "AWS_ENDPOINT_URL".to_owned(),
                     self.sim.endpoint_url().to_owned(),
                 ),
-                ("AWS_ACCESS_KEY_ID".to_owned(), id.to_owned()),
-                ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.to_owned()),
                 ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
-                ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
-                // The clusters' certificates are signed by the simulated AWS, which plays Amazon's public CA.
+                // The endpoints' certificates are signed by the simulated AWS, which plays Amazon's public CA.
                 ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
             ]);
+            environment.extend(match self.machines.get(&part) {
+                Some(machine) => self.sim.environment_of(machine)?,
+                None => [
+                    ("AWS_ACCESS_KEY_ID", id),
+                    ("AWS_SECRET_ACCESS_KEY", secret),
+                    ("AWS_EC2_METADATA_DISABLED", "true"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            });
             if self.names == Names::Preload {
                 environment.extend([
                     ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
@@ -459,6 +498,19 @@ impl Lab {
         }
         Ok(environment)
     }
+}
+
+/// Makes the simulated AWS's CA what RDS and Redshift publish, since it signs for their databases.
+fn publish_bundles(place: &Path, regions: &BTreeSet<String>, ca: &Path) -> Result<()> {
+    let rds = regions
+        .iter()
+        .map(|region| format!("{region}/{region}-bundle.pem"));
+    for file in rds.chain(["aws/amazon-trust-ca-bundle.crt".to_owned()]) {
+        let file = place.join(file);
+        std::fs::create_dir_all(file.parent().context("a file in no folder")?)?;
+        std::fs::copy(ca, file)?;
+    }
+    Ok(())
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

@@ -1,7 +1,7 @@
 //! What a machine needs beside cargo, installed where that is possible.
 //!
-//! PostgreSQL's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql` is the
-//! client, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as
+//! PostgreSQL's and MariaDB's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql`
+//! and `mariadb` are the clients, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as
 //! root they are installed by apt; elsewhere one line says what to install.
 
 use std::{
@@ -18,7 +18,7 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 8] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
         package: "postgresql",
@@ -28,6 +28,16 @@ const NEEDS: [Need; 6] = [
         what: "psql",
         package: "postgresql-client",
         is_there: || on_path("psql"),
+    },
+    Need {
+        what: "MariaDB's server programs (mariadbd, mariadb-install-db)",
+        package: "mariadb-server",
+        is_there: has_mariadb,
+    },
+    Need {
+        what: "mariadb",
+        package: "mariadb-client",
+        is_there: || on_path("mariadb"),
     },
     Need {
         what: "libnss_wrapper.so",
@@ -73,7 +83,8 @@ pub(crate) fn check_all() -> Result<()> {
         std::fs::create_dir_all("/etc/postgresql-common")?;
         std::fs::write(no_cluster, "create_main_cluster = false\n")?;
     }
-    keep_etcd_stopped()?;
+    keep_stopped("etcd", on_path("etcd"))?;
+    keep_stopped("mariadb", has_mariadb())?;
     apt(&["update", "-qq"])?;
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
     install.extend(&packages);
@@ -88,12 +99,15 @@ pub(crate) fn check_all() -> Result<()> {
     }
 }
 
-/// Debian's package would start an etcd that nobody asked for; a masked unit is not started.
-fn keep_etcd_stopped() -> Result<()> {
-    let unit = Path::new("/etc/systemd/system/etcd.service");
-    let would_start = Path::new("/run/systemd/system").exists() && !on_path("etcd");
+/// Debian's packages would start services that nobody asked for; a masked unit is not started. One that `is_there` is
+/// left alone.
+fn keep_stopped(service: &str, is_there: bool) -> Result<()> {
+    let unit = format!("/etc/systemd/system/{service}.service");
+    let unit = Path::new(&unit);
+    let would_start = Path::new("/run/systemd/system").exists() && !is_there;
     if would_start && !unit.exists() {
-        std::os::unix::fs::symlink("/dev/null", unit).context("could not mask etcd.service")?;
+        std::os::unix::fs::symlink("/dev/null", unit)
+            .with_context(|| format!("could not mask {service}.service"))?;
     }
     Ok(())
 }
@@ -134,6 +148,13 @@ fn has_postgres() -> bool {
             .iter()
             .all(|program| dir.join(program).is_file())
     })
+}
+
+/// Debian puts the server where only administrators look for programs.
+fn has_mariadb() -> bool {
+    let is_there =
+        |program: &str| on_path(program) || Path::new("/usr/sbin").join(program).is_file();
+    is_there("mariadbd") && is_there("mariadb-install-db")
 }
 
 fn has_nss_wrapper() -> bool {

@@ -12,7 +12,7 @@ pub(crate) struct Bounded<K, V> {
     uses: u64,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
+impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     pub(crate) fn new(entries_max: usize) -> Self {
         Self {
             entries: HashMap::new(),
@@ -22,18 +22,37 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
     }
 
     /// The value for `key`, made by `make` when there is none.
-    pub(crate) fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> V {
+    pub(crate) fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> V
+    where
+        V: Clone,
+    {
+        self.get_mut_or_insert_with(key, make).clone()
+    }
+
+    /// The value for `key`, empty when there was none.
+    pub(crate) fn get_mut_or_default(&mut self, key: &K) -> &mut V
+    where
+        V: Default,
+    {
+        self.get_mut_or_insert_with(key, V::default)
+    }
+
+    fn get_mut_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
         self.uses += 1;
-        if let Some((value, used)) = self.entries.get_mut(key) {
-            *used = self.uses;
-            return value.clone();
-        }
-        if self.entries.len() >= self.entries_max {
+        if !self.entries.contains_key(key) && self.entries.len() >= self.entries_max {
             self.forget_oldest();
         }
-        let value = make();
-        self.entries.insert(key.clone(), (value.clone(), self.uses));
+        let (value, used) = self
+            .entries
+            .entry(key.clone())
+            .or_insert_with(|| (make(), self.uses));
+        *used = self.uses;
         value
+    }
+
+    /// Forgets those that `keep` says no to.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.entries.retain(|key, (value, _)| keep(key, value));
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {

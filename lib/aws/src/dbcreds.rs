@@ -1,23 +1,28 @@
-//! Short-lived passwords for a login to a provisioned Redshift cluster.
+//! Short-lived passwords for a login to Redshift, provisioned and serverless.
 //!
-//! Source: Amazon Redshift API reference, `GetClusterCredentials`, `GetClusterCredentialsWithIAM`.
+//! Each function makes one attempt: whoever repeats calls has to count them (see [`crate::budget`]).
+//!
+//! Source: Amazon Redshift API reference, `GetClusterCredentials`, `GetClusterCredentialsWithIAM`; Amazon Redshift
+//! Serverless API reference, `GetCredentials`.
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use aws_sdk_redshift::Client;
-use aws_smithy_types::DateTime;
+use aws_smithy_types::{DateTime, retry::RetryConfig};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::error::{AwsErrorClass, AwsFailure, classify};
+use crate::{
+    error::{AwsErrorClass, AwsFailure, classify},
+    login::{
+        GET_CLUSTER_CREDENTIALS, GET_CLUSTER_CREDENTIALS_WITH_IAM, GET_SERVERLESS_CREDENTIALS,
+        NewUser, Workgroup,
+    },
+};
 
 /// How long a password may be asked to live, in seconds.
 pub const TTL_SECONDS: RangeInclusive<u64> = 900..=3600;
 
-const FOR_USER: &str = "redshift:GetClusterCredentials";
-const WITH_IAM: &str = "redshift:GetClusterCredentialsWithIAM";
-
-/// A database login that expires. The password does not print.
+/// A database login that expires. The password does not print, and is wiped when it is dropped.
 #[derive(Clone, Debug)]
 pub struct DbCredentials {
     /// The name to log in with, as AWS rewrote it (`IAM:alice` for `alice`).
@@ -28,35 +33,45 @@ pub struct DbCredentials {
     pub expires_at: Timestamp,
 }
 
-/// Asks for a password for an existing database user; the user is not made if there is none.
+/// Asks for a password for a database user.
 ///
-/// `ttl` is sent in whole seconds and must lie within [`TTL_SECONDS`]. Each call gives a new
-/// password and leaves earlier ones valid, so a repeat does no harm.
+/// With `create` Redshift makes the user at its first login if there is none, with that name and no password of its own,
+/// and puts it into the groups for the session; without, a user that is missing fails at login. `ttl` is sent in whole
+/// seconds and must lie within [`TTL_SECONDS`]. Each call gives a new password and leaves earlier ones valid, so a repeat
+/// does no harm.
 ///
 /// # Errors
 ///
 /// [`AwsFailure`]: of class `InvalidRequest` without any call when `ttl` is out of range, else what
 /// AWS answered. A database user that does not exist is no error here; the login fails later.
 pub async fn redshift_cluster_credentials(
-    client: &Client,
+    client: &aws_sdk_redshift::Client,
     cluster_id: &str,
     db_user: &str,
     db_name: &str,
+    create: Option<&NewUser>,
     ttl: Duration,
 ) -> Result<DbCredentials, AwsFailure> {
-    let seconds = checked_ttl(FOR_USER, ttl)?;
+    let action = GET_CLUSTER_CREDENTIALS;
+    let seconds = checked_ttl(action, ttl)?;
+    let groups = create.map(|new| new.groups.clone());
     let answer = client
         .get_cluster_credentials()
         .cluster_identifier(cluster_id)
         .db_user(db_user)
         .db_name(db_name)
-        .auto_create(false)
+        .auto_create(create.is_some())
+        .set_db_groups(groups.filter(|groups| !groups.is_empty()))
         .duration_seconds(seconds)
+        .customize()
+        .config_override(
+            aws_sdk_redshift::config::Config::builder().retry_config(RetryConfig::disabled()),
+        )
         .send()
         .await
-        .map_err(|error| classify(FOR_USER, error))?;
+        .map_err(|error| classify(action, error))?;
     read(
-        FOR_USER,
+        action,
         answer.db_user,
         answer.db_password,
         answer.expiration,
@@ -70,22 +85,66 @@ pub async fn redshift_cluster_credentials(
 ///
 /// As [`redshift_cluster_credentials`].
 pub async fn redshift_cluster_credentials_with_iam(
-    client: &Client,
+    client: &aws_sdk_redshift::Client,
     cluster_id: &str,
     db_name: &str,
     ttl: Duration,
 ) -> Result<DbCredentials, AwsFailure> {
-    let seconds = checked_ttl(WITH_IAM, ttl)?;
+    let action = GET_CLUSTER_CREDENTIALS_WITH_IAM;
+    let seconds = checked_ttl(action, ttl)?;
     let answer = client
         .get_cluster_credentials_with_iam()
         .cluster_identifier(cluster_id)
         .db_name(db_name)
         .duration_seconds(seconds)
+        .customize()
+        .config_override(
+            aws_sdk_redshift::config::Config::builder().retry_config(RetryConfig::disabled()),
+        )
         .send()
         .await
-        .map_err(|error| classify(WITH_IAM, error))?;
+        .map_err(|error| classify(action, error))?;
     read(
-        WITH_IAM,
+        action,
+        answer.db_user,
+        answer.db_password,
+        answer.expiration,
+    )
+}
+
+/// Asks for a password for the database user that belongs to the calling role in a workgroup of Redshift Serverless,
+/// which makes the user at its first login.
+///
+/// # Errors
+///
+/// As [`redshift_cluster_credentials`].
+pub async fn redshift_serverless_credentials(
+    client: &aws_sdk_redshiftserverless::Client,
+    workgroup: &Workgroup,
+    db_name: &str,
+    ttl: Duration,
+) -> Result<DbCredentials, AwsFailure> {
+    let action = GET_SERVERLESS_CREDENTIALS;
+    let seconds = checked_ttl(action, ttl)?;
+    let asked = client
+        .get_credentials()
+        .db_name(db_name)
+        .duration_seconds(seconds);
+    let asked = match workgroup {
+        Workgroup::CustomDomain(domain) => asked.custom_domain_name(domain),
+        Workgroup::Named { name, .. } => asked.workgroup_name(name),
+    };
+    let answer = asked
+        .customize()
+        .config_override(
+            aws_sdk_redshiftserverless::config::Config::builder()
+                .retry_config(RetryConfig::disabled()),
+        )
+        .send()
+        .await
+        .map_err(|error| classify(action, error))?;
+    read(
+        action,
         answer.db_user,
         answer.db_password,
         answer.expiration,
@@ -147,7 +206,7 @@ mod tests {
             (u64::MAX, false),
         ] {
             assert_eq!(
-                checked_ttl(FOR_USER, Duration::from_secs(seconds)).is_ok(),
+                checked_ttl(GET_CLUSTER_CREDENTIALS, Duration::from_secs(seconds)).is_ok(),
                 valid,
                 "{seconds}"
             );
@@ -157,7 +216,7 @@ mod tests {
     #[test]
     fn a_password_does_not_print() {
         let credentials = read(
-            FOR_USER,
+            GET_CLUSTER_CREDENTIALS,
             Some("IAM:alice".into()),
             Some("hunter2".into()),
             Some(DateTime::from_secs(1_800_000_000)),
@@ -174,11 +233,17 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_password_is_malformed() {
-        let failure = read(WITH_IAM, Some("IAMR:x".into()), None, None).unwrap_err();
+        let failure = read(
+            GET_CLUSTER_CREDENTIALS_WITH_IAM,
+            Some("IAMR:x".into()),
+            None,
+            None,
+        )
+        .unwrap_err();
 
         assert_eq!(
             (failure.class, failure.action),
-            (AwsErrorClass::Malformed, WITH_IAM)
+            (AwsErrorClass::Malformed, GET_CLUSTER_CREDENTIALS_WITH_IAM)
         );
         assert!(failure.to_string().contains("DbPassword"));
     }

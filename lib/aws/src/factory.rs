@@ -7,7 +7,7 @@
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
@@ -16,13 +16,15 @@ use aws_credential_types::{
     provider::{ProvideCredentials as _, SharedCredentialsProvider, error::CredentialsError},
 };
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
-use tidegate_core::{AssumeRole, Region};
+use tidegate_core::{AccountId, AssumeRole, Region};
 
 use crate::{
     bounded::Bounded,
     chain::RoleChain,
+    error::{AwsErrorClass, AwsFailure, classify, classify_credentials},
     hop::{Caller, Hop},
-    identity::{Forgetful, Own, OwnIdentity},
+    identity::{Forgetful, Own, OwnIdentity, Renewed},
+    keeper::Keeper,
     session::SessionTag,
 };
 
@@ -44,6 +46,11 @@ pub const CHAINS_MAX: usize = 4096;
 /// Clients that are kept; beyond it the one used longest ago is made anew when needed, which costs no call. One takes some
 /// hundred KiB, so a worker with thousands of accounts and regions must not keep them all.
 pub const CLIENTS_MAX: usize = 256;
+
+/// How long the account of this process's own identity is remembered.
+pub const OWN_ACCOUNT_KEPT: Duration = Duration::from_mins(10);
+
+const GET_CALLER_IDENTITY: &str = "sts:GetCallerIdentity";
 
 /// How long and how often a call is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +125,14 @@ impl AwsFactoryBuilder {
             };
             Own::new(base.credentials_provider(), Arc::new(look))
         });
-        if let Some(source) = &source {
-            let source = SharedCredentialsProvider::new(source.clone());
-            base = base.into_builder().credentials_provider(source).build();
+        let provider = source
+            .clone()
+            .map(SharedCredentialsProvider::new)
+            .or_else(|| base.credentials_provider());
+        let keeper = provider.map(Keeper::new);
+        if let Some(keeper) = &keeper {
+            let keeper = SharedCredentialsProvider::new(keeper.clone());
+            base = base.into_builder().credentials_provider(keeper).build();
         }
         let sts = base
             .region()
@@ -129,7 +141,12 @@ impl AwsFactoryBuilder {
         AwsFactory {
             shared: Arc::new(Shared {
                 base,
-                own: Arc::new(OwnIdentity { cache, source }),
+                own: Arc::new(OwnIdentity {
+                    cache,
+                    source,
+                    keeper,
+                }),
+                own_account: tokio::sync::Mutex::new(None),
                 sts,
                 roles: Mutex::new(Bounded::new(CHAINS_MAX)),
                 ready: Mutex::new(Bounded::new(CLIENTS_MAX)),
@@ -151,7 +168,9 @@ struct Shared {
     /// near. Credentials from any regional endpoint are good everywhere.
     sts: Option<aws_sdk_sts::Client>,
     own: Arc<OwnIdentity>,
-    roles: Mutex<Bounded<RoleKey, Assumed>>,
+    /// What STS last said, and when.
+    own_account: tokio::sync::Mutex<Option<(AccountId, Instant)>>,
+    roles: Mutex<Bounded<RoleKey, Renewed>>,
     ready: Mutex<Bounded<Key, Arc<Ready>>>,
 }
 
@@ -172,17 +191,11 @@ struct RoleKey {
     sts_region: Option<Region>,
 }
 
-/// The credentials of a role, for the configurations of all regions.
-#[derive(Clone, Debug)]
-struct Assumed {
-    provider: SharedCredentialsProvider,
-    cache: Forgetful,
-}
-
 #[derive(Debug)]
 struct Ready {
     config: SdkConfig,
     redshift: OnceLock<aws_sdk_redshift::Client>,
+    redshift_serverless: OnceLock<aws_sdk_redshiftserverless::Client>,
 }
 
 impl AwsFactory {
@@ -237,6 +250,80 @@ impl AwsFactory {
             .clone()
     }
 
+    /// The Redshift Serverless client for calls in `region` as the last role of `chain`; kept as its configuration is.
+    #[must_use]
+    pub fn redshift_serverless(
+        &self,
+        chain: &RoleChain,
+        region: &Region,
+        session: &SessionTag,
+    ) -> aws_sdk_redshiftserverless::Client {
+        let ready = self.ready(chain, region, session);
+        ready
+            .redshift_serverless
+            .get_or_init(|| aws_sdk_redshiftserverless::Client::new(&ready.config))
+            .clone()
+    }
+
+    /// The credentials of the last role of `chain`, for what is signed here; `action` is what they are wanted for, as
+    /// policies name it. They are those that calls use: a role is not assumed a second time for them.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsFailure`]: a role could not be assumed, or there are no credentials within [`OPERATION_TIMEOUT`].
+    pub async fn credentials(
+        &self,
+        action: &'static str,
+        chain: &RoleChain,
+        region: &Region,
+        session: &SessionTag,
+    ) -> Result<Credentials, AwsFailure> {
+        let ready = self.ready(chain, region, session);
+        let none = || {
+            let message = "no source of credentials is set";
+            AwsFailure::new(AwsErrorClass::NoCredentials, action, message)
+        };
+        let provider = ready.config.credentials_provider().ok_or_else(none)?;
+        match tokio::time::timeout(OPERATION_TIMEOUT, provider.provide_credentials()).await {
+            Ok(found) => found.map_err(|error| classify_credentials(action, &error)),
+            Err(_) => {
+                let message = format!("no credentials in {} s", OPERATION_TIMEOUT.as_secs());
+                Err(AwsFailure::new(AwsErrorClass::Timeout, action, message))
+            }
+        }
+    }
+
+    /// The account of this process's own identity, as STS in `region` says (in its own region, where it has one).
+    /// Remembered for [`OWN_ACCOUNT_KEPT`]; one question at a time. AWS asks no permission for it.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsFailure`]: STS did not answer, or there are no credentials.
+    pub async fn own_account(&self, region: &Region) -> Result<AccountId, AwsFailure> {
+        let mut known = self.shared.own_account.lock().await;
+        if let Some((account, at)) = known.as_ref()
+            && at.elapsed() < OWN_ACCOUNT_KEPT
+        {
+            return Ok(account.clone());
+        }
+        let own = self.own_region();
+        let sts = self.own_sts(own.as_ref().unwrap_or(region));
+        let answer = sts.get_caller_identity().send().await.map_err(|error| {
+            let failure = classify(GET_CALLER_IDENTITY, error);
+            if failure.class.is_of_credentials() {
+                self.shared.own.refused();
+            }
+            failure
+        })?;
+        let account: Option<AccountId> = answer.account().and_then(|account| account.parse().ok());
+        let account = account.ok_or_else(|| {
+            let message = "answer without Account";
+            AwsFailure::new(AwsErrorClass::Malformed, GET_CALLER_IDENTITY, message)
+        })?;
+        *known = Some((account.clone(), Instant::now()));
+        Ok(account)
+    }
+
     /// STS as this process itself, in `region`: for `GetCallerIdentity` and the like.
     #[must_use]
     pub fn own_sts(&self, region: &Region) -> aws_sdk_sts::Client {
@@ -256,17 +343,14 @@ impl AwsFactory {
             .unwrap_or_else(PoisonError::into_inner);
         for (key, assumed) in roles.iter() {
             if key.hops == chain.hops() && key.session == *session {
-                assumed.cache.forget();
+                assumed.refused();
             }
         }
     }
 
     /// This process's own credentials, looked for anew: what was found at the start may have been replaced.
     pub(crate) async fn own_credentials(&self) -> Result<Credentials, CredentialsError> {
-        let source = self.shared.own.source.as_ref();
-        if let Some(source) = source {
-            source.forget();
-        }
+        self.shared.own.look_again();
         let provider = self.shared.base.credentials_provider();
         let provider = provider
             .ok_or_else(|| CredentialsError::not_loaded("no source of credentials is set"))?;
@@ -290,6 +374,7 @@ impl AwsFactory {
             Arc::new(Ready {
                 config: self.shared.make(&key),
                 redshift: OnceLock::new(),
+                redshift_serverless: OnceLock::new(),
             })
         })
     }
@@ -314,16 +399,16 @@ impl Shared {
             drop(roles);
             config = config
                 .into_builder()
-                .credentials_provider(assumed.provider)
+                .credentials_provider(SharedCredentialsProvider::new(assumed.keeper.clone()))
                 .identity_cache(assumed.cache.clone())
                 .build();
-            caller = Caller::Role(assumed.cache);
+            caller = Caller::Role(assumed);
         }
         config
     }
 
     /// The last hop of `key`, taken with the credentials of `config`.
-    fn assume(&self, key: &RoleKey, config: &SdkConfig, caller: &Caller) -> Assumed {
+    fn assume(&self, key: &RoleKey, config: &SdkConfig, caller: &Caller) -> Renewed {
         let is_first = key.hops.len() == 1;
         let sts = self.sts.clone().filter(|_| is_first);
         let hop = Hop {
@@ -333,10 +418,7 @@ impl Shared {
             is_first,
             caller: caller.clone(),
         };
-        Assumed {
-            provider: SharedCredentialsProvider::new(hop),
-            cache: Forgetful::default(),
-        }
+        Renewed::new(SharedCredentialsProvider::new(hop))
     }
 
     fn in_sts_region(&self, config: &SdkConfig) -> SdkConfig {

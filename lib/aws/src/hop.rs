@@ -9,12 +9,12 @@ use aws_credential_types::{
     Credentials,
     provider::{self, ProvideCredentials, error::CredentialsError, future},
 };
-use aws_sdk_sts::{Client, operation::assume_role::AssumeRoleOutput};
+use aws_sdk_sts::{Client, operation::assume_role::AssumeRoleOutput, types::Tag};
 use tidegate_core::{AssumeRole, RoleArn};
 
 use crate::{
     error::class_of,
-    identity::{Forgetful, OwnIdentity},
+    identity::{OwnIdentity, Renewed},
     session::SessionTag,
 };
 
@@ -47,7 +47,7 @@ pub(crate) enum Caller {
     /// This process's own.
     Own(Arc<OwnIdentity>),
     /// Those of the role before.
-    Role(Forgetful),
+    Role(Renewed),
 }
 
 impl Caller {
@@ -55,7 +55,7 @@ impl Caller {
     pub(crate) fn refused(&self) {
         match self {
             Self::Own(own) => own.refused(),
-            Self::Role(cache) => drop(cache.forget()),
+            Self::Role(role) => role.refused(),
         }
     }
 }
@@ -75,6 +75,7 @@ impl Hop {
                     .map(|id| id.as_str().to_owned()),
             )
             .set_source_identity(source_identity.map(str::to_owned))
+            .set_tags(self.tags())
             .send()
             .await
             .map_err(|error| {
@@ -84,6 +85,16 @@ impl Hop {
                 self.failed(error)
             })?;
         read(assumed).ok_or_else(|| self.failed("STS answered without usable credentials"))
+    }
+
+    /// The session tags; `None` where there are none, for then no permission for them is asked.
+    fn tags(&self) -> Option<Vec<Tag>> {
+        let tags = self.session.tags();
+        let tag = |(key, value): (&String, &String)| {
+            let tag = Tag::builder().key(key).value(value).build();
+            tag.expect("key and value are set")
+        };
+        (!tags.is_empty()).then(|| tags.iter().map(tag).collect())
     }
 
     fn failed(

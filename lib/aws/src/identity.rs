@@ -25,6 +25,8 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::config_bag::ConfigBag;
 use tokio::sync::OnceCell;
 
+use crate::keeper::Keeper;
+
 /// Shortest time between two times of forgetting: many calls meet the same refusal at once, and one new look at the
 /// credentials is enough for all.
 pub(crate) const FORGET_APART_MIN: Duration = Duration::from_secs(5);
@@ -94,21 +96,55 @@ type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 
 type Look = Arc<dyn Fn() -> BoxFuture<Option<SharedCredentialsProvider>> + Send + Sync>;
 
+/// The credentials of a role, for the configurations of all regions.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewed {
+    /// Beneath the cache, for calls and for what is signed here.
+    pub(crate) keeper: Keeper,
+    pub(crate) cache: Forgetful,
+}
+
+impl Renewed {
+    pub(crate) fn new(source: SharedCredentialsProvider) -> Self {
+        Self {
+            keeper: Keeper::new(source),
+            cache: Forgetful::default(),
+        }
+    }
+
+    /// AWS says that they expired.
+    pub(crate) fn refused(&self) {
+        if self.cache.forget() {
+            self.keeper.forget();
+        }
+    }
+}
+
 /// This process's own identity: where its credentials come from, and what is kept of them.
 #[derive(Debug, Default)]
 pub(crate) struct OwnIdentity {
     pub(crate) cache: Forgetful,
     /// `None`: the source is somebody else's, and is asked again.
     pub(crate) source: Option<Own>,
+    /// Above the source; `None` where there is none.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 impl OwnIdentity {
     /// AWS says that the credentials expired.
     pub(crate) fn refused(&self) {
-        if self.cache.forget()
-            && let Some(source) = &self.source
-        {
+        if self.cache.forget() {
+            self.look_again();
+        }
+    }
+
+    /// Has the source asked at the next use, and where it is this process's environment looked for anew.
+    pub(crate) fn look_again(&self) {
+        if let Some(source) = &self.source {
             source.forget();
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.forget();
         }
     }
 }

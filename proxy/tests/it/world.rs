@@ -27,7 +27,7 @@ use tidegate_service::{
     host::{HostHandle, IssuedHost, TrustBundle},
     metrics::Metrics,
     rpc,
-    settings::{KeyPairFiles, ProxySettings},
+    settings::{KeyPairFiles, MysqlSettings, ProxySettings},
     tasks::Tasks,
 };
 use tokio::{net::TcpListener, sync::broadcast, task::JoinHandle};
@@ -93,6 +93,7 @@ impl Cas {
 pub(crate) struct World {
     pub(crate) cas: Arc<Cas>,
     pub(crate) proxy: std::net::SocketAddr,
+    pub(crate) mysql: std::net::SocketAddr,
     pub(crate) auth: FakeAuth,
     pub(crate) tasks: Tasks,
     metrics: Metrics,
@@ -126,6 +127,10 @@ impl World {
         )
         .unwrap();
         let settings = ProxySettings {
+            mysql: Some(MysqlSettings {
+                listen_addr: ([127, 0, 0, 1], 0).into(),
+                server_version: "8.0.0-test".to_owned(),
+            }),
             listen_addr: ([127, 0, 0, 1], 0).into(),
             public_addr: "proxy.example.com:3080".to_owned(),
             https_keypairs,
@@ -139,10 +144,12 @@ impl World {
             readiness.clone(),
             &tasks,
         );
-        let proxy = started.await.unwrap().local_addr;
+        let started = started.await.unwrap();
+        let (proxy, mysql) = (started.local_addr, started.mysql_addr.unwrap());
         let world = Self {
             cas,
             proxy,
+            mysql,
             auth,
             tasks,
             metrics,

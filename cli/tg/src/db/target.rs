@@ -56,6 +56,26 @@ impl Target {
         }
     }
 
+    /// The host name, which is the agent's and says which database.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The proxy's addresses.
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// The proxy's port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The file with the CA of agents' certificates.
+    pub(super) fn ca_file(&self) -> &str {
+        &self.ca_file
+    }
+
     /// The facts, in the order in which people read them. With several addresses the host stands once for each, as
     /// libpq wants it.
     fn facts(&self) -> Vec<Fact> {

@@ -118,28 +118,18 @@ fn unknown_kinds(role: &Role, places: &Places) -> Vec<Warning> {
     role.unknown_kinds().into_iter().map(told).collect()
 }
 
-/// What is kept in a role and does nothing: no agent makes database users.
-fn idle(role: &Role, places: &Places) -> Vec<Warning> {
-    let users = "agents make no database users";
-    let makes_users = role
-        .options
-        .create_db_user_mode
-        .is_some_and(DbUserMode::is_on);
-    let mut idle = vec![(makes_users, "options.create_db_user_mode".to_owned(), users)];
-    for (side, conditions) in [("allow", &role.allow), ("deny", &role.deny)] {
-        let field = |name: &str| format!("{side}.{name}");
-        idle.push((!conditions.db_roles.is_empty(), field("db_roles"), users));
-    }
-    let written = idle.into_iter().filter(|(is_written, ..)| *is_written);
-    written
-        .map(|(_, field, why)| Warning {
-            line: places.find(&field).line,
-            message: format!(
-                "role `{}`: `spec.{field}` is kept and does nothing in this version: {why}",
-                role.name
-            ),
-        })
-        .collect()
+/// What does less than it says: users are made by Redshift, which removes none.
+fn idle(role: &Role, places: &Places) -> Option<Warning> {
+    let field = "options.create_db_user_mode";
+    let is_dropped = role.options.create_db_user_mode == Some(DbUserMode::BestEffortDrop);
+    is_dropped.then(|| Warning {
+        line: places.find(field).line,
+        message: format!(
+            "role `{}`: `spec.{field}: best_effort_drop` does what `keep` does in this version: Redshift makes users \
+             and removes none",
+            role.name
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -191,13 +181,7 @@ spec:
     #[test]
     fn the_whole_format_is_read() {
         let (roles, warnings) = parse(WHOLE).unwrap();
-        let kept: Vec<&str> = warnings
-            .iter()
-            .filter_map(|warning| warning.message.split('`').nth(3))
-            .collect();
-        let idle = ["options.create_db_user_mode", "allow.db_roles"];
-        assert_eq!(kept, idle.map(|field| format!("spec.{field}")));
-        assert!(warnings[0].line > 1 && warnings[0].message.contains("does nothing"));
+        assert!(warnings.is_empty(), "{}", warnings[0].message);
         let role = &roles[0];
         let hour = std::time::Duration::from_secs(3600);
         assert_eq!(role.options.max_session_ttl, Some(8 * hour));
@@ -208,6 +192,13 @@ spec:
         assert_eq!(role.allow.request.thresholds[0].approve, 2);
         assert_eq!(role.allow.request.max_duration, Some(4 * hour));
         assert_eq!(role.deny.db_users, ["postgres"]);
+    }
+
+    #[test]
+    fn users_that_would_have_to_be_removed_are_kept_and_that_is_told() {
+        let (_, warnings) = parse(&WHOLE.replace("mode: keep", "mode: best_effort_drop")).unwrap();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].message.contains("removes none"), "{}", warnings[0].message);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::address::Places;
 use super::{Fleet, FleetError, Server};
 use crate::crypto::{hex, sha256};
+use crate::mariadb::MariadbError;
 use crate::mint::Mint;
 use crate::postgres::sql::{Client, Rows, ident, literal};
 use crate::postgres::{Postgres, PostgresError};
@@ -13,6 +14,9 @@ use crate::world::ResourceId;
 
 /// Longest name in PostgreSQL, in bytes.
 const PG_NAME_BYTES_MAX: usize = 63;
+
+/// How long a session is waited for that was told to end, in milliseconds.
+const BACKEND_END_MS_MAX: u32 = 5_000;
 
 /// What is known to exist on the shared server.
 #[derive(Debug, Default)]
@@ -84,6 +88,35 @@ impl Fleet {
         Ok(())
     }
 
+    /// Gives databases that were made the names that they have behind another front; whoever uses them is cut off.
+    pub(super) async fn rename_databases(
+        &self,
+        from: &ResourceId,
+        to: &ResourceId,
+        databases: &[String],
+    ) -> Result<(), FleetError> {
+        let Some(shared) = self.shared.get() else {
+            return Ok(());
+        };
+        let mut client = shared.connect("postgres").await?;
+        let mut made = self.made.lock().await;
+        for database in databases {
+            let (old, new) = (pg_name(from, database), pg_name(to, database));
+            if !made.databases.remove(&old) {
+                continue;
+            }
+            let end = format!(
+                "SELECT pg_terminate_backend(pid, {BACKEND_END_MS_MAX}) FROM pg_stat_activity WHERE datname = {}",
+                literal(&old)
+            );
+            client.run(&end).await.map_err(PostgresError::from)?;
+            let sql = format!("ALTER DATABASE {} RENAME TO {}", ident(&old), ident(&new));
+            client.run(&sql).await.map_err(PostgresError::from)?;
+            made.databases.insert(new);
+        }
+        Ok(())
+    }
+
     /// Drops the databases behind a front.
     pub(super) async fn drop_databases(&self, of: &ResourceId) -> Result<(), FleetError> {
         let (prefix, Some(shared)) = (pg_prefix(of), self.shared.get()) else {
@@ -124,6 +157,15 @@ pub(crate) async fn sql(
     let holder = state.world().holder(of);
     let holder = holder.ok_or_else(|| FleetError::Unknown(of.clone()))?;
     let first = holder.databases.first().map(String::as_str);
+    if state.world().speaks_mysql(&holder.at) {
+        let server = state.fleet.mariadb(&holder.at).await?;
+        server.ensure(&holder.databases, &holder.users).await?;
+        let mut client = server.connect().await?;
+        if let Some(database) = database.or(first) {
+            client.open(database).await.map_err(MariadbError::from)?;
+        }
+        return Ok(client.run(sql).await.map_err(MariadbError::from)?);
+    }
     let database = database.or(first).unwrap_or("postgres");
     let places = state.fleet.places.lock().await;
     let client = if let Some(server) = native_in(&places, &holder.at) {

@@ -12,9 +12,10 @@
 mod address;
 mod database;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,8 @@ use tokio::sync::{Mutex, OnceCell};
 use self::address::{Places, allocate, bind, write_hosts};
 pub(crate) use self::database::sql;
 use self::database::{Made, create_database, create_role, pg_prefix};
-use crate::front::{Front, Shows};
+use crate::front::{Front, Manner, Shows};
+use crate::mariadb::{Mariadb, MariadbError};
 use crate::postgres::{Home, Postgres, PostgresError, Tcp, find_binaries};
 use crate::state::State;
 use crate::tls::{Ca, Certificate, TlsError};
@@ -85,6 +87,9 @@ pub enum FleetError {
     /// A native cluster does only what PostgreSQL does by itself.
     #[error("{0} is a PostgreSQL of its own and has no front")]
     Native(ResourceId),
+    /// A MariaDB server failed.
+    #[error("could not use MariaDB")]
+    Mariadb(#[from] MariadbError),
     /// No loopback address was free.
     #[error(
         "no address of 127.77.0.0/16 has port {port} free (tried {})",
@@ -110,6 +115,10 @@ struct Placed {
     endpoint: Endpoint,
     /// What it shows whenever it listens.
     certificate: Certificate,
+    /// How it treats connections whenever it listens.
+    manner: Manner,
+    /// Whether its name resolves.
+    named: bool,
     server: Server,
 }
 
@@ -126,6 +135,8 @@ pub(crate) struct Fleet {
     pg_bin_dir: Option<PathBuf>,
     ca: Ca,
     shared: OnceCell<Postgres>,
+    /// The server of each database that speaks MySQL, once it was needed.
+    mariadb: Mutex<HashMap<ResourceId, Arc<OnceCell<Arc<Mariadb>>>>>,
     places: Mutex<Places>,
     made: Mutex<Made>,
 }
@@ -138,9 +149,15 @@ impl Fleet {
             pg_bin_dir,
             ca,
             shared: OnceCell::new(),
+            mariadb: Mutex::default(),
             places,
             made,
         }
+    }
+
+    /// The simulation's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn ca_pem(&self) -> String {
@@ -166,6 +183,19 @@ impl Fleet {
             Postgres::start(&binaries, Home::make(&self.dir, "pg")?, None).await
         };
         Ok(self.shared.get_or_try_init(start).await?)
+    }
+
+    /// The server of a database that speaks MySQL, started if it is not running.
+    pub(crate) async fn mariadb(&self, at: &ResourceId) -> Result<Arc<Mariadb>, FleetError> {
+        let server = Arc::clone(self.mariadb.lock().await.entry(at.clone()).or_default());
+        let start = || async {
+            let home = Home::make(
+                &self.dir,
+                &format!("m-{}", pg_prefix(at).trim_end_matches('_')),
+            )?;
+            Ok::<_, FleetError>(Arc::new(Mariadb::start(home).await?))
+        };
+        Ok(Arc::clone(server.get_or_try_init(start).await?))
     }
 
     pub(crate) async fn endpoints(&self) -> Vec<Endpoint> {
@@ -212,6 +242,50 @@ impl Fleet {
         Ok(())
     }
 
+    /// Makes the fronts of something treat connections otherwise from the next one on, for good.
+    pub(crate) async fn behave(&self, of: &ResourceId, manner: Manner) -> Result<(), FleetError> {
+        let mut places = self.places.lock().await;
+        let unknown = || FleetError::Unknown(of.clone());
+        for placed in places
+            .by_owner
+            .get_mut(of)
+            .ok_or_else(unknown)?
+            .values_mut()
+        {
+            match &placed.server {
+                Server::Native(_) => return Err(FleetError::Native(of.clone())),
+                Server::Front(front) => front.manners().set(manner),
+                Server::Down => {}
+            }
+            placed.manner = manner;
+        }
+        Ok(())
+    }
+
+    /// Puts the names of something into the hosts file, or takes them out.
+    pub(crate) async fn set_named(&self, of: &ResourceId, named: bool) -> Result<(), FleetError> {
+        {
+            let mut places = self.places.lock().await;
+            let unknown = || FleetError::Unknown(of.clone());
+            for placed in places
+                .by_owner
+                .get_mut(of)
+                .ok_or_else(unknown)?
+                .values_mut()
+            {
+                placed.named = named;
+            }
+        }
+        write_hosts(self).await
+    }
+
+    /// The endpoints whose names resolve.
+    async fn named_endpoints(&self) -> Vec<Endpoint> {
+        let places = self.places.lock().await;
+        let named = places.all().filter(|placed| placed.named);
+        named.map(|placed| placed.endpoint.clone()).collect()
+    }
+
     /// Takes the endpoints of something down and gives each another address; [`settle`] brings them up there.
     async fn move_away(&self, of: &ResourceId) -> Result<(), FleetError> {
         let mut places = self.places.lock().await;
@@ -237,6 +311,11 @@ impl Fleet {
         if let Some(shared) = self.shared.get() {
             shared.stop().await;
         }
+        for server in self.mariadb.lock().await.values() {
+            if let Some(server) = server.get() {
+                server.stop().await;
+            }
+        }
     }
 
     /// Forgets what something that is gone has left.
@@ -246,6 +325,10 @@ impl Fleet {
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%of, %error, "could not remove the server's folder");
+        }
+        let server = self.mariadb.lock().await.remove(of);
+        if let Some(server) = server.as_ref().and_then(|server| server.get()) {
+            server.stop().await;
         }
         self.drop_databases(of).await
     }
@@ -313,6 +396,27 @@ pub(crate) async fn settle(state: &Arc<State>, of: &ResourceId) -> Result<(), Fl
 pub(crate) async fn readdress(state: &Arc<State>, of: &ResourceId) -> Result<(), FleetError> {
     state.fleet.move_away(of).await?;
     settle(state, of).await
+}
+
+/// Follows a new name in the world: what has the old one goes down, its databases get names by the new one, and its
+/// endpoints come up under theirs.
+pub(crate) async fn rename(
+    state: &Arc<State>,
+    from: &ResourceId,
+    to: &ResourceId,
+) -> Result<(), FleetError> {
+    withdraw(&state.fleet, from, &[]).await;
+    {
+        let mut servers = state.fleet.mariadb.lock().await;
+        if let Some(server) = servers.remove(from) {
+            servers.insert(to.clone(), server);
+        }
+    }
+    let databases = state.world().holder(to).filter(|holder| holder.at == *to);
+    let databases = databases.map(|holder| holder.databases).unwrap_or_default();
+    state.fleet.rename_databases(from, to, &databases).await?;
+    settle(state, from).await?;
+    settle(state, to).await
 }
 
 /// As [`settle`] for everything in the world.
@@ -398,6 +502,8 @@ async fn settle_once(
             let placed = Placed {
                 endpoint,
                 certificate: Certificate::default(),
+                manner: Manner::default(),
+                named: true,
                 server: Server::Down,
             };
             (placed, Some(bound))
@@ -444,6 +550,7 @@ async fn start(
     let tls = leaf.server_config(&endpoint.host)?;
     let (state, shows) = (Arc::clone(state), Shows::new(tls));
     let front = Front::start(state, endpoint, wanted.speaks, listener, shows);
+    front.manners().set(placed.manner);
     Ok(Server::Front(front))
 }
 

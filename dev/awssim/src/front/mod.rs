@@ -9,10 +9,14 @@
 //! - *RDS* asks for IAM tokens in clear, inside TLS ([`crate::presigned`]), and is plain PostgreSQL after that; *RDS
 //!   Proxy* does the same in words of its own.
 //!
+//! - *RDS for MySQL and MariaDB* is the same over another protocol ([`mysql`]).
+//!
 //! A further protocol is a [`Speaks`] with an arm in [`serve`].
 
 mod auth;
 mod certificate;
+mod manner;
+mod mysql;
 mod rds;
 mod relay;
 mod startup;
@@ -30,6 +34,8 @@ use tokio_util::task::TaskTracker;
 
 use self::auth::Admitted;
 pub(crate) use self::certificate::Shows;
+pub use self::manner::Manner;
+pub(crate) use self::manner::{DELAY_MS_MAX, Manners};
 use self::startup::{First, Refusal, Startup};
 use crate::fleet::Endpoint;
 use crate::journal::Login;
@@ -51,6 +57,7 @@ pub(crate) struct Front {
     cancel: CancellationToken,
     tasks: TaskTracker,
     shows: Shows,
+    manners: Manners,
 }
 
 /// What one connection needs to know.
@@ -61,6 +68,7 @@ struct Site {
     port: u16,
     speaks: Speaks,
     shows: Shows,
+    manners: Manners,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -75,6 +83,7 @@ impl Front {
         shows: Shows,
     ) -> Self {
         let (cancel, tasks) = (state.cancel.child_token(), TaskTracker::new());
+        let manners = Manners::default();
         let site = Arc::new(Site {
             state,
             of: endpoint.of(),
@@ -82,7 +91,19 @@ impl Front {
             port: endpoint.port,
             speaks,
             shows: shows.clone(),
+            manners: manners.clone(),
         });
+        let holder = site.state.world().holder(&site.of);
+        if speaks == Speaks::Mysql && holder.is_some_and(|holder| !holder.users.is_empty()) {
+            // A server takes seconds to start; the first client should not wait for it.
+            let site = Arc::clone(&site);
+            tasks.spawn(cancel.clone().run_until_cancelled_owned(async move {
+                if let Err(error) = mysql::ready(&site).await {
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(of = %site.of, error, "no database");
+                }
+            }));
+        }
         let accepting = accept(listener, site, tasks.clone(), cancel.clone());
         tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
         tasks.close();
@@ -90,7 +111,13 @@ impl Front {
             cancel,
             tasks,
             shows,
+            manners,
         }
+    }
+
+    /// How it treats connections.
+    pub(crate) fn manners(&self) -> &Manners {
+        &self.manners
     }
 
     /// The certificate that it shows.
@@ -142,12 +169,26 @@ async fn accept(
 }
 
 /// Serves one connection.
-async fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
+async fn serve(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
+    match site.manners.now() {
+        Manner::Usual | Manner::WithoutTls => {}
+        Manner::Reset => return stream.set_zero_linger(),
+        Manner::Silent => return silence(&mut stream).await,
+        Manner::Slow { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+    }
     match site.speaks {
         Speaks::Postgres | Speaks::PostgresProxy | Speaks::Redshift => {
             serve_postgres(site, stream).await
         }
+        Speaks::Mysql => mysql::serve(site, stream).await,
     }
+}
+
+/// Listens to what is said and says nothing, until the client goes.
+async fn silence(stream: &mut TcpStream) -> std::io::Result<()> {
+    tokio::io::copy(stream, &mut tokio::io::sink())
+        .await
+        .map(drop)
 }
 
 /// Serves one connection of PostgreSQL's protocol, as far as encryption is not settled.
@@ -156,6 +197,9 @@ async fn serve_postgres(site: &Site, mut stream: TcpStream) -> std::io::Result<(
     for _ in 0..=NEGOTIATIONS_MAX {
         match timeout(LOGIN_MAX, startup::read(&mut stream)).await?? {
             First::GssEncryption => stream.write_all(b"N").await?,
+            First::Tls if site.manners.now() == Manner::WithoutTls => {
+                stream.write_all(b"N").await?;
+            }
             First::Tls => {
                 stream.write_all(b"S").await?;
                 let mut stream = timeout(LOGIN_MAX, site.shows.acceptor().accept(stream)).await??;
@@ -219,7 +263,9 @@ async fn log_in(
 ) -> Result<tokio::net::UnixStream, LoginError> {
     let admitted: Admitted = match site.speaks {
         Speaks::Redshift => auth::log_in(site, stream, startup, tls).await?,
-        Speaks::Postgres | Speaks::PostgresProxy => rds::log_in(site, stream, startup, tls).await?,
+        Speaks::Mysql | Speaks::Postgres | Speaks::PostgresProxy => {
+            rds::log_in(site, stream, startup, tls).await?
+        }
     };
     let opened = relay::open(site, startup, &admitted).await;
     let mut database = opened.map_err(|error| {

@@ -32,7 +32,7 @@ pub(super) async fn log_in(
     }
     let words = match site.speaks {
         Speaks::PostgresProxy => Words::Proxy,
-        Speaks::Postgres | Speaks::Redshift => Words::Postgres,
+        Speaks::Mysql | Speaks::Postgres | Speaks::Redshift => Words::Postgres,
     };
     if terms.require_tls && !tls {
         return Err(words.no_tls(startup).into());
@@ -64,7 +64,12 @@ pub(super) async fn log_in(
 }
 
 /// Fails with the reason, for the journal.
-fn verify(site: &Site, terms: &RdsTerms, user: &str, answer: &[u8]) -> Result<(), String> {
+pub(super) fn verify(
+    site: &Site,
+    terms: &RdsTerms,
+    user: &str,
+    answer: &[u8],
+) -> Result<(), String> {
     if !terms.iam {
         return Err("IAM authentication is not enabled".to_owned());
     }

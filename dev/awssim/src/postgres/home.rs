@@ -95,7 +95,7 @@ impl Home {
     }
 
     /// A command that runs as the server's user, in its folder, with a bare environment.
-    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let path = std::env::var_os("PATH").unwrap_or_default();
         command

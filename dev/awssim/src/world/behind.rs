@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::endpoint::rds_listens;
-use super::{AuthCode, ClusterId, DbCluster, DbInstance, Kind, ResourceId, World, derived_hex};
+use super::endpoint::{Speaks, rds_listens};
+use super::{
+    AuthCode, ClusterId, DbCluster, DbInstance, Kind, ResourceId, World, derived_hex, derived_uuid,
+};
 use crate::crypto::derived_id;
 
 /// Where data is, and who may get at it.
@@ -68,7 +70,7 @@ impl World {
                 let it = region.db_clusters.get(name)?;
                 Some(Holder {
                     at: of.clone(),
-                    databases: rds_databases(it.database_name.as_ref(), &it.databases),
+                    databases: rds_databases(&it.engine, it.database_name.as_ref(), &it.databases),
                     users: it.db_users.clone(),
                     master: it.master_username.clone(),
                     is_up: rds_listens(&it.status),
@@ -81,7 +83,7 @@ impl World {
                 }
                 Some(Holder {
                     at: of.clone(),
-                    databases: rds_databases(it.db_name.as_ref(), &it.databases),
+                    databases: rds_databases(&it.engine, it.db_name.as_ref(), &it.databases),
                     users: it.db_users.clone(),
                     master: it.master_username.clone(),
                     is_up: rds_listens(&it.status),
@@ -177,6 +179,11 @@ impl World {
     }
 }
 
+/// The id in a cluster's `ClusterNamespaceArn`, unless the world names another.
+pub(crate) fn namespace_id(id: &ClusterId) -> String {
+    derived_uuid(&id.to_string())
+}
+
 /// `DbiResourceId`.
 pub(crate) fn db_instance_id(account: &str, region: &str, name: &str, it: &DbInstance) -> String {
     let derived = || derived_id("db-", &format!("{account}/{region}/{name}"));
@@ -194,17 +201,15 @@ pub(crate) fn db_proxy_id(account: &str, region: &str, name: &str) -> String {
     derived_hex("prx-", &format!("{account}/{region}/{name}"))
 }
 
-/// PostgreSQL's own database, and those that were made.
-fn rds_databases(first: Option<&String>, others: &[String]) -> Vec<String> {
-    let own = "postgres".to_owned();
-    let others = others.iter().filter(|name| **name != own);
-    let first = first.filter(|name| **name != own);
-    first
-        .into_iter()
-        .chain(others)
-        .cloned()
-        .chain([own.clone()])
-        .collect()
+/// The databases that were made, and PostgreSQL's own; MySQL has none that a user could open.
+fn rds_databases(engine: &str, first: Option<&String>, others: &[String]) -> Vec<String> {
+    let own = match Speaks::of_engine(engine) {
+        Some(Speaks::Mysql) => None,
+        _ => Some("postgres".to_owned()),
+    };
+    let made = first.into_iter().chain(others);
+    let made = made.filter(|name| Some(*name) != own.as_ref());
+    made.cloned().chain(own.clone()).collect()
 }
 
 fn with(users: &BTreeSet<String>, master: &str) -> BTreeSet<String> {

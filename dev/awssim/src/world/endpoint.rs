@@ -52,6 +52,8 @@ impl fmt::Display for ResourceId {
 /// What is spoken at an endpoint, and which passwords open it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
+    /// MySQL with RDS's IAM tokens.
+    Mysql,
     /// PostgreSQL with RDS's IAM tokens.
     Postgres,
     /// As [`Speaks::Postgres`], with RDS Proxy's own errors.
@@ -62,8 +64,9 @@ pub(crate) enum Speaks {
 
 impl Speaks {
     /// Of an RDS engine; nothing if there is no front for it.
-    fn of_engine(engine: &str) -> Option<Self> {
+    pub(super) fn of_engine(engine: &str) -> Option<Self> {
         match engine {
+            "aurora-mysql" | "mariadb" | "mysql" => Some(Self::Mysql),
             "aurora-postgresql" | "postgres" => Some(Self::Postgres),
             _ => None,
         }
@@ -218,6 +221,17 @@ impl World {
             .iter()
             .map(|(name, it)| wanted("endpoint.proxy-", name, None, rds_listens(&it.status)));
         std::iter::once(own).chain(others).collect()
+    }
+
+    /// Whether data of its own is behind MySQL's protocol.
+    pub(crate) fn speaks_mysql(&self, of: &ResourceId) -> bool {
+        let region = self.region(&of.id.account, &of.id.region);
+        let engine = region.and_then(|region| match of.kind {
+            Kind::DbCluster => region.db_clusters.get(&of.id.id).map(|it| &it.engine),
+            Kind::DbInstance => region.db_instances.get(&of.id.id).map(|it| &it.engine),
+            Kind::Cluster | Kind::DbProxy | Kind::Workgroup => None,
+        });
+        engine.is_some_and(|engine| Speaks::of_engine(engine) == Some(Speaks::Mysql))
     }
 
     /// The instances of an RDS cluster.

@@ -29,6 +29,11 @@ where
     read(action, &error)
 }
 
+/// What it means that there are no credentials for `action`.
+pub(crate) fn classify_credentials(action: &'static str, error: &CredentialsError) -> AwsFailure {
+    beneath(action, error, sources(error), AwsErrorClass::NoCredentials)
+}
+
 /// The class of an error of the SDK.
 pub(crate) fn class_of<E>(error: &SdkError<E, HttpResponse>) -> AwsErrorClass
 where
@@ -48,9 +53,21 @@ where
         SdkError::TimeoutError(_) => AwsErrorClass::Timeout,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => AwsErrorClass::Timeout,
         SdkError::DispatchFailure(failure) if failure.is_io() => AwsErrorClass::Unavailable,
-        SdkError::DispatchFailure(_) => return beneath(action, error, AwsErrorClass::Unavailable),
+        SdkError::DispatchFailure(_) => {
+            return beneath(
+                action,
+                error,
+                sources(error).skip(1),
+                AwsErrorClass::Unavailable,
+            );
+        }
         SdkError::ConstructionFailure(_) => {
-            return beneath(action, error, AwsErrorClass::InvalidRequest);
+            return beneath(
+                action,
+                error,
+                sources(error).skip(1),
+                AwsErrorClass::InvalidRequest,
+            );
         }
         _ => AwsErrorClass::Malformed,
     };
@@ -80,14 +97,15 @@ fn refused(action: &'static str, meta: &ErrorMetadata, raw: &HttpResponse) -> Aw
 }
 
 /// The cause of a request that was never sent: mostly that no credentials could be had for it.
-fn beneath(
+fn beneath<'e>(
     action: &'static str,
-    error: &(dyn Error + 'static),
+    error: &'e (dyn Error + 'static),
+    causes: impl Iterator<Item = &'e (dyn Error + 'static)>,
     otherwise: AwsErrorClass,
 ) -> AwsFailure {
     let mut class = otherwise;
     let mut hop = None;
-    for cause in sources(error).skip(1) {
+    for cause in causes {
         if let Some(found) = cause.downcast_ref::<HopError>() {
             hop = Some(found.role.clone());
         }
@@ -206,7 +224,7 @@ pub(crate) fn denied_action(message: &str) -> Option<&str> {
 }
 
 /// What an error and its sources say, each part once.
-fn told(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn told(error: &(dyn Error + 'static)) -> String {
     let mut told = String::new();
     for cause in sources(error) {
         let text = cause.to_string();

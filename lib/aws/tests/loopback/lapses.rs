@@ -84,7 +84,7 @@ async fn a_role_is_assumed_once_for_all_regions() {
     for region in ["eu-west-1", "us-east-1", "us-west-2"] {
         let region: Region = region.parse().unwrap();
         let client = factory.redshift(&two_hops(), &region, &session).await;
-        redshift_cluster_credentials(&client, "c0", "alice", "dev", TTL)
+        redshift_cluster_credentials(&client, "c0", "alice", "dev", None, TTL)
             .await
             .unwrap();
     }

@@ -1,6 +1,7 @@
 //! The SDK against an AWS of a few lines on the loopback: what is sent, and what failures become.
 
 mod lapses;
+mod minting;
 
 use std::{
     collections::HashMap,
@@ -102,6 +103,13 @@ fn parse(headers: &HeaderMap, body: &str) -> Request {
         .split_once("Credential=")
         .and_then(|(_, rest)| rest.split('/').next());
     request.insert("key".into(), key.unwrap_or_default().into());
+    let target = headers
+        .get("x-amz-target")
+        .and_then(|value| value.to_str().ok());
+    if let Some((_, action)) = target.and_then(|target| target.split_once('.')) {
+        request.insert("Action".into(), action.into());
+        request.insert("body".into(), body.into());
+    }
     request
 }
 
@@ -134,6 +142,9 @@ fn grant(request: &Request) -> Answer {
                  <AccessKeyId>ASIA{role}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
                  <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
             )
+        }
+        "GetCredentials" => {
+            r#"{"dbUser":"IAMR:reader","dbPassword":"hunter2","expiration":4102444800}"#.to_owned()
         }
         action => format!(
             "<{action}Response xmlns=\"http://redshift.amazonaws.com/doc/2012-12-01/\"><{action}Result>\
@@ -171,7 +182,7 @@ async fn login(factory: &AwsFactory, chain: &RoleChain) -> Result<DbCredentials,
     let client = factory
         .redshift(chain, &region, &SessionTag::new("alice@example.com"))
         .await;
-    redshift_cluster_credentials(&client, "c0", "alice", "dev", TTL).await
+    redshift_cluster_credentials(&client, "c0", "alice", "dev", None, TTL).await
 }
 
 async fn failure(aws: &Aws, chain: &RoleChain) -> AwsFailure {
@@ -227,7 +238,7 @@ async fn a_source_identity_is_sent_on_the_first_hop_when_asked_for() {
         .await
         .redshift(&two_hops(), &"eu-west-1".parse().unwrap(), &session)
         .await;
-    redshift_cluster_credentials(&client, "c0", "alice", "dev", TTL)
+    redshift_cluster_credentials(&client, "c0", "alice", "dev", None, TTL)
         .await
         .unwrap();
 

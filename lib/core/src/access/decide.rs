@@ -7,7 +7,10 @@ use super::{
     grants::{Grants, Held, Side},
     template::{self, Expanded},
 };
-use crate::database::Protocol;
+use crate::{
+    database::{Database, Protocol},
+    matcher::DatabaseKind,
+};
 
 /// Whether the one who asks can make database users on this database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,22 @@ pub enum Provisioning<'r> {
         /// The database roles that are wanted; empty is all that the person may have.
         db_roles: &'r [String],
     },
+}
+
+impl Provisioning<'_> {
+    /// What agents can do on a database: only provisioned Redshift makes users for those whom AWS vouches for.
+    #[must_use]
+    pub fn on(database: &Database) -> Self {
+        let is_redshift = match database.kind {
+            Some(kind) => kind == DatabaseKind::Redshift,
+            None => database.aws.redshift_cluster_id.is_some(),
+        };
+        if is_redshift {
+            Self::Able { db_roles: &[] }
+        } else {
+            Self::Unable
+        }
+    }
 }
 
 /// A decision and everything that led to it.

@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, LabelCommand, discovery, overlap,
+    DatabaseSettings, LabelCommand, aws_session, ca_bundles, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
@@ -39,12 +39,18 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         .get("aws")
         .map(|item| discovery::matchers(&item, discovery::Form::File))
         .unwrap_or_default();
+    let aws_session = aws_session::read(&mut section);
+    let ca_bundles = section
+        .get("ca_bundles")
+        .and_then(|item| ca_bundles::read(&item));
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
         databases,
         label_commands,
         matchers,
+        aws_session,
+        ca_bundles,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()

@@ -23,8 +23,15 @@ pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKi
         .filter(Item::is_given)
         .and_then(|item| item.parse());
     let kind = names(&mut aws, &mut metadata);
-    metadata.assume_role =
-        values::assume_role(&mut aws, kind == Some(DatabaseKind::RedshiftServerless));
+    let is_role_given = aws
+        .get("assume_role_arn")
+        .is_some_and(|item| item.is_given());
+    if kind.is_some_and(knows_roles) && !is_role_given {
+        let external_id = aws.get("external_id").filter(Item::is_given);
+        metadata.external_id = external_id.and_then(|item| item.parse());
+    } else {
+        metadata.assume_role = values::assume_role(&mut aws, false);
+    }
     if metadata.account_id.is_none() {
         let role = metadata.assume_role.as_ref();
         metadata.account_id = role.map(|role| role.role_arn.account());
@@ -40,6 +47,14 @@ pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKi
     ]);
     aws.finish();
     (metadata, kind)
+}
+
+/// Whether roles can be named as users there, so that an external id is of use without a role for the database.
+const fn knows_roles(kind: DatabaseKind) -> bool {
+    matches!(
+        kind,
+        DatabaseKind::Redshift | DatabaseKind::RedshiftServerless
+    )
 }
 
 /// What the database is called in AWS. Of several kinds that are named the first counts, in the order here.

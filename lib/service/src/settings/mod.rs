@@ -10,12 +10,13 @@
 mod audit;
 mod auth;
 mod authentication;
+mod aws_session;
+mod ca_bundles;
 mod ca_keys;
 mod changes;
 mod database;
 mod discovery;
 mod document;
-mod endpoint;
 mod error;
 mod join;
 mod metadata;
@@ -42,10 +43,13 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tidegate_core::{AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher};
+use tidegate_core::{
+    AwsMatcher, ClusterName, Database, DatabaseName, ResourceMatcher, aws_session::SessionNaming,
+};
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
+pub use ca_bundles::{CaBundlePlace, InvalidCaBundlePlace};
 pub use error::{ConfigError, ConfigProblem, PROBLEMS_MAX};
 pub use join::{InvalidStsEndpoint, JoinMethod, StsEndpoint};
 
@@ -365,6 +369,17 @@ pub struct ProxySettings {
     pub public_addr: String,
     /// Certificates for its public name; empty is one of the cluster's own.
     pub https_keypairs: Vec<KeyPairFiles>,
+    /// The port for MySQL clients that make no tunnel with `tg`; `None` serves none.
+    pub mysql: Option<MysqlSettings>,
+}
+
+/// The proxy's port for MySQL clients. Their protocol has the server speak first, so they need one of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlSettings {
+    /// Where it listens: `mysql_listen_addr`.
+    pub listen_addr: SocketAddr,
+    /// The version that clients are told before it is known which server they want: `mysql_server_version`.
+    pub server_version: String,
 }
 
 /// A certificate and its key.
@@ -398,6 +413,10 @@ pub struct DatabaseSettings {
     pub label_commands: BTreeMap<DatabaseName, Vec<LabelCommand>>,
     /// Matchers of the service's own discovery worker, run beside it with a group of its own.
     pub matchers: Vec<AwsMatcher>,
+    /// What sessions of IAM roles are called, and what is sent along with them.
+    pub aws_session: SessionNaming,
+    /// Where CA bundles are fetched; `None` is from AWS.
+    pub ca_bundles: Option<CaBundlePlace>,
 }
 
 /// A label whose value a command prints: one of `dynamic_labels`.

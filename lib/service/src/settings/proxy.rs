@@ -3,12 +3,18 @@
 use std::net::SocketAddr;
 
 use super::{
-    KeyPairFiles, ProcessSettings, ProxySettings,
+    KeyPairFiles, MysqlSettings, ProcessSettings, ProxySettings,
     section::{Item, Section},
     values,
 };
 
 const PORT: u16 = 3080;
+/// Teleport's port for MySQL clients.
+const MYSQL_PORT: u16 = 3036;
+/// A version of which all clients know what it can.
+const MYSQL_SERVER_VERSION: &str = "8.0.0-tidegate";
+/// More does not fit into what clients keep of it.
+const MYSQL_SERVER_VERSION_BYTES_MAX: usize = 60;
 
 /// Reads the section, whose `enabled` was looked at.
 pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Option<ProxySettings> {
@@ -16,6 +22,7 @@ pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Optio
     let public_addr = public_addr(&mut section, listen_addr.port())
         .unwrap_or_else(|| format!("{}:{}", process.nodename, listen_addr.port()));
     let https_keypairs = keypairs(&mut section);
+    let mysql = mysql(&mut section);
     section.ignore(&[
         "acme",
         "automatic_upgrades_channels",
@@ -26,9 +33,7 @@ pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Optio
         "kubernetes",
         "mongo_listen_addr",
         "mongo_public_addr",
-        "mysql_listen_addr",
         "mysql_public_addr",
-        "mysql_server_version",
         "peer_listen_addr",
         "peer_public_addr",
         "postgres_listen_addr",
@@ -48,6 +53,7 @@ pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Optio
         listen_addr,
         public_addr,
         https_keypairs,
+        mysql,
     })
 }
 
@@ -78,6 +84,29 @@ fn public_addr(section: &mut Section<'_>, port_default: u16) -> Option<String> {
         second.warn("ignored: the first public address is the one that is told to clients");
     }
     first
+}
+
+fn mysql(section: &mut Section<'_>) -> Option<MysqlSettings> {
+    let version = section.get("mysql_server_version").filter(Item::is_given);
+    let version = version.and_then(|item| {
+        let text = item.full_text()?;
+        let is_shown = text.len() <= MYSQL_SERVER_VERSION_BYTES_MAX
+            && text.bytes().all(|b| b.is_ascii_graphic());
+        if !is_shown {
+            item.error_expected(
+                "is no version",
+                format!(
+                    "at most {MYSQL_SERVER_VERSION_BYTES_MAX} visible characters, such as `8.0.36`"
+                ),
+            );
+        }
+        is_shown.then(|| text.to_owned())
+    });
+    let listen = section.get("mysql_listen_addr").filter(Item::is_given)?;
+    Some(MysqlSettings {
+        listen_addr: values::listen_address(&listen, MYSQL_PORT)?,
+        server_version: version.unwrap_or_else(|| MYSQL_SERVER_VERSION.to_owned()),
+    })
 }
 
 fn keypairs(section: &mut Section<'_>) -> Vec<KeyPairFiles> {

@@ -5,11 +5,11 @@ use std::{path::Path, str::FromStr as _};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tidegate_core::{
     AwsMetadata, Database, DatabaseKind, DatabaseName, Labels, Origin, Protocol, TlsMode,
-    TlsSettings, Uri,
+    TlsSettings, Uri, endpoint,
 };
 
 use super::{
-    endpoint, metadata,
+    metadata,
     section::{Item, Section},
     values,
     words::quote,

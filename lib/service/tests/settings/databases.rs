@@ -177,6 +177,40 @@ fn what_a_database_is_called_in_aws_is_kept() {
 }
 
 #[test]
+fn sessions_of_roles_are_named_by_a_template() {
+    let text = |lines: &str| {
+        format!(
+            "db_service:\n  enabled: yes\n  resources:\n    - labels: {{\"*\": \"*\"}}\n{lines}"
+        )
+    };
+    let naming = |lines: &str| good(&text(lines)).database.unwrap().aws_session;
+    assert_eq!(naming("").name.to_string(), "{user}");
+    let whole = naming(
+        "  aws_session:\n    name: \"{db_user}\"\n    source_identity: \"{user}\"\n    tags: {team: data, who: \"{user}\"}\n",
+    );
+    assert_eq!(whole.name.to_string(), "{db_user}");
+    assert_eq!(whole.source_identity.unwrap().to_string(), "{user}");
+    assert_eq!(whole.tags["who"].to_string(), "{user}");
+    for (lines, told) in [
+        (
+            "name: \"{nobody}\"",
+            "`{nobody}` is not a valid template of a session's name",
+        ),
+        (
+            "tags: {\"aws:x\": y}",
+            "`aws:x` is not a key that AWS takes for a session tag",
+        ),
+        ("names: x", "unknown key, did you mean `name`?"),
+    ] {
+        let found = errors(&text(&format!("  aws_session:\n    {lines}\n")));
+        assert!(
+            found.len() == 1 && found[0].contains(told),
+            "{lines}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn every_field_of_tls_is_read() {
     let read = |tls: &str| {
         let lines = format!("name: dw\nprotocol: postgres\nuri: h:1\ntls: {tls}");
@@ -267,4 +301,14 @@ fn what_has_no_effect_is_said_and_never_passed_over() {
             "{told}: {warnings:?}"
         );
     }
+}
+
+#[test]
+fn an_external_id_may_stand_alone_where_roles_are_users() {
+    let text = database(
+        "name: wg\nprotocol: postgres\nuri: wg.corp.example:5439\naws:\n  region: us-east-1\n  external_id: abc-1\n  redshift_serverless: {workgroup_name: wg}",
+    );
+    let aws = good(&text).database.unwrap().databases.remove(0).aws;
+    assert_eq!(aws.assume_role, None);
+    assert_eq!(aws.external_id.unwrap().as_str(), "abc-1");
 }

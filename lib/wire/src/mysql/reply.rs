@@ -32,6 +32,15 @@ pub(crate) const PROGRESS_CODE: u16 = 0xffff;
 /// Source: MySQL source, `MYSQL_ERRMSG_SIZE` (512, with a NUL).
 const TEXT_BYTES_MAX: usize = 511;
 
+/// `08S01`: the connection is of no use any more.
+const LINK_FAILURE: &[u8] = b"08S01";
+/// `08004`: the server takes no connection now.
+const REJECTED: &[u8] = b"08004";
+/// `42000`: the name is unknown here.
+const UNKNOWN_NAME: &[u8] = b"42000";
+/// `HY000`: none that has a class of its own.
+const GENERAL: &[u8] = b"HY000";
+
 /// A transaction is open.
 const STATUS_IN_TRANSACTION: u16 = 1;
 /// Another result follows.
@@ -130,6 +139,40 @@ pub fn error(sequence: u8, code: u16, state: SqlState, message: &str) -> Bytes {
         out.put_slice(&message.as_bytes()[..end]);
     })
     .freeze()
+}
+
+/// ERR with the number and SQLSTATE that a MySQL server would use where PostgreSQL says `state`: clients know errors by
+/// number, programs by SQLSTATE.
+///
+/// Source: MySQL error message reference, "Server Error Message Reference".
+pub fn error_like(sequence: u8, state: SqlState, message: &str) -> Bytes {
+    let (number, state) = number_and_state(state);
+    error(sequence, number, state, message)
+}
+
+fn number_and_state(state: SqlState) -> (u16, SqlState) {
+    let (number, own): (u16, &[u8]) = match state {
+        // ER_ACCESS_DENIED_ERROR
+        SqlState::INVALID_AUTHORIZATION
+        | SqlState::INVALID_PASSWORD
+        | SqlState::INSUFFICIENT_PRIVILEGE => (1045, b"28000"),
+        // ER_CON_COUNT_ERROR
+        SqlState::TOO_MANY_CONNECTIONS => (1040, REJECTED),
+        // ER_BAD_DB_ERROR
+        SqlState::INVALID_CATALOG_NAME => (1049, UNKNOWN_NAME),
+        // ER_SERVER_SHUTDOWN
+        SqlState::ADMIN_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => (1053, LINK_FAILURE),
+        // ER_CLIENT_INTERACTION_TIMEOUT
+        SqlState::IDLE_SESSION_TIMEOUT => (4031, GENERAL),
+        // ER_UNKNOWN_COM_ERROR
+        SqlState::PROTOCOL_VIOLATION => (1047, LINK_FAILURE),
+        // ER_NET_READ_ERROR
+        SqlState::CONNECTION_FAILURE | SqlState::UNABLE_TO_CONNECT => (1158, LINK_FAILURE),
+        // ER_UNKNOWN_ERROR
+        _ => (1105, GENERAL),
+    };
+    let state = SqlState::from_bytes(own).unwrap_or(SqlState::INTERNAL_ERROR);
+    (number, state)
 }
 
 /// OK without anything to tell, outside a transaction.

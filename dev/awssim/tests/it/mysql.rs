@@ -1,0 +1,101 @@
+//! Log-ins to RDS for MariaDB and MySQL with the stock client, and passwords that the AWS SDK signed.
+
+use std::process::Stdio;
+
+use awssim::{DbInstance, Endpoint, IdentityPolicy, Kind, ResourceId, World};
+use tokio::process::Command;
+
+use crate::kinds::token;
+use crate::{EAST, Fixture, HOME, cluster_id, worker, world};
+
+fn shop() -> World {
+    let mut world = world();
+    let connect = IdentityPolicy::allow(
+        ["rds-db:connect"],
+        ["arn:aws:rds-db:us-east-1:111111111111:dbuser:*/alice"],
+    );
+    let worker = world.account(HOME).users.get_mut("worker").unwrap();
+    worker.policies.push(connect);
+    world.put(
+        &cluster_id(HOME, "shop"),
+        DbInstance {
+            db_users: ["alice".to_owned(), "bob".to_owned()].into(),
+            db_name: Some("sales".to_owned()),
+            ..DbInstance::with("mariadb", [])
+        },
+    );
+    world
+}
+
+async fn mariadb(
+    at: &Endpoint,
+    user: &str,
+    password: &str,
+    tls: bool,
+    sql: &str,
+) -> Result<String, String> {
+    let output = Command::new("mariadb")
+        .args(["--no-defaults", "--batch", "--skip-column-names"])
+        .arg(format!("--host={}", at.address))
+        .arg(format!("--port={}", at.port))
+        .arg(format!("--user={user}"))
+        .arg(if tls { "--ssl" } else { "--skip-ssl" })
+        .args(["--execute", sql, "sales"])
+        .env("MYSQL_PWD", password)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
+    match output.status.success() {
+        true => Ok(text(output.stdout)),
+        false => Err(text(output.stderr)),
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_a_mariadb_and_everything_else_is_denied_in_its_words() {
+    let fixture = Fixture::whole(shop()).await;
+    let of = ResourceId::new(Kind::DbInstance, &cluster_id(HOME, "shop"));
+    let at = fixture.sim.endpoints_of(&of).await.remove(0);
+    let seed = "CREATE TABLE t AS SELECT 42 AS n";
+    fixture.sim.sql_of(&of, None, seed).await.unwrap();
+
+    let good = token(worker(), EAST, &at, "alice").await;
+    let rows = mariadb(
+        &at,
+        "alice",
+        &good,
+        true,
+        "SELECT n, substring_index(current_user(), '@', 1) FROM t",
+    )
+    .await;
+    assert_eq!(rows.as_deref(), Ok("42\talice"));
+
+    let for_bob = token(worker(), EAST, &at, "bob").await;
+    for (user, password, tls) in [
+        ("alice", "wrong", true),
+        ("bob", for_bob.as_str(), true),
+        ("alice", for_bob.as_str(), true),
+        ("nobody", good.as_str(), true),
+        ("alice", good.as_str(), false),
+    ] {
+        let denied = mariadb(&at, user, password, tls, "SELECT 1")
+            .await
+            .unwrap_err();
+        assert!(denied.contains("ERROR 1045 (28000)"), "{user}: {denied}");
+    }
+    let logins = fixture.sim.logins();
+    assert!(
+        logins
+            .iter()
+            .any(|login| login.refused.is_none() && login.tls && login.database == "sales")
+    );
+    let rows = fixture
+        .sim
+        .sql_of(&of, None, "SELECT n FROM t")
+        .await
+        .unwrap();
+    assert_eq!(rows, [[Some("42".to_owned())]]);
+}
