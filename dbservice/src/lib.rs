@@ -198,6 +198,7 @@ impl DatabaseService {
             hostname: context.hostname.clone(),
             clock: Arc::clone(&clock),
             settings: settings.clone(),
+            trust: Arc::clone(&trust),
         };
         let reconciler = Reconciler::new(
             settings,

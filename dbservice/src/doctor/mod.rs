@@ -20,6 +20,8 @@ mod shown;
 
 use std::{
     fmt,
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,11 +32,14 @@ use tidegate_core::{
     doctor::{Ladder, StepName, Stop, Verdict, Who},
 };
 use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
+use tokio::sync::watch;
 
 use crate::{
+    CA_BUNDLES_FOLDER,
     credentials::{LoginPlan, plan_login, session_tag},
     engine::{Connector, DbLogin, Upstream},
     metrics,
+    trust::Trust,
     wanted::Wanted,
 };
 
@@ -87,19 +92,35 @@ enum Reached {
 type Outcome<T> = Result<T, Verdict>;
 
 impl Doctor {
-    /// A doctor on `host`, where sessions of roles are called as `naming` says. `aws` should be fresh: roles whose sessions
-    /// it keeps are not assumed again.
+    /// A doctor on `host`, whose agent has these settings and its state in `data_dir`, where CA bundles are kept too. `aws`
+    /// should be fresh: roles whose sessions it keeps are not assumed again.
     #[must_use]
     pub fn new(
         aws: AwsFactory,
         clock: SharedClock,
         host: impl Into<String>,
+        settings: &DatabaseSettings,
+        data_dir: &Path,
+    ) -> Self {
+        let naming = settings.aws_session.clone();
+        let told = watch::Sender::new(settings.clone()).subscribe();
+        let folder = data_dir.join(CA_BUNDLES_FOLDER);
+        let trust = Arc::new(Trust::new(folder, told, Arc::clone(&clock)));
+        Self::trusting(aws, clock, host, naming, trust)
+    }
+
+    /// The same, trusting what an agent that runs trusts.
+    pub(crate) fn trusting(
+        aws: AwsFactory,
+        clock: SharedClock,
+        host: impl Into<String>,
         naming: SessionNaming,
+        trust: Arc<Trust>,
     ) -> Self {
         Self {
             naming,
             aws,
-            connector: Connector::new(metrics::connect_seconds()),
+            connector: Connector::new(metrics::connect_seconds(), trust),
             clock,
             host: host.into(),
         }
