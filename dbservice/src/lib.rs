@@ -2,7 +2,7 @@
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
 //! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
-//! (`credentials`), relays sessions (`engine`), and says what happened (`audit`).
+//! (`credentials`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
 //! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
@@ -14,6 +14,7 @@
 mod audit;
 mod certificate;
 mod credentials;
+pub mod doctor;
 mod engine;
 mod health;
 mod labels;
@@ -46,10 +47,11 @@ use crate::{
     audit::AuditQueue,
     certificate::ClientTls,
     credentials::AwsCredentials,
+    doctor::live::Live,
     engine::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
-    health::Health,
+    health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
     locks::Locks,
     metadata::{AwsDescribe, Book},
@@ -148,6 +150,10 @@ impl DatabaseService {
             settings.clone(),
             Arc::clone(&clock),
         ));
+        let connector = Arc::new(Connector::new(
+            metrics.connect_seconds.clone(),
+            Arc::clone(&trust),
+        ));
         let credentials = Arc::new(AwsCredentials::new(
             aws.clone(),
             settings.clone(),
@@ -164,13 +170,11 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
-            connector: Arc::new(Connector::new(
-                metrics.connect_seconds.clone(),
-                Arc::clone(&trust),
-            )),
+            connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
+            health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
         });
@@ -189,6 +193,13 @@ impl DatabaseService {
         let again = Arc::new(Names::default());
         let book = Arc::new(Book::new(Arc::clone(&again)));
         let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
+        let doctor = Live {
+            served: Arc::clone(&served),
+            hostname: context.hostname.clone(),
+            clock: Arc::clone(&clock),
+            settings: settings.clone(),
+            trust: Arc::clone(&trust),
+        };
         let reconciler = Reconciler::new(
             settings,
             Arc::new(labels),
@@ -204,6 +215,16 @@ impl DatabaseService {
             served: Arc::clone(&served),
             health: Arc::clone(&health),
         };
+        let configs = Configs::default();
+        let checker = Checker::new(
+            served,
+            health,
+            &configs,
+            Prober::new(connector, metrics.health.clone()),
+            metrics.health.clone(),
+            audit,
+            Arc::clone(&clock),
+        );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
         tasks.spawn(
             "ca_bundles",
@@ -258,8 +279,13 @@ impl DatabaseService {
             reconciler.follow(auth.clone(), shutdown.clone()),
         );
         tasks.spawn(
-            "health",
-            health::check_all(served, health, clock, shutdown.clone()),
+            "health_check_configs",
+            health::configs::follow(auth.clone(), configs, shutdown.clone()),
+        );
+        tasks.spawn("health", checker.run(shutdown.clone()));
+        tasks.spawn(
+            "doctor",
+            doctor.take_questions(auth.clone(), shutdown.clone()),
         );
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(

@@ -17,7 +17,7 @@ pub(crate) mod watch;
 use std::{fmt, sync::Arc};
 
 use tidegate_core::{
-    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, Protocol, ResourceMatcher, RoleSource, overrides,
+    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, ResourceMatcher, RoleSource, overrides,
 };
 use tidegate_wire::route::route_label;
 
@@ -74,10 +74,6 @@ pub(crate) enum Refusal {
     #[error("{0}")]
     Endpoint(EndpointError),
 
-    /// A protocol that this version does not speak.
-    #[error("protocol `{}` is not served by this version", .0.as_str())]
-    Protocol(Protocol),
-
     /// The agent's file has a database of the same name.
     #[error("a database of the same name is written in this agent's configuration")]
     Shadowed,
@@ -103,12 +99,10 @@ pub(crate) trait Facts: fmt::Debug + Send + Sync {
     fn forget(&self, name: &DatabaseName);
 }
 
-/// Databases are what was written of them.
-#[cfg(test)]
+/// Databases are what was written of them: for who has asked nobody else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsWritten;
 
-#[cfg(test)]
 impl Facts for AsWritten {
     fn complete(
         &self,
@@ -229,16 +223,8 @@ fn judge(
 ) -> Result<Wanted, Refusal> {
     let effective = overrides::effective_role(entries, database);
     let database = facts.complete(database, &effective)?;
-    servable(&database)?;
     let reason = rules.reason(&effective);
     Ok(Wanted::new(database, effective, reason, remarks.to_vec()))
-}
-
-fn servable(database: &Database) -> Result<(), Refusal> {
-    match database.protocol {
-        Protocol::Postgres => Ok(()),
-        protocol @ Protocol::Mysql => Err(Refusal::Protocol(protocol)),
-    }
 }
 
 /// A database that an administrator made over the API may have any address; one that discovery found may not.
@@ -298,7 +284,7 @@ fn same_endpoint(one: &Database, other: &Database) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::Selector;
+    use tidegate_core::{Protocol, Selector};
 
     use super::*;
     use crate::testing::{redshift, role};
@@ -405,11 +391,13 @@ mod tests {
     }
 
     #[test]
-    fn protocols_without_an_engine_are_refused_and_named() {
-        let mut mysql = redshift("mysql", &[("env", "prod")]);
-        mysql.protocol = Protocol::Mysql;
-        let refusal = |database| found(database, &[entry("prod", None)]).refusal;
-        assert_eq!(refusal(&mysql), Some(Refusal::Protocol(Protocol::Mysql)));
+    fn both_protocols_are_served() {
+        for protocol in [Protocol::Mysql, Protocol::Postgres] {
+            let mut own = redshift("own", &[("env", "prod")]);
+            own.protocol = protocol;
+            own.kind = None;
+            assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
+        }
     }
 
     #[derive(Debug)]
@@ -439,10 +427,10 @@ mod tests {
         let account = wanted.database.aws.account_id.as_ref().unwrap();
         assert_eq!(account.as_str(), "999999999999");
 
-        let against = Account(Err(Refusal::Protocol(Protocol::Mysql)));
+        let against = Account(Err(Refusal::Shadowed));
         let decision = decide(Some(&orders), None, &rules, &against);
         assert_eq!(decision.wanted, None);
-        assert_eq!(decision.refusal, Some(Refusal::Protocol(Protocol::Mysql)));
+        assert_eq!(decision.refusal, Some(Refusal::Shadowed));
     }
 
     fn wanted(database: &Database) -> Wanted {

@@ -226,7 +226,7 @@ impl Reconciler {
                 };
                 self.to_audit.push_back(event);
             }
-            Refusal::Protocol(_) | Refusal::Shadowed => {
+            Refusal::Shadowed => {
                 warn!(db.name = %name, error = %refusal, "a database is not served");
             }
         }

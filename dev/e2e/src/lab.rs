@@ -21,6 +21,7 @@ use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
 use etcd::Etcd;
+pub use measured::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION};
 pub use part::Part;
 pub use people::{PASSWORD, Person, words};
 use programs::{Names, nss_wrapper};
@@ -47,6 +48,8 @@ pub struct Lab {
     etcd: Option<Etcd>,
     /// What a test changes in a part's configuration on top of what the laboratory does.
     changes: BTreeMap<Part, Value>,
+    /// The simulated machines that parts run on, instead of having keys of their own.
+    machines: BTreeMap<Part, String>,
     dir: TempDir,
 }
 impl Lab {
@@ -111,6 +114,7 @@ impl Lab {
             ca_pin: String::new(),
             etcd: None,
             changes: BTreeMap::new(),
+            machines: BTreeMap::new(),
             dir,
         })
     }
@@ -118,6 +122,12 @@ impl Lab {
     /// Changes a part's configuration from its next start on; what was changed before is forgotten.
     pub fn configure(&mut self, part: Part, changes: Value) {
         self.changes.insert(part, changes);
+    }
+
+    /// From its next start on a part has no access key of its own, and gets credentials as a program on this machine of
+    /// the world does.
+    pub fn run_on(&mut self, part: Part, machine: &str) {
+        self.machines.insert(part, machine.to_owned());
     }
 
     /// Starts one part, or starts it again after it was stopped or killed.
@@ -131,9 +141,7 @@ impl Lab {
             "{} is running",
             part.name()
         );
-        let file = self.dir.path().join(format!("{}.json", part.name()));
-        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
-        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        let file = self.write_config(part)?;
         let file = file
             .to_str()
             .context("a temporary folder with an odd name")?;
@@ -169,6 +177,43 @@ impl Lab {
             self.settle_auth(part).await?;
         }
         Ok(())
+    }
+
+    /// Writes a part's configuration as it is to be from now on.
+    fn write_config(&self, part: Part) -> Result<PathBuf> {
+        let file = self.config_file(part);
+        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
+        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        Ok(file)
+    }
+
+    /// The configuration file that a part was started with.
+    #[must_use]
+    pub fn config_file(&self, part: Part) -> PathBuf {
+        self.dir.path().join(format!("{}.json", part.name()))
+    }
+
+    /// Changes a part's configuration, as [`Self::configure`] does, and has the running part read it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn reconfigure(&mut self, part: Part, changes: Value) -> Result<()> {
+        self.configure(part, changes);
+        self.write_config(part)?;
+        self.hang_up(part)
+    }
+
+    /// Has a running part read its configuration file again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn hang_up(&self, part: Part) -> Result<()> {
+        match self.processes.get(&part) {
+            Some(process) => process.hang_up(),
+            None => bail!("{} is not running", part.name()),
+        }
     }
 
     /// Waits for the control plane, and prepares what the others need to join.
@@ -427,13 +472,20 @@ impl Lab {
                     "AWS_ENDPOINT_URL".to_owned(),
                     self.sim.endpoint_url().to_owned(),
                 ),
-                ("AWS_ACCESS_KEY_ID".to_owned(), id.to_owned()),
-                ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.to_owned()),
                 ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
-                ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
-                // The clusters' certificates are signed by the simulated AWS, which plays Amazon's public CA.
+                // The endpoints' certificates are signed by the simulated AWS, which plays Amazon's public CA.
                 ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
             ]);
+            environment.extend(match self.machines.get(&part) {
+                Some(machine) => self.sim.environment_of(machine)?,
+                None => [
+                    ("AWS_ACCESS_KEY_ID", id),
+                    ("AWS_SECRET_ACCESS_KEY", secret),
+                    ("AWS_EC2_METADATA_DISABLED", "true"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            });
             if self.names == Names::Preload {
                 environment.extend([
                     ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),

@@ -17,6 +17,7 @@ mod words;
 pub(crate) use cancel::CancelRegistry;
 pub(crate) use cancelling::cancel;
 pub(crate) use session::serve;
+pub(crate) use upstream_login::{LoginFailure, log_in};
 #[cfg(test)]
 pub(crate) use view::PostgresView;
 pub(crate) use words::fatal;

@@ -142,6 +142,8 @@ pub struct Settings {
     pub warnings: Vec<Warning>,
     /// What keeps a process from starting, though the file as such is sound; see [`Settings::check_startable`].
     pub blockers: Vec<ConfigProblem>,
+    /// What is as it should be and worth knowing, such as where the order of entries decides.
+    pub notes: Vec<Warning>,
     /// What is written, to compare with.
     said: changes::Said,
 }
