@@ -145,6 +145,11 @@ pub(crate) struct StageLabel {
 /// Seconds by part of connecting.
 pub(crate) type ConnectSeconds = Family<StageLabel, Histogram, fn() -> Histogram>;
 
+/// Times that nobody reads: of connections that are no sessions'.
+pub(crate) fn connect_seconds() -> ConnectSeconds {
+    Family::new_with_constructor(seconds)
+}
+
 /// The service's metrics; clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceMetrics {

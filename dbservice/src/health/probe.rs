@@ -278,7 +278,8 @@ mod tests {
 
     fn prober() -> Prober {
         let metrics = ServiceMetrics::register(&Metrics::new());
-        let connector = Arc::new(Connector::new(metrics.connect_seconds.clone()));
+        let connector = Connector::new(metrics.connect_seconds.clone(), crate::testing::trust());
+        let connector = Arc::new(connector);
         Prober::new(connector, metrics.health)
     }
 

@@ -7,6 +7,8 @@
 pub mod access;
 pub mod aws_session;
 pub mod database;
+pub mod doctor;
+pub mod endpoint;
 pub mod error;
 pub mod generated;
 pub mod health;
@@ -30,6 +32,7 @@ pub use database::{
     AwsMetadata, Database, DatabaseServer, HealthLayer, HealthStatus, Origin, Protocol, RoleSource,
     SessionsSaw, TargetHealth, TlsMode, TlsSettings, Uri,
 };
+pub use doctor::Diagnosis;
 pub use error::{ErrorCode, Layer, Problem};
 pub use health::HealthCheckConfig;
 pub use ids::{

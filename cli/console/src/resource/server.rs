@@ -197,7 +197,8 @@ mod tests {
                 }),
             }),
             revision: 7,
-            role_reason: "entry 1 of `db_service.resources` (line 9) is the first that matches".to_owned(),
+            role_reason: "entry 1 of `db_service.resources` (line 9) is the first that matches"
+                .to_owned(),
             remarks: vec!["label `load`: /bin/false ended with exit status 1".to_owned()],
             conflict: "agent `b` serves it at h:2".to_owned(),
         };

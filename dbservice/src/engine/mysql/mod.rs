@@ -20,4 +20,6 @@ mod view;
 mod words;
 
 pub(crate) use greeted::{Greeted, greeted};
+pub(crate) use login::{LoginFailure, log_in};
+pub(crate) use packets::next as next_packet;
 pub(crate) use session::serve;

@@ -52,7 +52,7 @@ use crate::{
     places::Places,
     roles::Roles,
     served::Serving,
-    testing::redshift,
+    testing::{redshift, trust},
     wanted::Wanted,
 };
 
@@ -134,7 +134,7 @@ impl Bed {
             locks: Locks::default(),
             places: Places::default(),
             credentials: Arc::new(OneLogin(login)),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::new(Connector::new(metrics.connect_seconds.clone(), trust())),
             cancels: CancelRegistry::default(),
             audit,
             metrics,
