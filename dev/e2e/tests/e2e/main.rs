@@ -5,6 +5,7 @@ mod fault_table;
 mod faults;
 mod ha;
 mod joining;
+mod kinds;
 mod locks;
 mod logins;
 mod main_job;
