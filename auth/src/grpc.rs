@@ -5,6 +5,7 @@
 mod access;
 mod audit;
 mod backup;
+mod diagnoses;
 mod discovery;
 pub(crate) mod guard;
 mod health;
@@ -28,6 +29,7 @@ use tidegate_proto::{
         access_service_server::AccessServiceServer, audit_service_server::AuditServiceServer,
         backup_service_server::BackupServiceServer,
         cert_authority_service_server::CertAuthorityServiceServer,
+        diagnose_service_server::DiagnoseServiceServer,
         discovery_service_server::DiscoveryServiceServer,
         health_service_server::HealthServiceServer,
         inventory_service_server::InventoryServiceServer, join_service_server::JoinServiceServer,
@@ -49,6 +51,7 @@ use crate::{
     backup::{Backups, Restores},
     configs::DiscoveryConfigs,
     databases::Databases,
+    diagnoses::Diagnoses,
     health_configs::HealthConfigs,
     inventory::Inventory,
     ledger::Ledger,
@@ -81,6 +84,8 @@ pub(crate) struct Services {
     pub(crate) configs: DiscoveryConfigs,
     /// Databases of administrators.
     pub(crate) databases: Databases,
+    /// Questions to agents.
+    pub(crate) diagnoses: Arc<Diagnoses>,
     /// How databases' health is checked.
     pub(crate) health: Arc<HealthConfigs>,
     /// Listings and watches.
@@ -138,6 +143,7 @@ pub(crate) async fn routes(
         .add_service(AccessServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AuditServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(BackupServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(DiagnoseServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             DiscoveryServiceServer::new(api()).max_decoding_message_size(ACQUIRE_BYTES_MAX),
         )

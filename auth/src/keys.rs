@@ -12,6 +12,8 @@ pub(crate) const ACCESS_REQUESTS: &str = "/access-requests/";
 pub(crate) const CLUSTER: &str = "/cluster";
 /// Databases, by name.
 pub(crate) const DATABASES: &str = "/databases/";
+/// Questions to agents and their answers.
+pub(crate) const DIAGNOSES: &str = "/diagnoses/";
 /// Matchers of a group, by name.
 pub(crate) const DISCOVERY_CONFIGS: &str = "/discovery-configs/";
 /// How databases' health is checked, by name.
@@ -30,6 +32,8 @@ pub(crate) const LOGINS: &str = "/logins/";
 pub(crate) const PRESENCE: &str = "/presence/";
 /// Which requests for roles a person made, by the person's name.
 pub(crate) const REQUEST_AUTHORS: &str = "/access-request-authors/";
+/// The question to an agent, by host.
+pub(crate) const QUESTIONS: &str = "/diagnoses/questions/";
 /// Every scope is to be scanned at once; the revision counts.
 pub(crate) const RESCAN_ALL: &str = "/rescan-all";
 /// Scopes that are to be scanned at once, by scope; the revision counts.
@@ -80,6 +84,11 @@ pub(crate) fn cluster() -> Bytes {
 /// A database.
 pub(crate) fn database(name: &str) -> Bytes {
     under(DATABASES, name)
+}
+
+/// What an agent says to the question it has.
+pub(crate) fn diagnosis(host_id: &str) -> Bytes {
+    under(DIAGNOSES, &format!("answers/{host_id}"))
 }
 
 /// Matchers of a group.
@@ -135,6 +144,11 @@ pub(crate) fn owner(identity: &str) -> Bytes {
 /// One agent serving one database.
 pub(crate) fn presence(host_id: &str, database: &str) -> Bytes {
     under(PRESENCE, &format!("{host_id}/{database}"))
+}
+
+/// The question that an agent has.
+pub(crate) fn question(host_id: &str) -> Bytes {
+    under(QUESTIONS, host_id)
 }
 
 /// That every scope is to be scanned at once.

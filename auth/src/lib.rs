@@ -11,6 +11,7 @@ mod authority;
 mod backup;
 mod configs;
 mod databases;
+mod diagnoses;
 mod grpc;
 mod health_configs;
 mod inventory;

@@ -303,6 +303,10 @@ impl State {
             gauges(self.inventory.clone(), metrics, shutdown.clone()),
         );
         tasks.spawn(
+            "auth_diagnoses",
+            services.diagnoses.clone().follow(until_drained.clone()),
+        );
+        tasks.spawn(
             "auth_health_configs",
             services.health.clone().follow(until_drained.clone()),
         );

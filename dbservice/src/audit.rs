@@ -46,8 +46,14 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Kind {
     /// We ended a session by a rule that its person is held to.
     Disconnect,
+    /// A database is not served: its address cannot be right.
+    EndpointRefused,
     /// A session ended.
     End,
+    /// A database can be reached again.
+    Healthy,
+    /// The health of more databases changed than are told one by one.
+    HealthOfMany,
     /// A command of MySQL's protocol was sent.
     Mysql(MysqlKind),
     /// A statement was sent.
@@ -56,17 +62,23 @@ pub(crate) enum Kind {
     Start,
     /// Somebody was not let in.
     StartFailed,
+    /// A database cannot be reached, or its certificate not be trusted.
+    Unhealthy,
 }
 
 impl Kind {
     const fn name_and_code(self) -> (&'static str, &'static str) {
         match self {
             Self::Disconnect => ("client.disconnect", "T3006I"),
+            Self::EndpointRefused => ("db.endpoint.refused", "TDE00W"),
             Self::End => ("db.session.end", "TDB01I"),
+            Self::Healthy => ("db.health.change", "TDH00I"),
+            Self::HealthOfMany => ("db.health.changes", "TDH01W"),
             Self::Mysql(kind) => kind.name_and_code(),
             Self::Query => ("db.session.query", "TDB02I"),
             Self::Start => ("db.session.start", "TDB00I"),
             Self::StartFailed => ("db.session.start", "TDB00W"),
+            Self::Unhealthy => ("db.health.change", "TDH00W"),
         }
     }
 }
@@ -97,7 +109,10 @@ pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent
         code: code.to_owned(),
         user: subject.user.clone(),
         sid: subject.sid.clone(),
-        success: kind != Kind::StartFailed,
+        success: !matches!(
+            kind,
+            Kind::EndpointRefused | Kind::StartFailed | Kind::Unhealthy
+        ),
         error: String::new(),
         db_service: subject.db_service.clone(),
         db_user: subject.db_user.clone(),
@@ -228,6 +243,18 @@ mod tests {
         assert_eq!(
             shown(Kind::Disconnect),
             expect("client.disconnect", "T3006I", true)
+        );
+        assert_eq!(
+            shown(Kind::Healthy),
+            expect("db.health.change", "TDH00I", true)
+        );
+        assert_eq!(
+            shown(Kind::Unhealthy),
+            expect("db.health.change", "TDH00W", false)
+        );
+        assert_eq!(
+            shown(Kind::HealthOfMany),
+            expect("db.health.changes", "TDH01W", true)
         );
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
 //! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
-//! (`credentials`), relays sessions (`engine`), and says what happened (`audit`).
+//! (`credentials`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
 //! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
@@ -14,10 +14,12 @@
 mod audit;
 mod certificate;
 mod credentials;
+pub mod doctor;
 mod engine;
 mod health;
 mod labels;
 mod locks;
+mod metadata;
 mod metrics;
 mod names;
 mod places;
@@ -27,10 +29,11 @@ mod roles;
 mod served;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod tunnel;
 mod wanted;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tidegate_aws::AwsFactory;
 use tidegate_service::{
@@ -44,28 +47,36 @@ use crate::{
     audit::AuditQueue,
     certificate::ClientTls,
     credentials::AwsCredentials,
+    doctor::live::Live,
     engine::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
-    health::Health,
+    health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
     locks::Locks,
+    metadata::{AwsDescribe, Book},
     metrics::ServiceMetrics,
     names::Names,
     places::Places,
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
+    trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
-    wanted::{AsWritten, watch::Reconciler},
+    wanted::{Facts, watch::Reconciler},
 };
 
 /// The service that a host's certificate must allow.
 const SERVICE: &str = "db";
 
+/// Where CA bundles are kept, in the data directory.
+const CA_BUNDLES_FOLDER: &str = "ca-bundles";
+
 /// What the agent knows of its surroundings.
 #[derive(Clone, Debug)]
 pub struct AgentContext {
+    /// Where it keeps what it should know at its next start.
+    pub data_dir: PathBuf,
     /// Its name for people.
     pub hostname: String,
     /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
@@ -133,8 +144,18 @@ impl DatabaseService {
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
+        let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
+        let trust = Arc::new(Trust::new(
+            folder,
+            settings.clone(),
+            Arc::clone(&clock),
+        ));
+        let connector = Arc::new(Connector::new(
+            metrics.connect_seconds.clone(),
+            Arc::clone(&trust),
+        ));
         let credentials = Arc::new(AwsCredentials::new(
-            aws,
+            aws.clone(),
             settings.clone(),
             &clock,
             metrics.clone(),
@@ -149,10 +170,11 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
-            audit,
+            audit: audit.clone(),
             metrics: metrics.clone(),
+            health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
         });
@@ -169,13 +191,22 @@ impl DatabaseService {
             connected: Connected::default(),
         });
         let again = Arc::new(Names::default());
+        let book = Arc::new(Book::new(Arc::clone(&again)));
         let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
+        let doctor = Live {
+            served: Arc::clone(&served),
+            hostname: context.hostname.clone(),
+            clock: Arc::clone(&clock),
+            settings: settings.clone(),
+            trust: Arc::clone(&trust),
+        };
         let reconciler = Reconciler::new(
             settings,
             Arc::new(labels),
-            Arc::new(AsWritten),
+            Arc::clone(&book) as Arc<dyn Facts>,
             again,
             Arc::clone(&served),
+            audit.clone(),
             metrics.clone(),
         );
         let announcer = Announcer {
@@ -184,7 +215,30 @@ impl DatabaseService {
             served: Arc::clone(&served),
             health: Arc::clone(&health),
         };
+        let configs = Configs::default();
+        let checker = Checker::new(
+            served,
+            health,
+            &configs,
+            Prober::new(connector, metrics.health.clone()),
+            metrics.health.clone(),
+            audit,
+            Arc::clone(&clock),
+        );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
+        tasks.spawn(
+            "ca_bundles",
+            trust.bundles().keep_fresh(shutdown.clone()),
+        );
+        let session = format!("tidegate-agent-{}", host.host_id());
+        tasks.spawn(
+            "metadata",
+            metadata::keep(
+                book,
+                Arc::new(AwsDescribe::new(aws, &session)),
+                shutdown.clone(),
+            ),
+        );
         tasks.spawn(
             "audit",
             audit::send_all(
@@ -225,8 +279,13 @@ impl DatabaseService {
             reconciler.follow(auth.clone(), shutdown.clone()),
         );
         tasks.spawn(
-            "health",
-            health::check_all(served, health, clock, shutdown.clone()),
+            "health_check_configs",
+            health::configs::follow(auth.clone(), configs, shutdown.clone()),
+        );
+        tasks.spawn("health", checker.run(shutdown.clone()));
+        tasks.spawn(
+            "doctor",
+            doctor.take_questions(auth.clone(), shutdown.clone()),
         );
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(

@@ -5,6 +5,7 @@
 
 mod database;
 mod discovery;
+mod doctor;
 mod health;
 mod lock;
 mod request;

@@ -20,7 +20,8 @@ pub(super) enum Kept {
 }
 
 /// Where keys live with a process's lease, or count by this store's revisions.
-const LEFT_OUT: [&str; 7] = [
+const LEFT_OUT: [&str; 8] = [
+    keys::DIAGNOSES,
     keys::HOSTS,
     keys::PRESENCE,
     keys::RESCAN_ALL,
@@ -105,6 +106,8 @@ mod tests {
             (keys::rescan("s"), false, Kept::Never),
             (keys::rescan_all(), false, Kept::Never),
             (keys::restore(), false, Kept::Never),
+            (keys::question("h"), true, Kept::Never),
+            (keys::diagnosis("h"), true, Kept::Never),
         ] {
             let entry = entry(key, value.clone(), has_lease);
             assert_eq!(kept(&entry), expected, "{entry:?}");

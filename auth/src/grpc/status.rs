@@ -15,6 +15,7 @@ use crate::{
     backup::{CreateError, MarkerError, RestoreError},
     configs::ConfigError,
     databases::DatabaseError,
+    diagnoses::DiagnoseError,
     health_configs::HealthConfigError,
     inventory::WatchEnd,
     ledger::{AcquireError, AdoptError, ListScopesError, PublishError, RescanError, WhatIfError},
@@ -203,6 +204,23 @@ impl From<DatabaseError> for Status {
                 refuse(Code::FailedPrecondition, "NOT_DYNAMIC", message)
             }
             DatabaseError::Unavailable(unavailable) => store(&unavailable),
+        }
+    }
+}
+
+impl From<DiagnoseError> for Status {
+    fn from(error: DiagnoseError) -> Self {
+        let message = error.to_string();
+        match error {
+            DiagnoseError::Busy { .. } => refuse(Code::ResourceExhausted, "BUSY", message),
+            DiagnoseError::Invalid(invalid) => invalid.into(),
+            DiagnoseError::NotAnswered { .. } => {
+                refuse(Code::DeadlineExceeded, "NOT_ANSWERED", message)
+            }
+            DiagnoseError::NotTaken { .. } => refuse(Code::Unavailable, "NOT_TAKEN", message),
+            DiagnoseError::NotUp { .. } => refuse(Code::NotFound, "AGENT_NOT_UP", message),
+            DiagnoseError::Refused(_) => internal(&error),
+            DiagnoseError::Unavailable(unavailable) => store(&unavailable),
         }
     }
 }

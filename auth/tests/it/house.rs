@@ -12,6 +12,7 @@ use tidegate_identity::{
 };
 use tidegate_proto::v1::{
     self, access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
+    diagnose_service_client::DiagnoseServiceClient,
     discovery_service_client::DiscoveryServiceClient,
     inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
     people_service_client::PeopleServiceClient, presence_service_client::PresenceServiceClient,
@@ -74,6 +75,10 @@ impl Caller {
 
     pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {
         AuditServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn diagnoses(&self) -> DiagnoseServiceClient<Channel> {
+        DiagnoseServiceClient::new(self.0.clone())
     }
 
     pub(crate) fn discovery(&self) -> DiscoveryServiceClient<Channel> {

@@ -5,6 +5,7 @@
 mod audit;
 mod backup;
 mod configs;
+mod diagnoses;
 mod discovery;
 mod factors;
 mod fuzz;

@@ -17,6 +17,7 @@ use tidegate_proto::v1::{
     access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
     backup_service_client::BackupServiceClient,
     cert_authority_service_client::CertAuthorityServiceClient,
+    diagnose_service_client::DiagnoseServiceClient,
     discovery_service_client::DiscoveryServiceClient, health_service_client::HealthServiceClient,
     inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
     people_service_client::PeopleServiceClient, request_service_client::RequestServiceClient,
@@ -117,6 +118,13 @@ impl Client {
     #[must_use]
     pub fn cert_authorities(&self) -> CertAuthorityServiceClient<Channel> {
         CertAuthorityServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Agents that look into what keeps sessions from a database.
+    #[must_use]
+    pub fn diagnoses(&self) -> DiagnoseServiceClient<Channel> {
+        DiagnoseServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -13,6 +13,7 @@ use tidegate_console::{Format, when};
 
 pub(crate) use self::{audit::*, auth::*, backup::*, discovery::*, people::*};
 use crate::{
+    doctor::DoctorArgs,
     get::{QueryArgs, Wanted},
     requests::RequestsCommand,
     resources::Reference,
@@ -171,6 +172,8 @@ pub(crate) struct CreateArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
+    /// Have an agent say what keeps sessions from a database, and who can put it right.
+    Doctor(DoctorArgs),
     /// List which agent serves which database.
     #[command(
         after_help = "Examples:\n  tgctl db ls\n  tgctl db ls env=prod,region=us-east-1\n  tgctl db ls --search=orders -v\n  tgctl db ls --query='labels[\"env\"] == \"prod\" && hasPrefix(name, \"dw-\")' --sort=name\n  tgctl db ls --format=json | jq -r '.[].metadata.name'\n\nDatabases that no agent serves are not in this list: see `tgctl get db`."

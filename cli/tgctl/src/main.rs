@@ -12,6 +12,7 @@ mod connect;
 mod create;
 mod databases;
 mod discovery;
+mod doctor;
 mod edit;
 mod get;
 #[cfg(test)]
@@ -75,6 +76,7 @@ async fn run(args: Tgctl) -> Result<(), Failure> {
             BackupCommand::Verify(verify) => backup::verify(&verify),
         },
         Command::Create(create) => create::create(&client, resources, create.force).await,
+        Command::Db(DbCommand::Doctor(args)) => doctor::doctor(&client, args).await,
         Command::Db(DbCommand::Ls(ls)) => databases::ls(&client, ls).await,
         Command::Discovery(command) => match command {
             DiscoveryCommand::Adopt(adopt) => discovery::adopt(&client, adopt).await,

@@ -1,6 +1,6 @@
 //! `tidegate`: runs the services that a configuration file enables, and checks such files.
 //!
-//! Parses the command line, prints, and gives the exit code: 0 when all is well, 1 otherwise. A mistake in the
+//! Parses the command line, prints, and gives the exit code: 0 when all is well, 1 otherwise; the doctor has 2 as well. A mistake in the
 //! command line or in the file is found before anything is touched.
 //!
 //! Not here: reading the file (`tidegate_service::settings`) and the services themselves (their own crates);
@@ -9,6 +9,7 @@
 mod beside;
 mod caller;
 mod check;
+mod db;
 mod reload;
 mod run;
 mod wiring;
@@ -20,11 +21,15 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tidegate_service::settings;
+use tidegate_service::settings::{self, Settings};
+
+use db::DbCommand;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code of the doctor when it took no step.
+const USAGE: u8 = 2;
 const CONFIG_DEFAULT: &str = "/etc/tidegate.yaml";
 /// What `-d` logs: our own crates in detail, everybody else's as usual.
 const DEBUG_FILTER: &str = "info,tidegate=debug";
@@ -63,6 +68,9 @@ enum Command {
     /// Work with configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Serve a database, and find out what keeps sessions from one.
+    #[command(subcommand)]
+    Db(DbCommand),
     /// Print the version.
     Version,
 }
@@ -84,12 +92,19 @@ fn main() -> ExitCode {
         // Help and version come this way too. Printing can only fail when nobody reads.
         Err(answer) => {
             let _ = answer.print();
-            return exit_code(!answer.use_stderr());
+            return match answer.use_stderr() {
+                true if asks_the_doctor() => ExitCode::from(USAGE),
+                is_error => exit_code(!is_error),
+            };
         }
     };
     let outcome = match arguments.command {
         Command::Start { config, debug } => start(&config, debug),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
+        Command::Db(DbCommand::Doctor(args)) => return db::doctor::run(&args),
+        Command::Db(DbCommand::Start(args)) => {
+            db::start_settings(&args).and_then(|settings| run_settings(settings, args.debug))
+        }
         Command::Version => {
             print(&format!("tidegate {}", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -102,12 +117,21 @@ fn main() -> ExitCode {
 }
 
 fn start(config: &Path, debug: bool) -> anyhow::Result<()> {
-    let mut settings = settings::load(config)?;
+    let settings = settings::load(config)?;
     settings.check_startable()?;
+    run_settings(settings, debug)
+}
+
+fn run_settings(mut settings: Settings, debug: bool) -> anyhow::Result<()> {
     if debug {
         DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
     }
     run::run(settings, debug)
+}
+
+/// Whether the command line is for the doctor, whose exit codes tell a step that failed from a question that is wrong.
+fn asks_the_doctor() -> bool {
+    std::env::args().skip(1).take(2).eq(["db", "doctor"])
 }
 
 fn exit_code(well: bool) -> ExitCode {

@@ -104,7 +104,7 @@ impl AwsCredentials {
     }
 }
 
-fn session_tag(naming: &SessionNaming, plan: &AwsLogin, user: &str) -> SessionTag {
+pub(crate) fn session_tag(naming: &SessionNaming, plan: &AwsLogin, user: &str) -> SessionTag {
     let facts = SessionFacts {
         user,
         db_user: &plan.db_user,

@@ -11,7 +11,7 @@ mod rds_host;
 use futures::future::BoxFuture;
 use tidegate_core::Problem;
 
-pub(crate) use aws::AwsCredentials;
+pub(crate) use aws::{AwsCredentials, session_tag};
 pub(crate) use plan::{AwsLogin, LoginPlan, plan_login, plan_permitted};
 
 use crate::engine::DbLogin;

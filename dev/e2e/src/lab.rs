@@ -8,7 +8,7 @@ mod programs;
 mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -21,6 +21,7 @@ use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
 use etcd::Etcd;
+pub use measured::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION};
 pub use part::Part;
 pub use people::{PASSWORD, Person, words};
 use programs::{Names, nss_wrapper};
@@ -30,6 +31,8 @@ pub use programs::{postgres_program, program};
 pub const CLUSTER: &str = "tidegate.example.com";
 /// The access key of the control plane, for worlds that have a user with it.
 pub const AUTH_KEY: (&str, &str) = ("AKIAAUTH000000000001", "simulated-secret-of-auth");
+/// Where agents find the CA bundles of AWS, in the laboratory's folder.
+const CA_BUNDLES: &str = "published";
 /// Loopback networks that are tried for a free one.
 const NETWORK_TRIES_MAX: u32 = 200;
 
@@ -90,12 +93,18 @@ impl Lab {
     async fn prepare(world: World) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
+        let regions: BTreeSet<String> = world
+            .accounts
+            .values()
+            .flat_map(|account| account.regions.keys().cloned())
+            .collect();
         let mut config = SimConfig::new(world, dir.path().join("aws"));
         // Where nothing can be logged in to, no PostgreSQL is started.
         config.start_postgres = config.world.is_served();
         let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
+        publish_bundles(&dir.path().join(CA_BUNDLES), &regions, &sim.ca_pem_path())?;
         let network = free_network()?;
         Ok(Self {
             processes: BTreeMap::new(),
@@ -132,9 +141,7 @@ impl Lab {
             "{} is running",
             part.name()
         );
-        let file = self.dir.path().join(format!("{}.json", part.name()));
-        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
-        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        let file = self.write_config(part)?;
         let file = file
             .to_str()
             .context("a temporary folder with an odd name")?;
@@ -170,6 +177,43 @@ impl Lab {
             self.settle_auth(part).await?;
         }
         Ok(())
+    }
+
+    /// Writes a part's configuration as it is to be from now on.
+    fn write_config(&self, part: Part) -> Result<PathBuf> {
+        let file = self.config_file(part);
+        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
+        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        Ok(file)
+    }
+
+    /// The configuration file that a part was started with.
+    #[must_use]
+    pub fn config_file(&self, part: Part) -> PathBuf {
+        self.dir.path().join(format!("{}.json", part.name()))
+    }
+
+    /// Changes a part's configuration, as [`Self::configure`] does, and has the running part read it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn reconfigure(&mut self, part: Part, changes: Value) -> Result<()> {
+        self.configure(part, changes);
+        self.write_config(part)?;
+        self.hang_up(part)
+    }
+
+    /// Has a running part read its configuration file again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn hang_up(&self, part: Part) -> Result<()> {
+        match self.processes.get(&part) {
+            Some(process) => process.hang_up(),
+            None => bail!("{} is not running", part.name()),
+        }
     }
 
     /// Waits for the control plane, and prepares what the others need to join.
@@ -369,7 +413,10 @@ impl Lab {
             Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
                 patch["discovery_service"] = json!({ "poll_interval": "1s" })
             }
-            Part::AgentA | Part::AgentB => {}
+            Part::AgentA | Part::AgentB => {
+                let place = format!("file://{}", self.dir.path().join(CA_BUNDLES).display());
+                patch["db_service"] = json!({ "ca_bundles": place });
+            }
         }
         if !part.is_auth() {
             let process = &mut patch["tidegate"];
@@ -451,6 +498,19 @@ impl Lab {
         }
         Ok(environment)
     }
+}
+
+/// Makes the simulated AWS's CA what RDS and Redshift publish, since it signs for their databases.
+fn publish_bundles(place: &Path, regions: &BTreeSet<String>, ca: &Path) -> Result<()> {
+    let rds = regions
+        .iter()
+        .map(|region| format!("{region}/{region}-bundle.pem"));
+    for file in rds.chain(["aws/amazon-trust-ca-bundle.crt".to_owned()]) {
+        let file = place.join(file);
+        std::fs::create_dir_all(file.parent().context("a file in no folder")?)?;
+        std::fs::copy(ca, file)?;
+    }
+    Ok(())
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

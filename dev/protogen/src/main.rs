@@ -9,11 +9,12 @@ use std::{fs, path::Path};
 use anyhow::{Context, bail};
 use prost::Message;
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "tidegate/v1/access.proto",
     "tidegate/v1/audit.proto",
     "tidegate/v1/backup.proto",
     "tidegate/v1/discovery.proto",
+    "tidegate/v1/doctor.proto",
     "tidegate/v1/health.proto",
     "tidegate/v1/identity.proto",
     "tidegate/v1/inventory.proto",
@@ -29,11 +30,12 @@ const FILES: [&str; 15] = [
 /// What is used of etcd's own contract.
 const ETCD_FILES: [&str; 2] = ["etcd/kv.proto", "etcd/rpc.proto"];
 /// What is generated, and where it is checked in, seen from the workspace's folder.
-const OUTPUTS: [(&str, &str); 6] = [
+const OUTPUTS: [(&str, &str); 7] = [
     ("etcdserverpb.rs", "auth/src/store/etcd/gen/etcdserverpb.rs"),
     ("mvccpb.rs", "auth/src/store/etcd/gen/mvccpb.rs"),
     ("tidegate.v1.rs", "proto/src/gen/tidegate.v1.rs"),
     ("descriptor.bin", "proto/src/gen/descriptor.bin"),
+    ("errors.md", "docs/reference/errors.md"),
     ("labels.md", "docs/reference/labels.md"),
     ("query-fields.md", "docs/reference/query-fields.md"),
 ];
@@ -57,6 +59,10 @@ fn main() -> anyhow::Result<()> {
 fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
     let descriptors = protox::compile(FILES, [root]).context("the proto files do not compile")?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
+    fs::write(
+        out.join("errors.md"),
+        tidegate_core::error::page::reference(),
+    )?;
     fs::write(out.join("labels.md"), tidegate_core::generated::reference())?;
     fs::write(
         out.join("query-fields.md"),

@@ -15,7 +15,7 @@ use crate::diagnosis::{Blame, told_caller};
 pub use sdk::classify;
 #[cfg(test)]
 pub(crate) use sdk::denied_action;
-pub(crate) use sdk::{class_of, classify_credentials};
+pub(crate) use sdk::{class_of, classify_credentials, told};
 
 /// The longest text taken over from AWS.
 const MESSAGE_CHARS_MAX: usize = 1024;

@@ -10,7 +10,9 @@
 //! - [`error`]: what went wrong, in twelve classes; [`diagnosis`]: what that means for a login, and the statement that
 //!   ends it.
 //! - [`login`]: what is asked for so that somebody can log in to a database.
+//! - [`describe`]: what AWS says of databases that are known already.
 //! - [`kms`]: keys that encrypt keys.
+//! - [`sources`]: where the process's own credentials come from, and what each source said.
 //! - [`caller`]: a signed request that tells others who this process is; [`object`]: one that puts an object into S3.
 //! - [`mint`] with [`dbcreds`] and [`rds_token`]: passwords and tokens for logins; [`cache`]: how seldom they are asked
 //!   for; [`budget`]: how often at most.
@@ -22,6 +24,7 @@ pub mod cache;
 pub mod caller;
 pub mod chain;
 pub mod dbcreds;
+pub mod describe;
 pub mod diagnosis;
 pub mod error;
 pub mod factory;
@@ -31,11 +34,13 @@ pub mod mint;
 pub mod object;
 pub mod rds_token;
 pub mod session;
+pub mod sources;
 
 mod bounded;
 mod hop;
 mod identity;
 mod keeper;
+mod whoami;
 
 pub use cache::{CredentialCache, CredentialKey, Minter};
 pub use caller::{SignError, SignedCaller};

@@ -3,6 +3,8 @@
 //! A [`Problem`] has a stable code, one text that a client may read and one for the operator, and a hint that says
 //! who can fix it. It is turned into a Postgres error, a gRPC status or an exit code in one place each, by its code.
 
+pub mod page;
+
 use std::fmt;
 
 /// Where a failure happened.
@@ -152,6 +154,8 @@ pub struct Problem {
     pub message: String,
     /// What the operator reads in the log: the client's text and the cause behind it.
     pub operator: String,
+    /// What was tried, on what, before it failed. The client sees it, so it holds no inner addresses.
+    pub detail: Option<String>,
     /// Who can fix it, and how. The client sees it.
     pub hint: Option<String>,
 }
@@ -165,6 +169,7 @@ impl Problem {
             code,
             operator: message.clone(),
             message,
+            detail: None,
             hint: None,
         }
     }
@@ -173,6 +178,13 @@ impl Problem {
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.operator = format!("{}: {cause}", self.message);
+        self
+    }
+
+    /// Says what was tried, on what: for the client, so without inner addresses.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
         self
     }
 

@@ -7,6 +7,8 @@
 pub mod access;
 pub mod aws_session;
 pub mod database;
+pub mod doctor;
+pub mod endpoint;
 pub mod error;
 pub mod generated;
 pub mod health;
@@ -27,9 +29,10 @@ pub use access::{
     Traits,
 };
 pub use database::{
-    AwsMetadata, Database, DatabaseServer, HealthStatus, Origin, Protocol, RoleSource,
-    TargetHealth, TlsMode, TlsSettings, Uri,
+    AwsMetadata, Database, DatabaseServer, HealthLayer, HealthStatus, Origin, Protocol, RoleSource,
+    SessionsSaw, TargetHealth, TlsMode, TlsSettings, Uri,
 };
+pub use doctor::Diagnosis;
 pub use error::{ErrorCode, Layer, Problem};
 pub use health::HealthCheckConfig;
 pub use ids::{

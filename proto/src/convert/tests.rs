@@ -1,6 +1,6 @@
 use tidegate_core::{
-    AwsMetadata, Database, DatabaseServer, EndpointFilter, Lock, LockTarget, Origin, Role,
-    RoleSource, ScanScope, TargetHealth, TlsMode, TlsSettings,
+    AwsMetadata, Database, DatabaseServer, EndpointFilter, HealthLayer, Lock, LockTarget, Origin,
+    Role, RoleSource, ScanScope, SessionsSaw, TargetHealth, TlsMode, TlsSettings,
 };
 
 use super::*;
@@ -43,6 +43,12 @@ fn database() -> Database {
 fn a_database_survives_the_wire() {
     let there = v1::Database::from(database());
     assert_eq!(Database::try_from(there).unwrap(), database());
+
+    let mut without_role = database();
+    without_role.aws.assume_role = None;
+    without_role.aws.external_id = Some("ext".parse().unwrap());
+    let there = v1::Database::from(without_role.clone());
+    assert_eq!(Database::try_from(there).unwrap(), without_role);
 }
 
 #[test]
@@ -58,6 +64,16 @@ fn a_database_server_survives_the_wire() {
         remarks: vec!["a label".to_owned()],
         target_health: TargetHealth {
             transition_timestamp: Some(Timestamp::new(5, 7).unwrap()),
+            failed_layer: Some(HealthLayer::Tls),
+            certificate_not_after: Some(Timestamp::new(9, 0).unwrap()),
+            credential: Some(SessionsSaw {
+                passed: true,
+                since: Timestamp::new(7, 0).unwrap(),
+            }),
+            login: Some(SessionsSaw {
+                passed: false,
+                since: Timestamp::new(8, 0).unwrap(),
+            }),
             ..TargetHealth::default()
         },
     };

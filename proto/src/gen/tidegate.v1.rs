@@ -30,6 +30,7 @@ pub struct AwsMetadata {
     pub region: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub account_id: ::prost::alloc::string::String,
+    /// Without a `role_arn` the external id is shown to the role that somebody names as database user.
     #[prost(message, optional, tag = "3")]
     pub assume_role: ::core::option::Option<AssumeRole>,
     #[prost(string, tag = "4")]
@@ -114,6 +115,28 @@ pub struct TargetHealth {
     pub transition_error: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub message: ::prost::alloc::string::String,
+    /// The lowest layer that failed: `dns`, `tcp`, `tls`; empty unless unhealthy.
+    #[prost(string, tag = "8")]
+    pub failed_layer: ::prost::alloc::string::String,
+    /// The last instant at which the database's certificate counts; absent until a TLS handshake showed it.
+    #[prost(message, optional, tag = "9")]
+    pub certificate_not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether people's sessions got credentials; absent before there were any.
+    #[prost(message, optional, tag = "10")]
+    pub credential: ::core::option::Option<SessionsSaw>,
+    /// Whether people's sessions were let in; absent before there were any.
+    #[prost(message, optional, tag = "11")]
+    pub login: ::core::option::Option<SessionsSaw>,
+}
+/// How a layer fared in people's own sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionsSaw {
+    /// Whether the last one got through it.
+    #[prost(bool, tag = "1")]
+    pub passed: bool,
+    /// Since when all of them fare so.
+    #[prost(message, optional, tag = "2")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Presence: one agent serving one database.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5108,6 +5131,513 @@ pub mod discovery_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "tidegate.v1.DiscoveryService";
     impl<T> tonic::server::NamedService for DiscoveryServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiagnoseRequest {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: ::prost::alloc::string::String,
+    /// The database user to log in as, or a role: `role/name` or its ARN. Empty: nobody logs in.
+    #[prost(string, tag = "2")]
+    pub db_user: ::prost::alloc::string::String,
+    /// The logical database. Empty: the one that the kind of database always has.
+    #[prost(string, tag = "3")]
+    pub db_name: ::prost::alloc::string::String,
+    /// The agent: the `host_id` of a database server.
+    #[prost(string, tag = "4")]
+    pub host_id: ::prost::alloc::string::String,
+}
+/// Where a way to a database ends, and why.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Diagnosis {
+    #[prost(string, tag = "1")]
+    pub database: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub db_user: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub db_name: ::prost::alloc::string::String,
+    /// The agent's name for people.
+    #[prost(string, tag = "4")]
+    pub host: ::prost::alloc::string::String,
+    /// In the order in which they were taken.
+    #[prost(message, repeated, tag = "5")]
+    pub steps: ::prost::alloc::vec::Vec<DiagnosisStep>,
+    #[prost(message, optional, tag = "6")]
+    pub verdict: ::core::option::Option<Verdict>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiagnosisStep {
+    /// `serve`, `dns`, `tcp`, `tls`, `credentials`, `role`, `mint`, `login`.
+    #[prost(string, tag = "1")]
+    pub step: ::prost::alloc::string::String,
+    /// `passed`, `failed`, `skipped`.
+    #[prost(string, tag = "2")]
+    pub status: ::prost::alloc::string::String,
+    /// What was done to what.
+    #[prost(string, tag = "3")]
+    pub what: ::prost::alloc::string::String,
+    /// What was seen, one fact each.
+    #[prost(string, repeated, tag = "4")]
+    pub evidence: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub took_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Verdict {
+    /// `ok`, or a code of docs/reference/errors.md.
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    /// `nobody`, `operator`, `aws_administrator`, `organization_administrator`, `database_administrator`, `administrator`,
+    /// `user`, `wait`.
+    #[prost(string, tag = "3")]
+    pub who: ::prost::alloc::string::String,
+    /// What they do, the likeliest first.
+    #[prost(string, repeated, tag = "4")]
+    pub how: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What they paste, the likeliest first.
+    #[prost(message, repeated, tag = "5")]
+    pub fixes: ::prost::alloc::vec::Vec<PolicyFix>,
+    /// One of the fixes is enough, and AWS does not tell which.
+    #[prost(bool, tag = "6")]
+    pub any_of: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyFix {
+    /// `identity`, `permissions_boundary`, `resource_control`, `service_control`, `session`, `trust`, `vpc_endpoint`.
+    #[prost(string, tag = "1")]
+    pub policy: ::prost::alloc::string::String,
+    /// Whose policy: the ARN of a role or user, or an account.
+    #[prost(string, tag = "2")]
+    pub of: ::prost::alloc::string::String,
+    /// The statement that belongs into it.
+    #[prost(string, tag = "3")]
+    pub json: ::prost::alloc::string::String,
+}
+/// The agent takes questions from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiagnosesReady {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiagnosisAnswer {
+    /// Of the question.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub diagnosis: ::core::option::Option<Diagnosis>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServeDiagnosesRequest {
+    #[prost(oneof = "serve_diagnoses_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<serve_diagnoses_request::Message>,
+}
+/// Nested message and enum types in `ServeDiagnosesRequest`.
+pub mod serve_diagnoses_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Ready(super::DiagnosesReady),
+        #[prost(message, tag = "2")]
+        Answer(super::DiagnosisAnswer),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServeDiagnosesResponse {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub question: ::core::option::Option<DiagnoseRequest>,
+}
+/// Generated client implementations.
+pub mod diagnose_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct DiagnoseServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl DiagnoseServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> DiagnoseServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> DiagnoseServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            DiagnoseServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Has an agent walk the way of a session to a database and says where it ends and why. It logs in as `db_user` and asks
+        /// `SELECT 1`; nothing else is done to the database. Answered when the agent is done, within 110 s. NOT_FOUND when no
+        /// such agent is up, UNAVAILABLE when it takes no questions, RESOURCE_EXHAUSTED while it, or this service, answers others.
+        pub async fn diagnose(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiagnoseRequest>,
+        ) -> std::result::Result<tonic::Response<super::Diagnosis>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SmallBuffers::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiagnoseService/Diagnose",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.v1.DiagnoseService", "Diagnose"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// An agent takes questions for as long as the stream lives, one after the other. Its first message is `ready`.
+        pub async fn serve_diagnoses(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::ServeDiagnosesRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ServeDiagnosesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SmallBuffers::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.DiagnoseService/ServeDiagnoses",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.DiagnoseService", "ServeDiagnoses"),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod diagnose_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with DiagnoseServiceServer.
+    #[async_trait]
+    pub trait DiagnoseService: std::marker::Send + std::marker::Sync + 'static {
+        /// Has an agent walk the way of a session to a database and says where it ends and why. It logs in as `db_user` and asks
+        /// `SELECT 1`; nothing else is done to the database. Answered when the agent is done, within 110 s. NOT_FOUND when no
+        /// such agent is up, UNAVAILABLE when it takes no questions, RESOURCE_EXHAUSTED while it, or this service, answers others.
+        async fn diagnose(
+            &self,
+            request: tonic::Request<super::DiagnoseRequest>,
+        ) -> std::result::Result<tonic::Response<super::Diagnosis>, tonic::Status>;
+        /// Server streaming response type for the ServeDiagnoses method.
+        type ServeDiagnosesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ServeDiagnosesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// An agent takes questions for as long as the stream lives, one after the other. Its first message is `ready`.
+        async fn serve_diagnoses(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ServeDiagnosesRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ServeDiagnosesStream>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct DiagnoseServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> DiagnoseServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for DiagnoseServiceServer<T>
+    where
+        T: DiagnoseService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.DiagnoseService/Diagnose" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiagnoseSvc<T: DiagnoseService>(pub Arc<T>);
+                    impl<
+                        T: DiagnoseService,
+                    > tonic::server::UnaryService<super::DiagnoseRequest>
+                    for DiagnoseSvc<T> {
+                        type Response = super::Diagnosis;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiagnoseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiagnoseService>::diagnose(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiagnoseSvc(inner);
+                        let codec = crate::codec::SmallBuffers::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.v1.DiagnoseService/ServeDiagnoses" => {
+                    #[allow(non_camel_case_types)]
+                    struct ServeDiagnosesSvc<T: DiagnoseService>(pub Arc<T>);
+                    impl<
+                        T: DiagnoseService,
+                    > tonic::server::StreamingService<super::ServeDiagnosesRequest>
+                    for ServeDiagnosesSvc<T> {
+                        type Response = super::ServeDiagnosesResponse;
+                        type ResponseStream = T::ServeDiagnosesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ServeDiagnosesRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DiagnoseService>::serve_diagnoses(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ServeDiagnosesSvc(inner);
+                        let codec = crate::codec::SmallBuffers::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for DiagnoseServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.DiagnoseService";
+    impl<T> tonic::server::NamedService for DiagnoseServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

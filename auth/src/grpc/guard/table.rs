@@ -175,6 +175,11 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
         ("RotateCertAuthorities", people(Whole(&[(CERT_AUTHORITY, Verb::Create), (CERT_AUTHORITY, Verb::Update)]))),
         ("WatchTrust", hosts(ANY_HOST)),
     ]),
+    ("tidegate.v1.DiagnoseService", &[
+        // Who may say where a database is could have an agent log in anywhere.
+        ("Diagnose", people(Whole(&[(DATABASE, Verb::ReadNoSecrets), (DATABASE, Verb::Update)]))),
+        ("ServeDiagnoses", hosts(&["db"])),
+    ]),
     ("tidegate.v1.DiscoveryService", &[
         ("AcquireScopes", hosts(DISCOVERER)),
         ("AdoptDatabases", people(Whole(&[(DISCOVERY_SCOPE, Verb::Update), (DATABASE, Verb::Update)]))),

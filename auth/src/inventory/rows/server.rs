@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     inventory::{
+        conflict::Definition,
         index::Slot,
         packed::{Packed, Wire},
         tables::packed,
@@ -36,6 +37,7 @@ mod field {
 mod health {
     pub(super) const STATUS: u32 = 3;
     pub(super) const MESSAGE: u32 = 7;
+    pub(super) const FAILED_LAYER: u32 = 8;
 }
 /// One agent serving one database.
 #[derive(Debug, PartialEq)]
@@ -79,6 +81,17 @@ impl ServerRow {
     /// The labels, to be shared.
     pub(crate) const fn shared_labels(&self) -> &Arc<Labels> {
         &self.labels
+    }
+
+    /// What other agents that serve a database of this name have to agree on.
+    pub(crate) fn definition(&self) -> Definition<'_> {
+        let database = self.of_database();
+        Definition {
+            hostname: self.hostname(),
+            origin: self.origin(),
+            protocol: database.text(database::field::PROTOCOL),
+            uri: database.text(database::field::URI),
+        }
     }
 
     fn hostname(&self) -> &str {
@@ -142,6 +155,7 @@ impl Fields for ServerRow {
                 known => known,
             },
             "health.message" => health.text(health::MESSAGE),
+            "health.failed_layer" => health.text(health::FAILED_LAYER),
             "effective_role" => fields.message(field::EFFECTIVE_ROLE).text(ROLE_ARN),
             "role_source" => role_source(fields.number(field::ROLE_SOURCE)),
             _ => return database_text(self.of_database(), path),

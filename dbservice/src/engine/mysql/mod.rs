@@ -12,7 +12,7 @@
 mod answers;
 mod greeted;
 mod login;
-mod packets;
+pub(crate) mod packets;
 mod session;
 #[cfg(test)]
 mod session_tests;
@@ -20,4 +20,6 @@ mod view;
 mod words;
 
 pub(crate) use greeted::{Greeted, greeted};
+pub(crate) use login::{LoginFailure, log_in};
+pub(crate) use packets::next as next_packet;
 pub(crate) use session::serve;

@@ -11,13 +11,13 @@ mod session;
 #[cfg(test)]
 pub(super) mod session_tests;
 mod upstream_login;
-pub(super) mod upstream_tls;
 mod view;
 mod words;
 
 pub(crate) use cancel::CancelRegistry;
 pub(crate) use cancelling::cancel;
 pub(crate) use session::serve;
+pub(crate) use upstream_login::{LoginFailure, log_in};
 #[cfg(test)]
 pub(crate) use view::PostgresView;
 pub(crate) use words::fatal;

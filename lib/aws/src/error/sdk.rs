@@ -224,7 +224,7 @@ pub(crate) fn denied_action(message: &str) -> Option<&str> {
 }
 
 /// What an error and its sources say, each part once.
-fn told(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn told(error: &(dyn Error + 'static)) -> String {
     let mut told = String::new();
     for cause in sources(error) {
         let text = cause.to_string();

@@ -23,6 +23,14 @@ pub enum HostError {
         /// Why it has to join.
         reason: String,
     },
+    /// No process on this host keeps an identity that can be used.
+    #[error("no process keeps an identity in `{}`: {why}", path.display())]
+    NoIdentity {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Nothing signs for the process's AWS identity.
     #[error("could not join the cluster: this program cannot join by `iam`")]
     NoProver,

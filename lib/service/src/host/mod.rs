@@ -15,6 +15,7 @@ mod identity;
 mod join;
 mod renew;
 mod state;
+mod stored;
 
 use std::{
     fmt,
@@ -41,6 +42,7 @@ use identity::Current;
 pub use error::HostError;
 pub use identity::{IssuedHost, TrustBundle};
 pub use join::iam::{ProveCaller, ProveError, Proving};
+pub use stored::stored_auth_channel;
 
 use crate::{
     clock::SharedClock,

@@ -46,12 +46,13 @@ use crate::{
     certificate::client_facing,
     credentials::{Credentials, LoginPlan},
     engine::{AgentNames, Connector, DbLogin, Engine, Incoming},
+    health::Health,
     locks::Locks,
     metrics::ServiceMetrics,
     places::Places,
     roles::Roles,
     served::Serving,
-    testing::redshift,
+    testing::{redshift, trust},
     wanted::Wanted,
 };
 
@@ -133,10 +134,11 @@ impl Bed {
             locks: Locks::default(),
             places: Places::default(),
             credentials: Arc::new(OneLogin(login)),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::new(Connector::new(metrics.connect_seconds.clone(), trust())),
             cancels: CancelRegistry::default(),
             audit,
             metrics,
+            health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
             shutdown: ShutdownToken::new(),
         };

@@ -1,0 +1,188 @@
+//! `tidegate db doctor`: the doctor as the agent of this host, with what its configuration says and its identity.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use tidegate_aws::AwsFactory;
+use tidegate_core::{Database, DatabaseName, Diagnosis};
+use tidegate_dbservice::doctor::{Doctor, Question};
+use tidegate_proto::v1::{GetDatabaseRequest, inventory_service_client::InventoryServiceClient};
+use tidegate_service::{
+    clock::SystemClock,
+    host::{HostConfig, stored_auth_channel},
+    rpc,
+    settings::{self, DatabaseSettings, ProcessSettings},
+};
+use tonic::Code;
+
+use crate::{CONFIG_DEFAULT, beside};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  tidegate db doctor orders --db-user=reader
+  tidegate db doctor orders --db-user=role/analyst --db-name=dev
+  tidegate db doctor orders --format=json | jq -r '.verdict.fixes[0].json'
+
+Run it on an agent's host, as the service's user and with the service's environment: it looks with the agent's own AWS
+credentials, configuration and identity. `tgctl db doctor` asks an agent that runs, from anywhere.
+
+It takes the steps of a session: whether the agent serves the database, DNS, TCP, TLS, the agent's AWS credentials, each
+role, the password, the login and `SELECT 1`. It stops at the first that fails. Redshift makes the user of a role (`role/x`) at
+its first login; nothing else is changed.
+
+JSON: {database, db_user, db_name, host, steps: [{step, status, what, evidence, took_ms}], verdict: {code, what, who, how,
+fixes: [{policy, of, json}], any_of}}; `code` is `ok` or one of docs/reference/errors.md.
+
+Exit codes: 0 every step passed, 1 a step failed, 2 no step was taken.";
+
+/// How long the inventory may take to answer.
+const INVENTORY_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The database, by its name.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The database user to log in as, or a role: `role/name` or its ARN. Without one nobody logs in.
+    #[arg(long, value_name = "USER")]
+    db_user: Option<String>,
+    /// The logical database [default: `dev` of Redshift, else `postgres`].
+    #[arg(long, value_name = "NAME")]
+    db_name: Option<String>,
+    /// The agent's configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// How a diagnosis is written.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people; may change.
+    #[default]
+    Text,
+    /// One JSON document; its fields stay.
+    Json,
+}
+
+/// Looks, prints, and gives the exit code.
+pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime");
+    match runtime.and_then(|runtime| runtime.block_on(diagnose(args))) {
+        Ok(diagnosis) => {
+            crate::print(written(&diagnosis, args.format).trim_end());
+            ExitCode::from(u8::from(!diagnosis.is_well()))
+        }
+        Err(error) => {
+            crate::complain(&format!("{error:#}"));
+            ExitCode::from(crate::USAGE)
+        }
+    }
+}
+
+fn written(diagnosis: &Diagnosis, format: Format) -> String {
+    match format {
+        Format::Text => diagnosis.to_string(),
+        Format::Json => serde_json::to_string_pretty(diagnosis)
+            .expect("a diagnosis is lists and text, which JSON can hold"),
+    }
+}
+
+async fn diagnose(args: &DoctorArgs) -> anyhow::Result<Diagnosis> {
+    let name: DatabaseName = args.name.parse()?;
+    let settings = settings::load(&args.config)?;
+    let mut database = settings.database.with_context(|| {
+        format!(
+            "{}: it enables no `db_service`: run this on an agent's host",
+            args.config.display()
+        )
+    })?;
+    if let Some((_, entries)) =
+        beside::discovery(&database).context("cannot use `db_service.aws`")?
+    {
+        database.resources.extend(entries);
+    }
+    let inventory = if is_static(&database, &name) {
+        None
+    } else {
+        in_inventory(&settings.process, &name, &args.config).await?
+    };
+    let question = Question {
+        database: name,
+        db_user: args.db_user.clone(),
+        db_name: args.db_name.clone(),
+    };
+    let aws = AwsFactory::load().await;
+    let doctor = Doctor::new(
+        aws,
+        Arc::new(SystemClock),
+        settings.process.nodename,
+        &database,
+        &settings.process.data_dir,
+    );
+    Ok(doctor
+        .examine(&database, inventory.as_ref(), &question)
+        .await)
+}
+
+fn is_static(settings: &DatabaseSettings, name: &DatabaseName) -> bool {
+    settings
+        .databases
+        .iter()
+        .any(|database| database.name == *name)
+}
+
+/// What the inventory has of the database, asked with the identity that the agent keeps on this host.
+async fn in_inventory(
+    process: &ProcessSettings,
+    name: &DatabaseName,
+    config: &Path,
+) -> anyhow::Result<Option<Database>> {
+    let host = HostConfig {
+        data_dir: process.data_dir.clone(),
+        nodename: process.nodename.clone(),
+        services: Vec::new(),
+        names: Vec::new(),
+        auth_servers: process.auth_servers.clone(),
+        proxy_server: process.proxy_server.clone(),
+        join: process.join.clone(),
+        prover: None,
+    };
+    let asking = || {
+        format!(
+            "`{name}` is not in {}, and the inventory cannot be asked for it",
+            config.display()
+        )
+    };
+    let channel = stored_auth_channel(&host, &SystemClock).with_context(asking)?;
+    let request = GetDatabaseRequest {
+        name: name.to_string(),
+    };
+    let mut client =
+        InventoryServiceClient::new(channel).max_decoding_message_size(rpc::MESSAGE_BYTES_MAX);
+    let answer = tokio::time::timeout(INVENTORY_TIMEOUT, client.get_database(request)).await;
+    match answer {
+        Ok(Ok(answer)) => {
+            let found = Database::try_from(answer.into_inner());
+            Ok(Some(found.with_context(asking)?))
+        }
+        Ok(Err(status)) if status.code() == Code::NotFound => Ok(None),
+        Ok(Err(status)) => bail!("{}: {}", asking(), rpc::describe(&status)),
+        Err(_) => bail!(
+            "{}: no answer within {} s",
+            asking(),
+            INVENTORY_TIMEOUT.as_secs()
+        ),
+    }
+}

@@ -1,0 +1,116 @@
+//! The step from a connection to verified TLS, made as sessions make it.
+//!
+//! Where it fails, the certificates that the database shows are read over a second connection that verifies nothing and
+//! sends nothing but a handshake: they are evidence, and nothing is said to who shows them.
+
+use jiff::Timestamp;
+use tidegate_core::{
+    Database, Problem, TlsMode, TlsSettings,
+    doctor::{Stop, Verdict, Who},
+};
+use tokio::net::TcpStream;
+
+use super::shown;
+use crate::engine::{Connector, Upstream};
+
+/// How hints of the connector begin.
+const OPERATOR: &str = "an operator has to ";
+
+/// Makes TLS of a connection.
+///
+/// # Errors
+///
+/// When the database speaks none, or shows a certificate that is not trusted for it.
+pub(super) async fn shake(
+    connector: &Connector,
+    database: &Database,
+    stream: TcpStream,
+    now: Timestamp,
+) -> Result<(Upstream, Vec<String>), Stop> {
+    let mut evidence = vec![trust(&database.tls, database.uri.host())];
+    match connector.tls(database, stream).await {
+        Ok(upstream) => {
+            evidence.extend(certificates(&upstream, now));
+            Ok((upstream, evidence))
+        }
+        Err(problem) => {
+            evidence.push(problem.operator.clone());
+            evidence.extend(shown_unverified(connector, database, now).await);
+            Err(Stop {
+                evidence,
+                verdict: verdict(&problem),
+            })
+        }
+    }
+}
+
+/// What is verified, and with whose certificates.
+pub(super) fn trust(tls: &TlsSettings, host: &str) -> String {
+    let name = tls.server_name.as_deref().unwrap_or(host);
+    let whose = if tls.ca_cert_pem.is_some() {
+        "the CA given for this database"
+    } else {
+        "the CAs that this system trusts"
+    };
+    match tls.mode {
+        TlsMode::VerifyFull => format!("verify-full: {whose}, for the name {name}"),
+        TlsMode::VerifyCa => format!("verify-ca: {whose}, for any name"),
+        TlsMode::Insecure => "insecure: nothing is verified".to_owned(),
+    }
+}
+
+pub(super) fn certificates(upstream: &Upstream, now: Timestamp) -> Vec<String> {
+    let (_, session) = upstream.get_ref();
+    let mut told = shown::chain(session.peer_certificates().unwrap_or_default(), now);
+    if let Some(version) = session.protocol_version() {
+        told.push(format!("speaks {version:?}"));
+    }
+    told
+}
+
+async fn shown_unverified(
+    connector: &Connector,
+    database: &Database,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut unverified = database.clone();
+    unverified.tls.mode = TlsMode::Insecure;
+    let Ok(stream) = connector.tcp(&unverified).await else {
+        return Vec::new();
+    };
+    match connector.tls(&unverified, stream).await {
+        Ok(upstream) => certificates(&upstream, now),
+        Err(_) => Vec::new(),
+    }
+}
+
+pub(super) fn verdict(problem: &Problem) -> Verdict {
+    let verdict = Verdict::new(problem.code, problem.message.clone(), Who::Operator);
+    match &problem.hint {
+        // Who acts is said already.
+        Some(hint) => verdict.how(hint.strip_prefix(OPERATOR).unwrap_or(hint)),
+        None => verdict,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_what_is_verified_and_with_whose_certificates() {
+        let mut tls = TlsSettings::default();
+        assert_eq!(
+            trust(&tls, "h"),
+            "verify-full: the CAs that this system trusts, for the name h"
+        );
+        tls.server_name = Some("other".to_owned());
+        tls.ca_cert_pem = Some("pem".to_owned());
+        assert_eq!(
+            trust(&tls, "h"),
+            "verify-full: the CA given for this database, for the name other"
+        );
+        tls.mode = TlsMode::Insecure;
+        assert_eq!(trust(&tls, "h"), "insecure: nothing is verified");
+    }
+}
