@@ -6,6 +6,7 @@
 //!
 //! Not here: writing (the ledger, presence and the access records write to the store), gRPC.
 
+mod conflict;
 mod feed;
 mod index;
 mod list;

@@ -6,6 +6,8 @@
 //!
 //! Invariant: a process writes under its own host id, which is its certificate's, and only what its services allow.
 
+mod conflicts;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -18,7 +20,10 @@ use tidegate_identity::HostHolder;
 use tidegate_proto::{Invalid, convert, v1};
 use tidegate_service::clock::SharedClock;
 
+pub(crate) use conflicts::Conflicts;
+
 use crate::{
+    audit::AuditLog,
     inventory::Inventory,
     keys,
     record::{decode, encode},
@@ -80,6 +85,10 @@ pub(crate) struct Presence {
     pub(crate) inventory: Arc<Inventory>,
     /// The time.
     pub(crate) clock: SharedClock,
+    /// Where conflicts are told.
+    pub(crate) audit: AuditLog,
+    /// Which were told.
+    pub(crate) conflicts: Conflicts,
     /// How long entries outlive the last sign of life.
     pub(crate) lease: Duration,
 }
@@ -329,7 +338,14 @@ impl Session {
             return Err(too_many().into());
         }
         wanted.retain(|name, value| !is_same(stored.get(name), value, self.lease));
-        self.write(wanted, removed).await
+        let changed: Vec<String> = wanted.keys().chain(&removed).cloned().collect();
+        let revision = self.write(wanted, removed).await?;
+        let Presence {
+            inventory, audit, ..
+        } = &*self.presence;
+        let conflicts = &self.presence.conflicts;
+        conflicts.look(inventory, audit, &self.host, &changed);
+        Ok(revision)
     }
 
     async fn write(

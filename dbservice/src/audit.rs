@@ -46,6 +46,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Kind {
     /// We ended a session by a rule that its person is held to.
     Disconnect,
+    /// A database is not served: its address cannot be right.
+    EndpointRefused,
     /// A session ended.
     End,
     /// A command of MySQL's protocol was sent.
@@ -62,6 +64,7 @@ impl Kind {
     const fn name_and_code(self) -> (&'static str, &'static str) {
         match self {
             Self::Disconnect => ("client.disconnect", "T3006I"),
+            Self::EndpointRefused => ("db.endpoint.refused", "TDE00W"),
             Self::End => ("db.session.end", "TDB01I"),
             Self::Mysql(kind) => kind.name_and_code(),
             Self::Query => ("db.session.query", "TDB02I"),
@@ -97,7 +100,7 @@ pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent
         code: code.to_owned(),
         user: subject.user.clone(),
         sid: subject.sid.clone(),
-        success: kind != Kind::StartFailed,
+        success: !matches!(kind, Kind::EndpointRefused | Kind::StartFailed),
         error: String::new(),
         db_service: subject.db_service.clone(),
         db_user: subject.db_user.clone(),

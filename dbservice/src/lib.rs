@@ -19,6 +19,7 @@ mod engine;
 mod health;
 mod labels;
 mod locks;
+mod metadata;
 mod metrics;
 mod names;
 mod places;
@@ -28,10 +29,11 @@ mod roles;
 mod served;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod tunnel;
 mod wanted;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tidegate_aws::AwsFactory;
 use tidegate_service::{
@@ -52,22 +54,29 @@ use crate::{
     health::Health,
     labels::Labelled,
     locks::Locks,
+    metadata::{AwsDescribe, Book},
     metrics::ServiceMetrics,
     names::Names,
     places::Places,
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
+    trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
-    wanted::{AsWritten, watch::Reconciler},
+    wanted::{Facts, watch::Reconciler},
 };
 
 /// The service that a host's certificate must allow.
 const SERVICE: &str = "db";
 
+/// Where CA bundles are kept, in the data directory.
+const CA_BUNDLES_FOLDER: &str = "ca-bundles";
+
 /// What the agent knows of its surroundings.
 #[derive(Clone, Debug)]
 pub struct AgentContext {
+    /// Where it keeps what it should know at its next start.
+    pub data_dir: PathBuf,
     /// Its name for people.
     pub hostname: String,
     /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
@@ -135,8 +144,10 @@ impl DatabaseService {
         let (audit, events) = AuditQueue::new(metrics.clone());
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
+        let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
+        let trust = Arc::new(Trust::new(folder, settings.clone(), Arc::clone(&clock)));
         let credentials = Arc::new(AwsCredentials::new(
-            aws,
+            aws.clone(),
             settings.clone(),
             &clock,
             metrics.clone(),
@@ -151,9 +162,12 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::new(Connector::new(
+                metrics.connect_seconds.clone(),
+                Arc::clone(&trust),
+            )),
             cancels: CancelRegistry::default(),
-            audit,
+            audit: audit.clone(),
             metrics: metrics.clone(),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
@@ -171,19 +185,22 @@ impl DatabaseService {
             connected: Connected::default(),
         });
         let again = Arc::new(Names::default());
+        let book = Arc::new(Book::new(Arc::clone(&again)));
         let labels = Labelled::new(tasks.clone(), Arc::clone(&again));
         let doctor = Live {
             served: Arc::clone(&served),
             hostname: context.hostname.clone(),
             clock: Arc::clone(&clock),
             settings: settings.clone(),
+            trust: Arc::clone(&trust),
         };
         let reconciler = Reconciler::new(
             settings,
             Arc::new(labels),
-            Arc::new(AsWritten),
+            Arc::clone(&book) as Arc<dyn Facts>,
             again,
             Arc::clone(&served),
+            audit.clone(),
             metrics.clone(),
         );
         let announcer = Announcer {
@@ -193,6 +210,16 @@ impl DatabaseService {
             health: Arc::clone(&health),
         };
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
+        tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
+        let session = format!("tidegate-agent-{}", host.host_id());
+        tasks.spawn(
+            "metadata",
+            metadata::keep(
+                book,
+                Arc::new(AwsDescribe::new(aws, &session)),
+                shutdown.clone(),
+            ),
+        );
         tasks.spawn(
             "audit",
             audit::send_all(

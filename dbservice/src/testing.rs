@@ -6,8 +6,27 @@ use tidegate_core::{
     AssumeRole, AwsMetadata, Database, DatabaseKind, EffectiveRole, Origin, Protocol, RoleSource,
     TlsSettings, overrides,
 };
+use tidegate_service::{clock::SystemClock, settings::{CaBundlePlace, DatabaseSettings}};
+use tokio::sync::watch;
 
-use crate::wanted::Wanted;
+use crate::{
+    trust::Trust,
+    wanted::Wanted,
+};
+
+/// Trust that no test's database asks for a bundle.
+pub(crate) fn trust() -> Arc<Trust> {
+    let folder = std::env::temp_dir().join("tidegate-no-bundles");
+    let settings = watch::Sender::new(DatabaseSettings {
+        ca_bundles: Some(CaBundlePlace::Folder(folder.clone())),
+        ..DatabaseSettings::default()
+    });
+    Arc::new(Trust::new(
+        folder,
+        settings.subscribe(),
+        Arc::new(SystemClock),
+    ))
+}
 
 pub(crate) fn role(name: &str) -> AssumeRole {
     AssumeRole {

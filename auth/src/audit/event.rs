@@ -19,6 +19,8 @@ pub(crate) const BACKUP_RESTORE: Kind = ("backup.restore", "TBK01I", true);
 pub(crate) const BACKUP_RESTORE_BEGIN: Kind = ("backup.restore.begin", "TBK01W", true);
 /// A CA moved to another phase of its rotation. Ours: Teleport records no such event.
 pub(crate) const CA_ROTATED: Kind = ("cert_authority.rotate", "TCR00I", true);
+/// Agents serve different databases by one name. Ours.
+pub(crate) const DB_CONFLICT: Kind = ("db.conflict", "TDA00W", false);
 /// A database was added.
 pub(crate) const DB_CREATE: Kind = ("db.create", "TDB03I", true);
 /// A database went.

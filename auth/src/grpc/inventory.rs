@@ -266,7 +266,10 @@ impl InventoryService for Api {
         };
         let query = ListQuery::new(ServerRow::KIND, ServerRow::SCHEMA, request)?;
         let page = self.inventory.list::<ServerRow>(&query, &viewer).await?;
-        let servers = page.rows.iter().map(|row| mask.apply(row.message()));
+        let servers = page.rows.iter().map(|row| {
+            let server = self.inventory.compared(row.message(), &viewer);
+            mask.apply(server)
+        });
         Ok(Response::new(v1::ListDatabaseServersResponse {
             database_servers: servers.collect(),
             next_page_token: page.next_page_token,

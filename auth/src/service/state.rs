@@ -22,7 +22,7 @@ use crate::{
     health_configs::HealthConfigs,
     inventory::Inventory,
     ledger::{Ledger, LedgerParts},
-    presence::Presence,
+    presence::{Conflicts, Presence},
     store::{BoxError, Store, Watch},
 };
 
@@ -151,6 +151,8 @@ impl State {
                 store: self.store.clone(),
                 inventory: self.inventory.clone(),
                 clock: self.clock.clone(),
+                audit: self.audit.clone(),
+                conflicts: Conflicts::default(),
                 lease: timings.presence_lease,
             }),
             restores,

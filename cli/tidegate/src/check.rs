@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tidegate_service::settings::{self, Settings};
 
-/// Prints `FILE: ok` and the warnings.
+/// Prints `FILE: ok`, the warnings and the notes.
 ///
 /// What would keep a process from starting here, such as a file that is not on this host, is a warning: fragments
 /// and files for other hosts are checked too.
@@ -21,25 +21,30 @@ pub(crate) fn check(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `LINE: warning: text` in the order of the file.
+/// `LINE: warning: text` and `LINE: note: text` in the order of the file.
 fn remarks(settings: &Settings) -> Vec<String> {
     let warnings = settings
         .warnings
         .iter()
-        .map(|warning| (warning.line, warning.message.clone()));
+        .map(|warning| (warning.line, "warning", warning.message.clone()));
+    let notes = settings
+        .notes
+        .iter()
+        .map(|note| (note.line, "note", note.message.clone()));
     let blockers = settings.blockers.iter().map(|problem| {
         (
             problem.line,
+            "warning",
             format!("{problem} (`tidegate start` refuses this)"),
         )
     });
-    let mut remarks: Vec<(u64, String)> = warnings.chain(blockers).collect();
-    remarks.sort_by_key(|(line, _)| *line);
+    let mut remarks: Vec<_> = warnings.chain(blockers).chain(notes).collect();
+    remarks.sort_by_key(|(line, ..)| *line);
     remarks
         .into_iter()
-        .map(|(line, message)| match line {
-            0 => format!(" warning: {message}"),
-            line => format!("{line}: warning: {message}"),
+        .map(|(line, kind, message)| match line {
+            0 => format!(" {kind}: {message}"),
+            line => format!("{line}: {kind}: {message}"),
         })
         .collect()
 }

@@ -120,6 +120,9 @@ impl Reload {
         for warning in &new.warnings {
             warn!(file = %new.file.display(), line = warning.line, "{}", warning.message);
         }
+        for note in &new.notes {
+            info!(file = %new.file.display(), line = note.line, "{}", note.message);
+        }
         if !self.debug
             && let Err(error) = self.log.set(&new.process.log.filter)
         {

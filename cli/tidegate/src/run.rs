@@ -61,6 +61,9 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
     for warning in &settings.warnings {
         warn!(file = %settings.file.display(), line = warning.line, "{}", warning.message);
     }
+    for note in &settings.notes {
+        info!(file = %settings.file.display(), line = note.line, "{}", note.message);
+    }
     info!(
         version = env!("CARGO_PKG_VERSION"),
         node = settings.process.nodename,

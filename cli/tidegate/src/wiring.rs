@@ -110,6 +110,7 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
     .await?;
 
     let mut agent = AgentContext {
+        data_dir: process.data_dir.clone(),
         hostname: process.nodename,
         proxy_server: process.proxy_server,
     };

@@ -11,7 +11,8 @@ use tidegate_aws::{
     login::{NewUser, RdsLogin, Workgroup},
 };
 use tidegate_core::{
-    AccountId, AssumeRole, Database, DatabaseKind, ErrorCode, Permit, Problem, Region, RoleArn,
+    AccountId, AssumeRole, Database, DatabaseKind, ErrorCode, ExternalId, Permit, Problem, Region,
+    RoleArn,
 };
 
 use super::rds_host;
@@ -47,6 +48,8 @@ pub(crate) struct AwsLogin {
     account: Option<AccountId>,
     effective: Option<AssumeRole>,
     user_role: Option<UserRole>,
+    /// For the user's role, when there is no effective one.
+    external_id: Option<ExternalId>,
 }
 
 /// A role that was named as database user.
@@ -93,7 +96,11 @@ impl AwsLogin {
             login: self.login.clone(),
             region: self.region.clone(),
             account: self.account.clone(),
-            chain: RoleChain::new(self.effective.clone(), user_role),
+            chain: RoleChain::with_external_id(
+                self.effective.clone(),
+                user_role,
+                self.external_id.clone(),
+            ),
         })
     }
 }
@@ -185,6 +192,7 @@ fn plan(
         account: database.aws.account_id.clone(),
         effective: wanted.effective.role.clone(),
         user_role,
+        external_id: database.aws.external_id.clone(),
     })))
 }
 

@@ -26,7 +26,7 @@ use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
 
 use super::{Doctor, Question};
-use crate::{retry::Retry, served::ServedSet, wanted::Wanted};
+use crate::{retry::Retry, served::ServedSet, trust::Trust, wanted::Wanted};
 
 /// Messages that wait to be sent: ready, and one answer.
 const OUTGOING_MAX: usize = 2;
@@ -38,6 +38,7 @@ pub(crate) struct Live {
     pub(crate) hostname: String,
     pub(crate) clock: SharedClock,
     pub(crate) settings: watch::Receiver<DatabaseSettings>,
+    pub(crate) trust: Arc<Trust>,
 }
 
 impl Live {
@@ -79,7 +80,8 @@ impl Live {
             };
             let aws = AwsFactory::load().await;
             let naming = self.settings.borrow().aws_session.clone();
-            let doctor = Doctor::new(aws, Arc::clone(&self.clock), self.hostname.clone(), naming);
+            let (clock, trust) = (Arc::clone(&self.clock), Arc::clone(&self.trust));
+            let doctor = Doctor::within(aws, clock, self.hostname.clone(), naming, trust);
             doctor.walk(found, &question).await
         })
     }

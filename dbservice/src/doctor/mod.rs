@@ -20,6 +20,8 @@ mod shown;
 
 use std::{
     fmt,
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,10 +33,14 @@ use tidegate_core::{
 };
 use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
 
+use tokio::sync::watch;
+
 use crate::{
+    CA_BUNDLES_FOLDER,
     credentials::{LoginPlan, plan_login, session_tag},
     engine::{Connector, DbLogin, Upstream},
     metrics,
+    trust::Trust,
     wanted::Wanted,
 };
 
@@ -64,6 +70,7 @@ pub struct Doctor {
     clock: SharedClock,
     host: String,
     naming: SessionNaming,
+    trust: Arc<Trust>,
 }
 
 impl fmt::Debug for Doctor {
@@ -87,19 +94,36 @@ enum Reached {
 type Outcome<T> = Result<T, Verdict>;
 
 impl Doctor {
-    /// A doctor on `host`, where sessions of roles are called as `naming` says. `aws` should be fresh: roles whose sessions
-    /// it keeps are not assumed again.
+    /// A doctor on `host` that looks as an agent with these settings; `data_dir` is where agents keep CA bundles. `aws` should
+    /// be fresh: roles whose sessions it keeps are not assumed again.
     #[must_use]
     pub fn new(
         aws: AwsFactory,
         clock: SharedClock,
         host: impl Into<String>,
+        settings: &DatabaseSettings,
+        data_dir: &Path,
+    ) -> Self {
+        let folder = data_dir.join(CA_BUNDLES_FOLDER);
+        let naming = settings.aws_session.clone();
+        let unchanging = watch::Sender::new(settings.clone()).subscribe();
+        let trust = Arc::new(Trust::new(folder, unchanging, Arc::clone(&clock)));
+        Self::within(aws, clock, host, naming, trust)
+    }
+
+    /// A doctor inside an agent, which has its trust already.
+    pub(crate) fn within(
+        aws: AwsFactory,
+        clock: SharedClock,
+        host: impl Into<String>,
         naming: SessionNaming,
+        trust: Arc<Trust>,
     ) -> Self {
         Self {
             naming,
             aws,
-            connector: Connector::new(metrics::connect_seconds()),
+            connector: Connector::new(metrics::connect_seconds(), Arc::clone(&trust)),
+            trust,
             clock,
             host: host.into(),
         }
@@ -204,6 +228,7 @@ impl Doctor {
 
         let begun = Instant::now();
         let now = self.clock.now();
+        let trusted = handshake::trusted(&self.trust, database).await;
         let shaken = match database.protocol {
             Protocol::Mysql => mysql::shake(&self.connector, database, stream, db_name, now)
                 .await
@@ -211,6 +236,10 @@ impl Doctor {
             Protocol::Postgres => handshake::shake(&self.connector, database, stream, now)
                 .await
                 .map(|(upstream, told)| (Reached::Postgres(Box::new(upstream)), told)),
+        };
+        let shaken = match shaken {
+            Ok((reached, told)) => Ok((reached, [trusted, told].concat())),
+            Err(stop) => Err(with_evidence(stop, &trusted)),
         };
         note(
             ladder,

@@ -3,7 +3,7 @@
 //! It is begun while the client's own handshake is still in flight ([`super::ahead`]), so that the client waits for one of
 //! them and not for both; a login never happens here.
 //!
-//! Invariant: nothing is sent to a database before its certificate was verified as its settings say ([`super::postgres::upstream_tls`]). A database
+//! Invariant: nothing is sent to a database before its certificate was verified as its settings say ([`crate::trust`]). A database
 //! that does not speak TLS is not served.
 //!
 //! Not here: the login (of each protocol).
@@ -11,6 +11,7 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,11 +25,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
-    bulk::BulkReader,
-    postgres::upstream_tls::{TlsConfigs, handshake_problem},
+use super::bulk::BulkReader;
+use crate::{
+    metrics::{ConnectSeconds, Stage, StageLabel},
+    trust::{Trust, Trusted, handshake_problem, is_unknown_issuer},
 };
-use crate::metrics::{ConnectSeconds, Stage, StageLabel};
 
 /// How long a TCP connection to a database may take, all its addresses together. Below the proxy's patience for a
 /// dial-back (5 s), so that the proxy is told why and asks another agent.
@@ -49,7 +50,7 @@ pub(crate) type Upstream = TlsStream<BulkReader<TcpStream>>;
 
 /// Connects to databases.
 pub(crate) struct Connector {
-    configs: TlsConfigs,
+    trust: Arc<Trust>,
     seconds: ConnectSeconds,
 }
 
@@ -61,11 +62,8 @@ impl std::fmt::Debug for Connector {
 
 impl Connector {
     /// A connector that tells how long connections took.
-    pub(crate) fn new(seconds: ConnectSeconds) -> Self {
-        Self {
-            configs: TlsConfigs::default(),
-            seconds,
-        }
+    pub(crate) fn new(seconds: ConnectSeconds, trust: Arc<Trust>) -> Self {
+        Self { trust, seconds }
     }
 
     /// Opens a TCP connection to a database.
@@ -125,7 +123,8 @@ impl Connector {
             .observe(begun.elapsed().as_secs_f64());
     }
 
-    /// Makes TLS of a TCP connection to a database, as PostgreSQL's protocol asks for it.
+    /// Makes TLS of a TCP connection to a database. When nobody trusted signed the certificate and a newer CA bundle is
+    /// to be had, this connects once more, to verify with that.
     ///
     /// # Errors
     ///
@@ -135,11 +134,25 @@ impl Connector {
         database: &Database,
         stream: TcpStream,
     ) -> Result<Upstream, Problem> {
-        self.tls_after(database, stream, &SSL_REQUEST, Some(TLS_ACCEPTED))
-            .await
+        let trusted = self.trusted(database).await?;
+        let (request, consents) = (&SSL_REQUEST, Some(TLS_ACCEPTED));
+        let shaken = self.shake(database, stream, request, consents, &trusted);
+        let error = match shaken.await? {
+            Ok(upstream) => return Ok(upstream),
+            Err(error) => error,
+        };
+        if !is_unknown_issuer(&error) || !self.trust.changed_since(&trusted).await {
+            return Err(handshake_problem(database, &error, &trusted));
+        }
+        let trusted = self.trusted(database).await?;
+        let stream = self.tcp(database).await?;
+        self.shake(database, stream, request, consents, &trusted)
+            .await?
+            .map_err(|error| handshake_problem(database, &error, &trusted))
     }
 
-    /// Makes TLS of a TCP connection to a database behind a `request`, and behind the one byte that `consents` to it.
+    /// Makes TLS of a TCP connection to a database behind a `request`, and behind the one byte that `consents` to it. When
+    /// nobody trusted signed the certificate, a newer CA bundle is asked for, for the next connection.
     ///
     /// # Errors
     ///
@@ -147,29 +160,46 @@ impl Connector {
     pub(crate) async fn tls_after(
         &self,
         database: &Database,
-        mut stream: TcpStream,
+        stream: TcpStream,
         request: &[u8],
         consents: Option<u8>,
     ) -> Result<Upstream, Problem> {
-        let failed = |message: &str| {
-            Problem::new(
-                ErrorCode::DatabaseTls,
-                format!("{message} of database `{}`", database.name),
-            )
-        };
-        let config = self
-            .configs
-            .get(&database.tls)
-            .await
-            .map_err(|error| failed("cannot verify the certificate").because(error))?;
+        let trusted = self.trusted(database).await?;
+        let shaken = self.shake(database, stream, request, consents, &trusted);
+        match shaken.await? {
+            Ok(upstream) => Ok(upstream),
+            Err(error) => {
+                if is_unknown_issuer(&error) {
+                    self.trust.changed_since(&trusted).await;
+                }
+                Err(handshake_problem(database, &error, &trusted))
+            }
+        }
+    }
+
+    async fn trusted(&self, database: &Database) -> Result<Trusted, Problem> {
+        let trusted = self.trust.of(database).await;
+        trusted.map_err(|error| failed(database, "cannot verify the certificate").because(error))
+    }
+
+    /// One handshake; the inner error is what it failed with.
+    async fn shake(
+        &self,
+        database: &Database,
+        mut stream: TcpStream,
+        request: &[u8],
+        consents: Option<u8>,
+        trusted: &Trusted,
+    ) -> Result<io::Result<Upstream>, Problem> {
         let host = database
             .tls
             .server_name
             .as_deref()
             .unwrap_or_else(|| database.uri.host());
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| failed("cannot verify the name").because(error))?;
+            .map_err(|error| failed(database, "cannot verify the name").because(error))?;
         let begun = Instant::now();
+        let config = Arc::clone(&trusted.config);
         let shaking = async {
             stream.write_all(request).await?;
             if let Some(consent) = consents {
@@ -186,9 +216,9 @@ impl Connector {
         match tokio::time::timeout(TLS_TIMEOUT, shaking).await {
             Ok(Ok(Ok(upstream))) => {
                 self.took(Stage::Tls, begun);
-                Ok(upstream)
+                Ok(Ok(upstream))
             }
-            Ok(Ok(Err(answer))) => Err(failed("no TLS on the side")
+            Ok(Ok(Err(answer))) => Err(failed(database, "no TLS on the side")
                 .because(format_args!(
                     "{} answered {:?} to SSLRequest",
                     database.uri,
@@ -197,13 +227,17 @@ impl Connector {
                 .hint(
                     "the database service connects over TLS alone; an operator has to switch TLS on there",
                 )),
-            Ok(Err(error)) => Err(handshake_problem(database, &error)),
-            Err(_) => Err(handshake_problem(
-                database,
-                &io::ErrorKind::TimedOut.into(),
-            )),
+            Ok(Err(error)) => Ok(Err(error)),
+            Err(_) => Ok(Err(io::ErrorKind::TimedOut.into())),
         }
     }
+}
+
+fn failed(database: &Database, message: &str) -> Problem {
+    Problem::new(
+        ErrorCode::DatabaseTls,
+        format!("{message} of database `{}`", database.name),
+    )
 }
 
 /// Small messages go at once, and a peer that vanished is noticed.

@@ -24,6 +24,10 @@ pub(crate) enum EndpointError {
         name: String,
     },
 
+    /// AWS says something else.
+    #[error("address `{address}` is not the database's: {said}")]
+    Contradicted { address: String, said: String },
+
     /// The database does not say what to compare with.
     #[error("a discovered database must carry its {missing}")]
     Incomplete { missing: &'static str },
@@ -33,13 +37,21 @@ pub(crate) enum EndpointError {
     Suffix { host: String, expected: String },
 }
 
-/// Checks the address of a provisioned Redshift cluster against its own AWS facts.
+/// Checks the address of a provisioned Redshift cluster, or of a VPC endpoint of one, against its own AWS facts.
 pub(crate) fn check_redshift(database: &Database) -> Result<(), EndpointError> {
     let region = region(database)?;
     let what = "cluster identifier";
     let cluster = fact(database.aws.redshift_cluster_id.as_deref(), what)?;
     let ends = [format!(".{region}.redshift.{}", region.dns_suffix())];
     let front = Front::of(database, &ends)?;
+    if let Some((_, endpoint)) = database.identity.split_once("#vpc-endpoint/") {
+        let endpoint = endpoint.to_ascii_lowercase();
+        let opening = format!("{endpoint}-endpoint-");
+        return match front.labels().as_slice() {
+            [first, id] if goes_on(first, &opening) && !id.is_empty() => Ok(()),
+            _ => Err(front.another("VPC endpoint", &endpoint)),
+        };
+    }
     match front.labels().as_slice() {
         [first, id] if *first == cluster && !id.is_empty() => Ok(()),
         _ => Err(front.another("cluster", &cluster)),
@@ -382,6 +394,19 @@ mod tests {
                 matches!(verdict, Err(EndpointError::Suffix { .. })),
                 "{verdict:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_vpc_endpoint_of_a_cluster_is_the_one_in_its_identity() {
+        let mut database = redshift("orders", &[]);
+        database.identity =
+            "arn:aws:redshift:us-east-1:111122223333:cluster:orders#vpc-endpoint/dev".to_owned();
+        for (first, is_right) in [("dev-endpoint-0a1b2c", true), ("x-endpoint-0a1b2c", false)] {
+            let host = format!("{first}.abc.us-east-1.redshift.amazonaws.com:5439");
+            database.uri = host.parse().unwrap();
+            let checked = check_redshift(&database);
+            assert_eq!(checked.is_ok(), is_right, "{checked:?}");
         }
     }
 }

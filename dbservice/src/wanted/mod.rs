@@ -17,7 +17,8 @@ pub(crate) mod watch;
 use std::{fmt, sync::Arc};
 
 use tidegate_core::{
-    Database, DatabaseKind, EffectiveRole, Origin, Protocol, ResourceMatcher, RoleSource, overrides,
+    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, ResourceMatcher, RoleSource,
+    overrides,
 };
 use tidegate_wire::route::route_label;
 
@@ -66,13 +67,13 @@ impl Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Refusal {
+    /// AWS is being asked whether its address is right.
+    #[error("AWS is being asked whether its address is right")]
+    Awaited,
+
     /// Its address is not one that AWS gives to such a database.
     #[error("{0}")]
     Endpoint(EndpointError),
-
-    /// A protocol that this version does not speak.
-    #[error("protocol `{}` is not served by this version", .0.as_str())]
-    Protocol(Protocol),
 
     /// The agent's file has a database of the same name.
     #[error("a database of the same name is written in this agent's configuration")]
@@ -94,9 +95,12 @@ pub(crate) trait Facts: fmt::Debug + Send + Sync {
         database: &Arc<Database>,
         effective: &EffectiveRole,
     ) -> Result<Arc<Database>, Refusal>;
+
+    /// A database of that name is wanted no longer.
+    fn forget(&self, name: &DatabaseName);
 }
 
-/// Databases are what was written of them.
+/// Databases are what was written of them: for who asks AWS about none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsWritten;
 
@@ -108,6 +112,8 @@ impl Facts for AsWritten {
     ) -> Result<Arc<Database>, Refusal> {
         Ok(Arc::clone(database))
     }
+
+    fn forget(&self, _: &DatabaseName) {}
 }
 
 /// Entries of `resources`, each with the words that explain a role by it.
@@ -218,28 +224,25 @@ fn judge(
 ) -> Result<Wanted, Refusal> {
     let effective = overrides::effective_role(entries, database);
     let database = facts.complete(database, &effective)?;
-    servable(&database)?;
     let reason = rules.reason(&effective);
     Ok(Wanted::new(database, effective, reason, remarks.to_vec()))
 }
 
-fn servable(database: &Database) -> Result<(), Refusal> {
-    match database.protocol {
-        Protocol::Postgres => Ok(()),
-        protocol @ Protocol::Mysql => Err(Refusal::Protocol(protocol)),
-    }
-}
-
 /// A database that an administrator made over the API may have any address; one that discovery found may not.
-fn believable(database: &Database) -> Result<(), Refusal> {
-    let Some(kind) = database.kind.filter(|_| database.origin != Origin::Dynamic) else {
+pub(crate) fn believable(database: &Database) -> Result<(), Refusal> {
+    if database.origin == Origin::Dynamic {
         return Ok(());
-    };
-    let check = match kind {
-        DatabaseKind::Rds => endpoint::check_rds,
-        DatabaseKind::Rdsproxy => endpoint::check_rdsproxy,
-        DatabaseKind::Redshift => endpoint::check_redshift,
-        DatabaseKind::RedshiftServerless => endpoint::check_serverless,
+    }
+    let check = match database.kind {
+        Some(DatabaseKind::Rds) => endpoint::check_rds,
+        Some(DatabaseKind::Rdsproxy) => endpoint::check_rdsproxy,
+        Some(DatabaseKind::Redshift) => endpoint::check_redshift,
+        Some(DatabaseKind::RedshiftServerless) => endpoint::check_serverless,
+        // Credentials may be asked for by what it is called, so nothing goes by without a kind to hold it to.
+        None => {
+            let missing = EndpointError::Incomplete { missing: "kind" };
+            return Err(Refusal::Endpoint(missing));
+        }
     };
     check(database).map_err(Refusal::Endpoint)
 }
@@ -282,7 +285,7 @@ fn same_endpoint(one: &Database, other: &Database) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::Selector;
+    use tidegate_core::{Protocol, Selector};
 
     use super::*;
     use crate::testing::{redshift, role};
@@ -389,11 +392,13 @@ mod tests {
     }
 
     #[test]
-    fn protocols_without_an_engine_are_refused_and_named() {
-        let mut mysql = redshift("mysql", &[("env", "prod")]);
-        mysql.protocol = Protocol::Mysql;
-        let refusal = |database| found(database, &[entry("prod", None)]).refusal;
-        assert_eq!(refusal(&mysql), Some(Refusal::Protocol(Protocol::Mysql)));
+    fn both_protocols_are_served() {
+        for protocol in [Protocol::Mysql, Protocol::Postgres] {
+            let mut own = redshift("own", &[("env", "prod")]);
+            own.protocol = protocol;
+            own.kind = None;
+            assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
+        }
     }
 
     #[derive(Debug)]
@@ -410,6 +415,8 @@ mod tests {
             completed.aws.account_id = Some(account.parse().unwrap());
             Ok(Arc::new(completed))
         }
+
+        fn forget(&self, _: &DatabaseName) {}
     }
 
     #[test]
@@ -421,10 +428,10 @@ mod tests {
         let account = wanted.database.aws.account_id.as_ref().unwrap();
         assert_eq!(account.as_str(), "999999999999");
 
-        let against = Account(Err(Refusal::Protocol(Protocol::Mysql)));
+        let against = Account(Err(Refusal::Shadowed));
         let decision = decide(Some(&orders), None, &rules, &against);
         assert_eq!(decision.wanted, None);
-        assert_eq!(decision.refusal, Some(Refusal::Protocol(Protocol::Mysql)));
+        assert_eq!(decision.refusal, Some(Refusal::Shadowed));
     }
 
     fn wanted(database: &Database) -> Wanted {

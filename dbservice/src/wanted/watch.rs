@@ -4,7 +4,7 @@
 //! is away, the last known state goes on being served; new settings count at once nevertheless.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -14,8 +14,9 @@ use futures::{
     future::Either,
     stream::{self, BoxStream},
 };
+use jiff::Timestamp;
 use tidegate_core::{Database, DatabaseName, Selector};
-use tidegate_proto::v1::{self, inventory_service_client::InventoryServiceClient};
+use tidegate_proto::v1::{self, AuditEvent, inventory_service_client::InventoryServiceClient};
 use tidegate_service::{
     rpc::{self, MESSAGE_BYTES_MAX},
     settings::DatabaseSettings,
@@ -24,11 +25,16 @@ use tidegate_service::{
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, transport::Channel};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Decision, Facts, Refusal, Rules, Written, decide, mirror::Mirror};
 use crate::{
-    labels::Labelled, metrics::ServiceMetrics, names::Names, retry::Retry, served::ServedSet,
+    audit::{self, AuditQueue, Kind, Subject},
+    labels::Labelled,
+    metrics::ServiceMetrics,
+    names::Names,
+    retry::Retry,
+    served::ServedSet,
 };
 
 /// Changes that arrive within this time are planned together.
@@ -36,6 +42,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// Changes that are planned together at most.
 const TOGETHER_MAX: usize = 1024;
+
+/// Refusals that wait for room in the audit queue.
+const TO_AUDIT_MAX: usize = 1024;
 
 /// Messages of the inventory that are planned together.
 type Batch = Vec<Result<v1::WatchDatabasesResponse, Status>>;
@@ -55,6 +64,9 @@ pub(crate) struct Reconciler {
     served: Arc<ServedSet>,
     /// What was picked up and is not served, as it was told last.
     refused: BTreeMap<DatabaseName, Refusal>,
+    /// What audit has not taken yet.
+    to_audit: VecDeque<AuditEvent>,
+    audit: AuditQueue,
     metrics: ServiceMetrics,
 }
 
@@ -77,6 +89,7 @@ impl Reconciler {
         facts: Arc<dyn Facts>,
         again: Arc<Names>,
         served: Arc<ServedSet>,
+        audit: AuditQueue,
         metrics: ServiceMetrics,
     ) -> Self {
         let mut reconciler = Self {
@@ -89,6 +102,8 @@ impl Reconciler {
             again,
             served,
             refused: BTreeMap::new(),
+            to_audit: VecDeque::new(),
+            audit,
             metrics,
         };
         reconciler.take_settings();
@@ -177,7 +192,7 @@ impl Reconciler {
             let Decision { wanted, refusal } = self.decide(&name);
             match refusal {
                 Some(refusal) if self.refused.get(&name) != Some(&refusal) => {
-                    report(name.as_str(), &refusal);
+                    self.refuse(&name, &refusal);
                     self.refused.insert(name.clone(), refusal);
                 }
                 Some(_) => {}
@@ -185,9 +200,46 @@ impl Reconciler {
             }
             decided.push((name, wanted));
         }
+        self.tell_audit();
         self.served.apply(decided);
         let served = i64::try_from(self.served.len()).unwrap_or(i64::MAX);
         self.metrics.databases_served.set(served);
+    }
+
+    /// Says why a database is not served, and for an address that cannot be right to audit too.
+    fn refuse(&mut self, name: &DatabaseName, refusal: &Refusal) {
+        match refusal {
+            Refusal::Awaited => debug!(db.name = %name, "{refusal}"),
+            Refusal::Endpoint(_) => {
+                error!(db.name = %name, error = %refusal, "refusing to serve a database whose address cannot be right");
+                if self.to_audit.len() >= TO_AUDIT_MAX {
+                    self.to_audit.pop_front();
+                    warn!("too many refusals at once; not all of them are audited");
+                }
+                let subject = Subject {
+                    db_service: name.to_string(),
+                    ..Subject::default()
+                };
+                let event = AuditEvent {
+                    error: refusal.to_string(),
+                    ..audit::event(Kind::EndpointRefused, &subject, Timestamp::now())
+                };
+                self.to_audit.push_back(event);
+            }
+            Refusal::Shadowed => {
+                warn!(db.name = %name, error = %refusal, "a database is not served");
+            }
+        }
+    }
+
+    /// Hands over what audit takes now: nothing here waits for it, and the rest goes with the next decisions.
+    fn tell_audit(&mut self) {
+        while let Some(event) = self.to_audit.pop_front() {
+            if !self.audit.takes_statements() || !self.audit.try_put(|| event.clone()) {
+                self.to_audit.push_front(event);
+                return;
+            }
+        }
     }
 
     fn decide(&self, name: &DatabaseName) -> Decision {
@@ -198,7 +250,11 @@ impl Reconciler {
             return Decision::default();
         }
         let found = self.mirror.get(name);
-        decide(written.as_ref(), found, &self.rules, &*self.facts)
+        let decision = decide(written.as_ref(), found, &self.rules, &*self.facts);
+        if decision == Decision::default() {
+            self.facts.forget(name);
+        }
+        decision
     }
 
     /// A database of the file with the labels that its commands gave it; `None` before they have run.
@@ -287,17 +343,6 @@ impl Reconciler {
             self.reconcile(changed);
         }
         ended
-    }
-}
-
-fn report(name: &str, refusal: &Refusal) {
-    match refusal {
-        Refusal::Endpoint(_) => {
-            error!(db.name = name, error = %refusal, "refusing to serve a database whose address cannot be right");
-        }
-        Refusal::Protocol(_) | Refusal::Shadowed => {
-            warn!(db.name = name, error = %refusal, "a database is not served");
-        }
     }
 }
 

@@ -232,6 +232,8 @@ impl World {
         DatabaseService::start(
             settings.subscribe(),
             AgentContext {
+                // Nothing is written there: no database of these tests needs a bundle of AWS.
+                data_dir: std::env::temp_dir().join("tidegate-agent"),
                 hostname: "agent".to_owned(),
                 proxy_server: None,
             },

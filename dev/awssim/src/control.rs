@@ -10,8 +10,14 @@
 //! | `POST clock` with `{"offset_seconds": n}` or `{"advance_seconds": n}` | moves the clock |
 //! | `POST cluster` with `{"add": {"id": …, "cluster": …}}`, `{"change": {"id": …, "patch": …}}` or `{"remove": {"id": …}}` | changes clusters |
 //! | `POST resource` with `{"put": {"id": …, "resource": {KIND: …}}}` or `{"remove": {"id": …, "kind": KIND}}` | changes workgroups, RDS instances, clusters and proxies |
+//! | `POST behave` with `{"of": {"kind", "id"}, "manner": …}` | treats connections otherwise |
+//! | `POST named` with `{"of", "named"}` | lets host names resolve or not |
+//! | `POST rename` with `{"of", "name"}` | gives something another name |
+//! | `POST status` with `{"of", "status"}` | sets the status of anything |
 //! | `POST certificate` with `{"of": {"kind", "id"}, "certificate": …}` | shows another certificate |
 //! | `POST readdress` with `{"kind", "id"}` | moves endpoints to other addresses |
+//! | `POST machine` with `{"name", "machine"}` | adds or replaces a machine |
+//! | `POST machine/environment` with a name | the variables for programs on it |
 //! | `POST region` with `{"account", "region", "enabled"}` | enables or disables a region |
 //! | `POST rate_limits` with `{"service:Operation": {"per_second", "burst"}}` | puts request rates in force |
 //! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
@@ -31,10 +37,12 @@ use serde_json::{Value, json};
 
 use crate::error_chain;
 use crate::fleet::sql;
+use crate::front::Manner;
+use crate::machines;
 use crate::state::State;
 use crate::tls::Certificate;
 use crate::verbs::{self, ClusterPatch, SimError};
-use crate::world::{Cluster, ClusterId, Kind, Resource, ResourceId, Role, User};
+use crate::world::{Cluster, ClusterId, Kind, Machine, Resource, ResourceId, Role, User};
 
 /// How to move the clock.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +88,41 @@ pub(crate) enum ResourceChange {
 pub(crate) struct CertificateChange {
     pub(crate) of: ResourceId,
     pub(crate) certificate: Certificate,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BehaviourChange {
+    pub(crate) of: ResourceId,
+    pub(crate) manner: Manner,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NamedChange {
+    pub(crate) of: ResourceId,
+    pub(crate) named: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NameChange {
+    pub(crate) of: ResourceId,
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StatusChange {
+    pub(crate) of: ResourceId,
+    pub(crate) status: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MachineChange {
+    pub(crate) name: String,
+    pub(crate) machine: Machine,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,6 +229,10 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             });
             Ok(json!({"now": state.clock.now()}))
         }
+        "behave" => {
+            let BehaviourChange { of, manner } = parse(body)?;
+            Ok(json!(verbs::behave(state, &of, manner).await?))
+        }
         "cluster" => change_cluster(state, parse(body)?).await,
         "fault" => Ok(json!(state.order_fault(parse(body)?)?)),
         "faults/clear" => Ok(json!(state.faults.clear())),
@@ -193,8 +240,29 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
             state.calls.clear();
             Ok(json!(state.logins.clear()))
         }
+        "machine" => {
+            let MachineChange { name, machine } = parse(body)?;
+            Ok(json!(state.put_machine(&name, machine)?))
+        }
+        "machine/environment" => Ok(json!(machines::environment(
+            state,
+            &parse::<String>(body)?
+        )?)),
         "rate_limits" => Ok(json!(state.set_rate_limits(parse(body)?)?)),
         "readdress" => Ok(json!(verbs::readdress(state, &parse(body)?).await?)),
+        "named" => {
+            let NamedChange { of, named } = parse(body)?;
+            let set = state.fleet.set_named(&of, named).await;
+            Ok(json!(set.map_err(SimError::from)?))
+        }
+        "rename" => {
+            let NameChange { of, name } = parse(body)?;
+            Ok(json!(verbs::rename(state, &of, &name).await?))
+        }
+        "status" => {
+            let StatusChange { of, status } = parse(body)?;
+            Ok(json!(verbs::set_status(state, &of, &status).await?))
+        }
         "region" => {
             let RegionChange {
                 account,

@@ -16,7 +16,9 @@ pub(crate) const DELAY_MS_MAX: u64 = 600_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// As signatures name it: `account`, `rds`, `redshift`, `redshift-serverless`, `sts` or `tagging`.
+    /// As signatures name it: `account`, `iam`, `kms`, `rds`, `redshift`, `redshift-serverless`, `sts` or `tagging`. What is
+    /// not signed: `metadata` (instances), `container` (ECS, EKS) and `trust` (CA bundles), whose actions are
+    /// `METHOD PATH` and whose account is the role's, for bundles none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// Operation, for instance `DescribeClusters`.
@@ -45,6 +47,11 @@ pub enum FaultKind {
     /// `AccessDenied`, 403, in the words of a missing identity policy. This and the other errors
     /// are spelled as the service's protocol does (`AccessDeniedException`, 400).
     AccessDenied,
+    /// The right status and headers with another body: garbage, a page of a captive portal.
+    Body {
+        /// What is sent.
+        text: String,
+    },
     /// AWS's clock is so many seconds ahead of the simulation's (behind it, if negative): a request
     /// dated more than five minutes off is refused in the words of its protocol.
     ClockSkew {

@@ -1,4 +1,5 @@
-//! The HTTP address: AWS at `/`, the control plane under `/_sim/`.
+//! The HTTP address: AWS at `/`, the control plane under `/_sim/`, machines' credentials under `/_machine/`, CA bundles
+//! under `/trust/`.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,8 +24,10 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Delivery, Reply};
+use crate::bundles;
 use crate::clock::http_date;
 use crate::control;
+use crate::machines;
 use crate::sigv4::SignedRequest;
 use crate::state::State;
 
@@ -32,6 +35,8 @@ use crate::state::State;
 const CONNECTIONS_MAX: usize = 4_096;
 /// Largest request body, in bytes.
 const BODY_BYTES_MAX: usize = 16 << 20;
+/// How long a request that is never answered is kept open before its connection is reset.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// After an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -104,19 +109,32 @@ async fn respond(
         headers,
         body: &body,
     };
-    let reply = api::serve(state, request).await;
-    if reply.delivery == Delivery::Reset {
+    let reply = if let Some(rest) = path.strip_prefix(machines::PATH) {
+        machines::serve(state, &parts.method, rest, headers).await
+    } else if let Some(rest) = path.strip_prefix(bundles::PATH) {
+        bundles::serve(state, &parts.method, rest, headers).await
+    } else {
+        api::serve(state, request).await
+    };
+    if reply.delivery == Delivery::Never {
+        tokio::time::sleep(SILENCE_MAX).await;
+    }
+    if matches!(reply.delivery, Delivery::Never | Delivery::Reset) {
         reset.store(true, Ordering::Relaxed);
         return Err(io::Error::other("a reset was ordered"));
     }
     let length = reply.body.len();
     let (status, id) = (reply.status, reply.request_id.clone());
     let (kind, error_type) = (reply.content_type, reply.error_type.clone());
+    let further = reply.headers.clone();
     let mut response = build(reply.date, status, kind, reply_body(reply))?;
     let headers = response.headers_mut();
     if let Some(code) = error_type {
         let code = code.parse().map_err(io::Error::other)?;
         headers.insert("x-amzn-errortype", code);
+    }
+    for (name, value) in further {
+        headers.insert(name, value.parse().map_err(io::Error::other)?);
     }
     headers.insert("x-amzn-requestid", id.parse().map_err(io::Error::other)?);
     headers.insert(header::CONTENT_LENGTH, length.into());

@@ -2,12 +2,15 @@
 //!
 //! [`Sim::start`] runs, inside this process or in the `awssim` program:
 //!
-//! - one HTTP address that speaks STS, Redshift, Redshift Serverless, RDS, the tagging API and
+//! - one HTTP address that speaks STS, IAM, Redshift, Redshift Serverless, RDS, the tagging API and
 //!   account management as AWS does and **verifies signatures**. Stock SDKs are pointed at it by `AWS_ENDPOINT_URL`
 //!   ([`Sim::endpoint_url`]);
 //! - one loopback address per endpoint with its port and AWS host name, where a **wire front** over real PostgreSQL
 //!   accepts what AWS accepts: at Redshift clusters and workgroups the passwords that the API minted, at RDS
 //!   instances, Aurora clusters and RDS proxies of PostgreSQL the IAM tokens that are good for them;
+//! - what programs get their own credentials from: instance metadata, container credentials and web identities of
+//!   [`Machine`]s, whose sessions end by the simulation's clock ([`Sim::environment_of`]), and the CA bundles that AWS
+//!   publishes ([`Sim::trust_url`]);
 //! - a control plane, as methods of [`Sim`] and over HTTP under `/_sim/` ([`SimClient`]): order
 //!   [`Fault`]s, move the clock, add, change and remove clusters, and read the journal of every
 //!   [`Call`] and [`Login`].
@@ -39,9 +42,10 @@
 //! It is written to catch mistakes, so it is strict where AWS is, and says aloud what it does not
 //! simulate (`NotSimulated`, or an error when the world is read). It shares no code with the programs
 //! that are tested against it. RDS databases of other engines are listed, not served: nothing listens on their
-//! endpoints. Not simulated yet: permission boundaries, service control policies.
+//! endpoints.
 
 mod api;
+mod bundles;
 mod client;
 mod clock;
 mod control;
@@ -54,6 +58,7 @@ pub mod iam;
 mod journal;
 mod lag;
 mod limits;
+mod machines;
 mod mariadb;
 mod mint;
 mod postgres;
@@ -69,6 +74,7 @@ mod world;
 pub use client::{ClientError, SimClient};
 pub use faults::{Fault, FaultKind};
 pub use fleet::{Endpoint, FleetError};
+pub use front::Manner;
 pub use iam::{IdentityPolicy, TrustPolicy};
 pub use journal::{Call, Login, RECORDS_MAX};
 pub use mariadb::MariadbError;
@@ -78,10 +84,11 @@ pub use sim::{Sim, SimConfig, StartError};
 pub use tls::{Certificate, TlsError};
 pub use verbs::{ClusterPatch, Info, SimError};
 pub use world::{
-    AccessKey, Account, AuthCode, Cluster, ClusterId, DbCluster, DbInstance, DbProxy,
-    DbProxyEndpoint, GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET, Kind, KmsKey,
-    Native, ParseClusterIdError, PasswordEncryption, REDSHIFT_PORT, RateLimit, Region, Resource,
-    ResourceId, Role, User, VpcEndpoint, Workgroup, World, WorldError,
+    AccessKey, Account, AuthCode, Cluster, ClusterId, CredentialSource, DbCluster, DbInstance,
+    DbProxy, DbProxyEndpoint, GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET,
+    Kind, KmsKey, Machine, Native, OidcProvider, ParseClusterIdError, PasswordEncryption,
+    REDSHIFT_PORT, RateLimit, Region, Resource, ResourceId, Role, User, VpcEndpoint, Workgroup,
+    World, WorldError,
 };
 
 /// Causes that are followed at most when an error is written out.

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 
 use crate::api::decode;
 use crate::clock::{after, moved};
-use crate::iam::Verdict;
 use crate::sessions::Caller;
 use crate::sigv4::{ALGORITHM, SKEW_SECONDS_MAX, Scope, parse_date};
 use crate::state::State;
@@ -43,8 +42,12 @@ pub(crate) struct Shown<'a> {
 pub(crate) enum TokenError {
     #[error("the key's account is {0}, not that of the database")]
     Account(String),
-    #[error("{who} may not rds-db:connect on {arn}")]
-    Denied { who: String, arn: String },
+    #[error("{who} may not rds-db:connect on {arn}{because}")]
+    Denied {
+        who: String,
+        arn: String,
+        because: String,
+    },
     #[error("the token is for the endpoint {0}")]
     Endpoint(String),
     #[error("the token has expired")]
@@ -92,10 +95,11 @@ pub(crate) fn verify(state: &State, shown: &Shown<'_>, token: &str) -> Result<Ca
     let resource = format!("dbuser:{}/{}", shown.resource_id, shown.user);
     let arn = arn(SERVICE, shown.region, shown.account, &resource);
     let context = caller.context(shown.region);
-    match state.verdict(&caller, "rds-db:connect", &arn, &context) {
-        Verdict::Allowed => Ok(caller),
-        _ => Err(TokenError::Denied {
+    match state.decide(&caller, "rds-db:connect", &arn, &context) {
+        Ok(()) => Ok(caller),
+        Err(denial) => Err(TokenError::Denied {
             who: caller.arn(),
+            because: denial.because("rds-db:connect"),
             arn,
         }),
     }
@@ -207,7 +211,7 @@ impl<'a> Parsed<'a> {
 }
 
 /// All but letters, digits and `-_.~` in percents.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

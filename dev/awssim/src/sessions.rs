@@ -2,13 +2,14 @@
 //!
 //! Sessions live in memory, end on the simulation's clock, and are never refreshed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
 use crate::crypto::{Secret, derived_id, random_base64, random_id};
 use crate::iam::{Context, IdentityPolicy, TrustedCaller};
+use crate::world::IamName;
 
 /// Sessions kept at once; the one that ends first makes room.
 const SESSIONS_MAX: usize = 50_000;
@@ -22,6 +23,8 @@ pub(crate) struct SessionSpec {
     pub(crate) name: String,
     pub(crate) source_identity: Option<String>,
     pub(crate) tags: BTreeMap<String, String>,
+    /// Keys of tags that the next session of the chain inherits.
+    pub(crate) transitive: BTreeSet<String>,
     /// Restricts the role's policies further.
     pub(crate) policy: Option<IdentityPolicy>,
 }
@@ -79,6 +82,24 @@ impl Caller {
     /// Whether a session policy narrows what its role allows.
     pub(crate) fn is_restricted(&self) -> bool {
         matches!(self, Self::Session(session) if session.spec.policy.is_some())
+    }
+
+    /// Whose policies count.
+    pub(crate) fn principal(&self) -> IamName {
+        match self {
+            Self::User { name, .. } => IamName::User(name.clone()),
+            Self::Session(session) => IamName::Role(session.spec.role.clone()),
+        }
+    }
+
+    /// The tags that a session which it starts inherits.
+    pub(crate) fn transitive_tags(&self) -> BTreeMap<String, String> {
+        let Self::Session(session) = self else {
+            return BTreeMap::new();
+        };
+        let mut tags = session.spec.tags.clone();
+        tags.retain(|key, _| session.spec.transitive.contains(key));
+        tags
     }
 
     pub(crate) fn trusted(&self) -> TrustedCaller {

@@ -1,6 +1,7 @@
-//! The simulation as one value: start it, script it, stop it.
+//! The simulation as one value: start it, watch it, stop it. What can be changed while it runs: [`changes`].
 
-use std::collections::BTreeMap;
+mod changes;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,17 +11,14 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use crate::bundles;
 use crate::faults::Fault;
-use crate::fleet::{Endpoint, Fleet, FleetError, settle_all, sql};
+use crate::fleet::{Endpoint, Fleet, FleetError, settle_all};
 use crate::journal::{Call, Login};
-use crate::postgres::sql::Rows;
 use crate::state::State;
-use crate::tls::{Ca, Certificate, TlsError};
-use crate::verbs::{self, ClusterPatch, Info, SimError};
-use crate::world::{
-    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, RateLimit, Resource, ResourceId,
-    Role, User, Workgroup, World, WorldError,
-};
+use crate::tls::{Ca, TlsError};
+use crate::verbs::{self, Info, SimError};
+use crate::world::{ClusterId, ResourceId, World, WorldError};
 
 /// What to simulate, and where.
 #[derive(Clone, Debug)]
@@ -233,274 +231,13 @@ impl Sim {
         self.state.clock.set_offset(offset.saturating_add(seconds));
     }
 
-    /// Adds a cluster to an account of the world, enabling its region, and starts its server.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]; the cluster does not exist then.
-    pub async fn add_cluster(
-        &self,
-        id: &ClusterId,
-        cluster: Cluster,
-    ) -> Result<Endpoint, SimError> {
-        verbs::add_cluster(&self.state, id, cluster).await
-    }
-
-    /// Deletes a cluster: its connections end, its databases and passwords are gone.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::UnknownCluster`], or its server could not be stopped.
-    pub async fn remove_cluster(&self, id: &ClusterId) -> Result<(), SimError> {
-        verbs::remove_cluster(&self.state, id).await
-    }
-
-    /// Changes a cluster.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such cluster, a rule broken, or its server could not follow.
-    pub async fn change_cluster(
-        &self,
-        id: &ClusterId,
-        patch: ClusterPatch,
-    ) -> Result<Endpoint, SimError> {
-        verbs::change_cluster(&self.state, id, patch).await
-    }
-
-    /// Replaces a cluster's tags.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sim::change_cluster`].
-    pub async fn set_tags(
-        &self,
-        id: &ClusterId,
-        tags: BTreeMap<String, String>,
-    ) -> Result<Endpoint, SimError> {
-        let patch = ClusterPatch {
-            tags: Some(tags),
-            ..ClusterPatch::default()
-        };
-        self.change_cluster(id, patch).await
-    }
-
-    /// Sets a cluster's status; pausing ends its connections and refuses TCP.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sim::change_cluster`].
-    pub async fn set_status(&self, id: &ClusterId, status: &str) -> Result<Endpoint, SimError> {
-        let patch = ClusterPatch {
-            status: Some(status.to_owned()),
-            ..ClusterPatch::default()
-        };
-        self.change_cluster(id, patch).await
-    }
-
-    /// Makes the endpoints of something show another certificate from the next connection on, also after a pause.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such thing, or a native cluster.
-    pub async fn show_certificate(
-        &self,
-        of: &ResourceId,
-        certificate: &Certificate,
-    ) -> Result<(), SimError> {
-        verbs::show_certificate(&self.state, of, certificate).await
-    }
-
-    /// Moves the endpoints of something to other addresses: names stay, connections end, the hosts file follows.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such thing, or no address is free.
-    pub async fn readdress(&self, of: &ResourceId) -> Result<Vec<Endpoint>, SimError> {
-        verbs::readdress(&self.state, of).await
-    }
-
-    /// Adds or replaces a role; sessions of it follow its new policies at once.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub fn put_role(&self, account: &str, name: &str, role: Role) -> Result<(), SimError> {
-        self.state.put_role(account, name, role)
-    }
-
-    /// Adds or replaces an IAM user.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub fn put_user(&self, account: &str, name: &str, user: User) -> Result<(), SimError> {
-        self.state.put_user(account, name, user)
-    }
-
-    /// Adds or replaces a workgroup, enabling its region.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub async fn put_workgroup(
-        &self,
-        id: &ClusterId,
-        workgroup: Workgroup,
-    ) -> Result<Vec<Endpoint>, SimError> {
-        self.put(id, workgroup).await
-    }
-
-    /// Adds or replaces an RDS instance; the cluster that it names must be there.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub async fn put_db_instance(
-        &self,
-        id: &ClusterId,
-        instance: DbInstance,
-    ) -> Result<Vec<Endpoint>, SimError> {
-        self.put(id, instance).await
-    }
-
-    /// Adds or replaces an RDS cluster; its members are put as instances.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub async fn put_db_cluster(
-        &self,
-        id: &ClusterId,
-        cluster: DbCluster,
-    ) -> Result<Vec<Endpoint>, SimError> {
-        self.put(id, cluster).await
-    }
-
-    /// Adds or replaces an RDS proxy.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken.
-    pub async fn put_db_proxy(
-        &self,
-        id: &ClusterId,
-        proxy: DbProxy,
-    ) -> Result<Vec<Endpoint>, SimError> {
-        self.put(id, proxy).await
-    }
-
-    /// Adds or replaces anything but a Redshift cluster; its endpoints, which are up when this returns.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such account, or a rule broken, or its fronts could not follow.
-    pub async fn put(
-        &self,
-        id: &ClusterId,
-        resource: impl Into<Resource>,
-    ) -> Result<Vec<Endpoint>, SimError> {
-        verbs::put_resource(&self.state, id, resource.into()).await
-    }
-
-    /// Deletes a workgroup.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::Unknown`].
-    pub async fn remove_workgroup(&self, id: &ClusterId) -> Result<(), SimError> {
-        verbs::remove_resource(&self.state, id, Kind::Workgroup).await
-    }
-
-    /// Deletes an RDS instance.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::Unknown`].
-    pub async fn remove_db_instance(&self, id: &ClusterId) -> Result<(), SimError> {
-        verbs::remove_resource(&self.state, id, Kind::DbInstance).await
-    }
-
-    /// Deletes an RDS cluster and its members.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::Unknown`].
-    pub async fn remove_db_cluster(&self, id: &ClusterId) -> Result<(), SimError> {
-        verbs::remove_resource(&self.state, id, Kind::DbCluster).await
-    }
-
-    /// Deletes an RDS proxy.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::Unknown`].
-    pub async fn remove_db_proxy(&self, id: &ClusterId) -> Result<(), SimError> {
-        verbs::remove_resource(&self.state, id, Kind::DbProxy).await
-    }
-
-    /// Enables or disables a region of an account; what is in it stays.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::UnknownAccount`], [`SimError::UnknownRegion`].
-    pub fn set_region_enabled(
-        &self,
-        account: &str,
-        region: &str,
-        enabled: bool,
-    ) -> Result<(), SimError> {
-        self.state.set_region_enabled(account, region, enabled)
-    }
-
-    /// Puts request rates in force, by `service:Operation`; every bucket is full then. As
-    /// [`World::rate_limits`].
-    ///
-    /// # Errors
-    ///
-    /// [`SimError::World`]: a name or rate that makes no sense.
-    pub fn set_rate_limits(&self, limits: BTreeMap<String, RateLimit>) -> Result<(), SimError> {
-        self.state.set_rate_limits(limits)
-    }
-
-    /// Runs SQL as superuser in a cluster's first database, to seed it; the rows of all its
-    /// statements. Several statements are one transaction. As in Redshift, database users see
-    /// only what they are granted.
-    ///
-    /// # Errors
-    ///
-    /// [`SimError`]: no such cluster, or what PostgreSQL said.
-    pub async fn sql(&self, id: &ClusterId, text: &str) -> Result<Rows, SimError> {
-        self.sql_of(&ResourceId::cluster(id), None, text).await
-    }
-
-    /// As [`Sim::sql`], of anything that has data behind it, in one of its databases or the first.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sim::sql`].
-    pub async fn sql_of(
-        &self,
-        of: &ResourceId,
-        database: Option<&str>,
-        text: &str,
-    ) -> Result<Rows, SimError> {
-        Ok(sql(&self.state, of, database, text).await?)
-    }
-
-    /// As [`Sim::sql`], in one of the cluster's databases.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sim::sql`].
-    pub async fn sql_in(
-        &self,
-        id: &ClusterId,
-        database: &str,
-        text: &str,
-    ) -> Result<Rows, SimError> {
-        self.sql_of(&ResourceId::cluster(id), Some(database), text)
-            .await
+    /// Where the CA bundles are that AWS publishes: `<region>/<region>-bundle.pem` and others below it.
+    pub fn trust_url(&self) -> String {
+        format!(
+            "{}{}",
+            self.endpoint_url(),
+            bundles::PATH.trim_end_matches('/')
+        )
     }
 }
 

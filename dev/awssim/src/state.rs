@@ -11,10 +11,11 @@ use crate::clock::Clock;
 use crate::crypto::Secret;
 use crate::faults::Faults;
 use crate::fleet::{Fleet, FleetError};
-use crate::iam::{Context, Verdict, evaluate};
+use crate::iam::{Context, Denial};
 use crate::journal::{Call, Journal, Login};
 use crate::lag::Lag;
 use crate::limits::Limits;
+use crate::machines::Machines;
 use crate::mint::{Mint, Mints};
 use crate::sessions::{Caller, Sessions};
 use crate::world::{Kind, World};
@@ -25,6 +26,7 @@ pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) sessions: Sessions,
     pub(crate) mints: Mints,
+    pub(crate) machines: Machines,
     pub(crate) faults: Faults,
     pub(crate) lag: Lag,
     pub(crate) limits: Limits,
@@ -45,6 +47,7 @@ impl State {
             clock: Clock::default(),
             sessions: Sessions::default(),
             mints: Mints::default(),
+            machines: Machines::default(),
             faults: Faults::default(),
             lag: Lag::default(),
             limits,
@@ -78,31 +81,20 @@ impl State {
         None
     }
 
-    /// What the caller's identity policies, and a session's own policy, say.
-    pub(crate) fn verdict(
+    /// What all policies that limit a caller say together.
+    pub(crate) fn decide(
         &self,
         caller: &Caller,
         action: &str,
         arn: &str,
         context: &Context,
-    ) -> Verdict {
+    ) -> Result<(), Denial> {
         let world = self.world();
-        let account = world.accounts.get(caller.account());
-        let policies = account.and_then(|account| match caller {
-            Caller::User { name, .. } => account.users.get(name).map(|user| &user.policies),
-            Caller::Session(session) => account
-                .roles
-                .get(&session.spec.role)
-                .map(|role| &role.policies),
-        });
-        let verdict = evaluate(policies.into_iter().flatten(), action, arn, context);
-        match caller {
-            Caller::Session(session) if verdict == Verdict::Allowed => {
-                let policy = session.spec.policy.as_ref();
-                policy.map_or(verdict, |policy| evaluate([policy], action, arn, context))
-            }
-            _ => verdict,
+        let mut layers = world.layers(caller.account(), &caller.principal());
+        if let Caller::Session(session) = caller {
+            layers.session = session.spec.policy.as_ref();
         }
+        layers.decide(action, arn, context)
     }
 
     /// Sets a minted password in the cluster's own PostgreSQL, if it has one.

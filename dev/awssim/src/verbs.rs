@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::faults::{FAULTS_MAX, Fault};
 use crate::fleet::{self, Endpoint, FleetError, settle};
+use crate::front::{DELAY_MS_MAX, Manner};
 use crate::state::State;
 use crate::tls::{Certificate, DAYS_MAX};
 use crate::world::{
-    AuthCode, Cluster, ClusterId, Kind, RateLimit, Resource, ResourceId, Role, User, World,
-    WorldError, check_iam_name, check_rate_limits, check_role, invalid,
+    AuthCode, Cluster, ClusterId, Kind, Machine, RateLimit, Resource, ResourceId, Role, User,
+    World, WorldError, check_iam_name, check_rate_limits, check_role, invalid,
 };
 
 /// Why a simulation did not do what it was told.
@@ -25,6 +26,14 @@ pub enum SimError {
     /// Its server could not follow.
     #[error("could not bring up the servers")]
     Fleet(#[from] FleetError),
+    /// A machine's token could not be written.
+    #[error("could not write {}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Too many faults are ordered.
     #[error("{FAULTS_MAX} faults are ordered already; clear them first")]
     TooManyFaults,
@@ -42,6 +51,9 @@ pub enum SimError {
     /// There is no such account.
     #[error("there is no account {0}")]
     UnknownAccount(String),
+    /// There is no such machine.
+    #[error("there is no machine {0}")]
+    UnknownMachine(String),
     /// The account never had such a region.
     #[error("account {account} has no region {region}")]
     UnknownRegion {
@@ -133,6 +145,13 @@ impl State {
         Ok(())
     }
 
+    pub(crate) fn put_machine(&self, name: &str, machine: Machine) -> Result<(), SimError> {
+        machine.validate(name)?;
+        self.machines.forget(name);
+        self.world().machines.insert(name.to_owned(), machine);
+        Ok(())
+    }
+
     pub(crate) fn put_user(&self, account: &str, name: &str, user: User) -> Result<(), SimError> {
         check_iam_name("users", name)?;
         let mut world = self.world();
@@ -218,6 +237,64 @@ pub(crate) async fn show_certificate(
         return Err(invalid("certificate.days", &days, rule).into());
     }
     Ok(state.fleet.show(of, certificate).await?)
+}
+
+/// Makes the fronts of something treat connections otherwise.
+pub(crate) async fn behave(state: &State, of: &ResourceId, manner: Manner) -> Result<(), SimError> {
+    if let Manner::Slow { ms } = manner
+        && ms > DELAY_MS_MAX
+    {
+        let rule = "must be a delay of at most 600000";
+        return Err(invalid("manner.slow.ms", &ms.to_string(), rule).into());
+    }
+    Ok(state.fleet.behave(of, manner).await?)
+}
+
+/// Sets the status of anything.
+pub(crate) async fn set_status(
+    state: &Arc<State>,
+    of: &ResourceId,
+    status: &str,
+) -> Result<Vec<Endpoint>, SimError> {
+    let is_there = state.world().set_status(of, status);
+    if !is_there {
+        let (kind, id) = (of.kind, of.id.clone());
+        return Err(SimError::Unknown { kind, id });
+    }
+    settle(state, of).await?;
+    Ok(state.fleet.endpoints_of(of).await)
+}
+
+/// Gives something another name, as AWS does: its data, ids and tags stay, its host names are others, and passwords that
+/// were minted for it are gone.
+pub(crate) async fn rename(
+    state: &Arc<State>,
+    of: &ResourceId,
+    name: &str,
+) -> Result<Vec<Endpoint>, SimError> {
+    if [Kind::DbProxy, Kind::Workgroup].contains(&of.kind) {
+        let rule = "is of a kind that is not renamed here";
+        return Err(invalid("rename", &of.to_string(), rule).into());
+    }
+    let to = ResourceId::new(
+        of.kind,
+        &ClusterId::new(&of.id.account, &of.id.region, name),
+    );
+    {
+        let mut world = state.world();
+        let (kind, id) = (of.kind, of.id.clone());
+        if !world.exists(of) {
+            return Err(SimError::Unknown { kind, id });
+        }
+        if world.exists(&to) {
+            return Err(SimError::Exists(to.id));
+        }
+        world.rename(of, name)?;
+    }
+    state.lag.removed(of.kind, &of.id);
+    state.mints.forget(of);
+    fleet::rename(state, of, &to).await?;
+    Ok(state.fleet.endpoints_of(&to).await)
 }
 
 /// Moves the endpoints of something to other addresses; where they are then.

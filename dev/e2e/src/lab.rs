@@ -8,7 +8,7 @@ mod programs;
 mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -30,6 +30,8 @@ pub use programs::{postgres_program, program};
 pub const CLUSTER: &str = "tidegate.example.com";
 /// The access key of the control plane, for worlds that have a user with it.
 pub const AUTH_KEY: (&str, &str) = ("AKIAAUTH000000000001", "simulated-secret-of-auth");
+/// Where agents find the CA bundles of AWS, in the laboratory's folder.
+const CA_BUNDLES: &str = "published";
 /// Loopback networks that are tried for a free one.
 const NETWORK_TRIES_MAX: u32 = 200;
 
@@ -45,6 +47,8 @@ pub struct Lab {
     etcd: Option<Etcd>,
     /// What a test changes in a part's configuration on top of what the laboratory does.
     changes: BTreeMap<Part, Value>,
+    /// The simulated machines that parts run on, instead of having keys of their own.
+    machines: BTreeMap<Part, String>,
     dir: TempDir,
 }
 impl Lab {
@@ -88,12 +92,18 @@ impl Lab {
     async fn prepare(world: World) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tidegate-").tempdir()?;
         open_to_all(dir.path())?;
+        let regions: BTreeSet<String> = world
+            .accounts
+            .values()
+            .flat_map(|account| account.regions.keys().cloned())
+            .collect();
         let mut config = SimConfig::new(world, dir.path().join("aws"));
         // Where nothing can be logged in to, no PostgreSQL is started.
         config.start_postgres = config.world.is_served();
         let sim = Sim::start(config)
             .await
             .context("the simulated AWS did not start")?;
+        publish_bundles(&dir.path().join(CA_BUNDLES), &regions, &sim.ca_pem_path())?;
         let network = free_network()?;
         Ok(Self {
             processes: BTreeMap::new(),
@@ -103,6 +113,7 @@ impl Lab {
             ca_pin: String::new(),
             etcd: None,
             changes: BTreeMap::new(),
+            machines: BTreeMap::new(),
             dir,
         })
     }
@@ -110,6 +121,12 @@ impl Lab {
     /// Changes a part's configuration from its next start on; what was changed before is forgotten.
     pub fn configure(&mut self, part: Part, changes: Value) {
         self.changes.insert(part, changes);
+    }
+
+    /// From its next start on a part has no access key of its own, and gets credentials as a program on this machine of
+    /// the world does.
+    pub fn run_on(&mut self, part: Part, machine: &str) {
+        self.machines.insert(part, machine.to_owned());
     }
 
     /// Starts one part, or starts it again after it was stopped or killed.
@@ -123,9 +140,7 @@ impl Lab {
             "{} is running",
             part.name()
         );
-        let file = self.dir.path().join(format!("{}.json", part.name()));
-        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
-        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        let file = self.write_config(part)?;
         let file = file
             .to_str()
             .context("a temporary folder with an odd name")?;
@@ -161,6 +176,43 @@ impl Lab {
             self.settle_auth(part).await?;
         }
         Ok(())
+    }
+
+    /// Writes a part's configuration as it is to be from now on.
+    fn write_config(&self, part: Part) -> Result<PathBuf> {
+        let file = self.config_file(part);
+        let patches = [Some(self.patch(part)), self.changes.get(&part).cloned()];
+        config::render(part.example(), patches.into_iter().flatten(), &file)?;
+        Ok(file)
+    }
+
+    /// The configuration file that a part was started with.
+    #[must_use]
+    pub fn config_file(&self, part: Part) -> PathBuf {
+        self.dir.path().join(format!("{}.json", part.name()))
+    }
+
+    /// Changes a part's configuration, as [`Self::configure`] does, and has the running part read it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn reconfigure(&mut self, part: Part, changes: Value) -> Result<()> {
+        self.configure(part, changes);
+        self.write_config(part)?;
+        self.hang_up(part)
+    }
+
+    /// Has a running part read its configuration file again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn hang_up(&self, part: Part) -> Result<()> {
+        match self.processes.get(&part) {
+            Some(process) => process.hang_up(),
+            None => bail!("{} is not running", part.name()),
+        }
     }
 
     /// Waits for the control plane, and prepares what the others need to join.
@@ -360,7 +412,10 @@ impl Lab {
             Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
                 patch["discovery_service"] = json!({ "poll_interval": "1s" })
             }
-            Part::AgentA | Part::AgentB => {}
+            Part::AgentA | Part::AgentB => {
+                let place = format!("file://{}", self.dir.path().join(CA_BUNDLES).display());
+                patch["db_service"] = json!({ "ca_bundles": place });
+            }
         }
         if !part.is_auth() {
             let process = &mut patch["tidegate"];
@@ -416,13 +471,20 @@ impl Lab {
                     "AWS_ENDPOINT_URL".to_owned(),
                     self.sim.endpoint_url().to_owned(),
                 ),
-                ("AWS_ACCESS_KEY_ID".to_owned(), id.to_owned()),
-                ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.to_owned()),
                 ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
-                ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
-                // The clusters' certificates are signed by the simulated AWS, which plays Amazon's public CA.
+                // The endpoints' certificates are signed by the simulated AWS, which plays Amazon's public CA.
                 ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
             ]);
+            environment.extend(match self.machines.get(&part) {
+                Some(machine) => self.sim.environment_of(machine)?,
+                None => [
+                    ("AWS_ACCESS_KEY_ID", id),
+                    ("AWS_SECRET_ACCESS_KEY", secret),
+                    ("AWS_EC2_METADATA_DISABLED", "true"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            });
             if self.names == Names::Preload {
                 environment.extend([
                     ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
@@ -435,6 +497,19 @@ impl Lab {
         }
         Ok(environment)
     }
+}
+
+/// Makes the simulated AWS's CA what RDS and Redshift publish, since it signs for their databases.
+fn publish_bundles(place: &Path, regions: &BTreeSet<String>, ca: &Path) -> Result<()> {
+    let rds = regions
+        .iter()
+        .map(|region| format!("{region}/{region}-bundle.pem"));
+    for file in rds.chain(["aws/amazon-trust-ca-bundle.crt".to_owned()]) {
+        let file = place.join(file);
+        std::fs::create_dir_all(file.parent().context("a file in no folder")?)?;
+        std::fs::copy(ca, file)?;
+    }
+    Ok(())
 }
 
 /// A loopback network 127.x.y.0/24 on which nobody listens, so that every part keeps its usual port.

@@ -75,6 +75,15 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Sends SIGHUP.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal(Signal::SIGHUP)
+    }
+
     /// Asks it to stop and waits until it has.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //! - [`error`]: what went wrong, in twelve classes; [`diagnosis`]: what that means for a login, and the statement that
 //!   ends it.
 //! - [`login`]: what is asked for so that somebody can log in to a database.
+//! - [`describe`]: what AWS says of databases that are known already.
 //! - [`kms`]: keys that encrypt keys.
 //! - [`sources`]: where the process's own credentials come from, and what each source said.
 //! - [`caller`]: a signed request that tells others who this process is; [`object`]: one that puts an object into S3.
@@ -23,6 +24,7 @@ pub mod cache;
 pub mod caller;
 pub mod chain;
 pub mod dbcreds;
+pub mod describe;
 pub mod diagnosis;
 pub mod error;
 pub mod factory;

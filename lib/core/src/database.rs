@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AccountId, AssumeRole, DatabaseName, HostId, InvalidId, Region},
+    ids::{AccountId, AssumeRole, DatabaseName, ExternalId, HostId, InvalidId, Region},
     labels::Labels,
     matcher::DatabaseKind,
 };
@@ -204,6 +204,10 @@ pub struct AwsMetadata {
     /// The role that discovery used, or that the database's author wrote; agents may override it by label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
+    /// Shown to the role that somebody names as database user, when no role is assumed for the database: it is then
+    /// the first. Where a role is, that has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<ExternalId>,
     /// Identifier of the provisioned Redshift cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redshift_cluster_id: Option<String>,

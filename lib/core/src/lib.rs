@@ -8,6 +8,7 @@ pub mod access;
 pub mod aws_session;
 pub mod database;
 pub mod doctor;
+pub mod endpoint;
 pub mod error;
 pub mod generated;
 pub mod health;

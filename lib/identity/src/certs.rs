@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{
     VerificationAlgorithm,
 };
 use jiff::Timestamp;
+use rustls::ClientConnection;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::IdentityError;
@@ -35,6 +36,13 @@ pub struct CertificateFacts {
 }
 
 impl CertificateFacts {
+    /// Of the certificate that the server showed; `None` before the handshake is done, or for one that cannot be read.
+    #[must_use]
+    pub fn of_peer(connection: &ClientConnection) -> Option<Self> {
+        let leaf = connection.peer_certificates()?.first()?;
+        Self::read(leaf).ok()
+    }
+
     /// Reads one certificate in DER.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Databases: how one is reached, and what AWS calls it.
 
-use tidegate_core::{AwsMetadata, Database, Origin, TlsMode, TlsSettings};
+use tidegate_core::{AwsMetadata, Database, ExternalId, Origin, TlsMode, TlsSettings};
 
 use super::{Invalid, assume_role, label_map, parse, parse_some, some, text};
 use crate::v1;
@@ -42,7 +42,10 @@ impl From<AwsMetadata> for v1::AwsMetadata {
         Self {
             region: text(aws.region.as_ref()),
             account_id: text(aws.account_id.as_ref()),
-            assume_role: aws.assume_role.map(Into::into),
+            assume_role: aws
+                .assume_role
+                .map(Into::into)
+                .or_else(|| aws.external_id.map(without_role)),
             redshift_cluster_id: aws.redshift_cluster_id.unwrap_or_default(),
             redshift_serverless_workgroup: aws.redshift_serverless_workgroup.unwrap_or_default(),
             redshift_serverless_endpoint: aws.redshift_serverless_endpoint.unwrap_or_default(),
@@ -55,14 +58,29 @@ impl From<AwsMetadata> for v1::AwsMetadata {
     }
 }
 
+/// An external id that is for another role than the database's.
+fn without_role(external_id: ExternalId) -> v1::AssumeRole {
+    v1::AssumeRole {
+        role_arn: String::new(),
+        external_id: external_id.into(),
+    }
+}
+
 impl TryFrom<v1::AwsMetadata> for AwsMetadata {
     type Error = Invalid;
 
     fn try_from(aws: v1::AwsMetadata) -> Result<Self, Invalid> {
+        let (role, alone): (Option<v1::AssumeRole>, Option<v1::AssumeRole>) = match aws.assume_role
+        {
+            Some(role) if role.role_arn.is_empty() => (None, Some(role)),
+            role => (role, None),
+        };
+        let external_id = alone.map(|role| role.external_id).unwrap_or_default();
         Ok(Self {
             region: parse_some("region", &aws.region)?,
             account_id: parse_some("account_id", &aws.account_id)?,
-            assume_role: assume_role("assume_role", aws.assume_role)?,
+            assume_role: assume_role("assume_role", role)?,
+            external_id: parse_some("assume_role.external_id", &external_id)?,
             redshift_cluster_id: some(aws.redshift_cluster_id),
             redshift_serverless_workgroup: some(aws.redshift_serverless_workgroup),
             redshift_serverless_endpoint: some(aws.redshift_serverless_endpoint),

@@ -43,6 +43,12 @@ fn database() -> Database {
 fn a_database_survives_the_wire() {
     let there = v1::Database::from(database());
     assert_eq!(Database::try_from(there).unwrap(), database());
+
+    let mut without_role = database();
+    without_role.aws.assume_role = None;
+    without_role.aws.external_id = Some("ext".parse().unwrap());
+    let there = v1::Database::from(without_role.clone());
+    assert_eq!(Database::try_from(there).unwrap(), without_role);
 }
 
 #[test]

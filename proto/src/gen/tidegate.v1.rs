@@ -30,6 +30,7 @@ pub struct AwsMetadata {
     pub region: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub account_id: ::prost::alloc::string::String,
+    /// Without a `role_arn` the external id is shown to the role that somebody names as database user.
     #[prost(message, optional, tag = "3")]
     pub assume_role: ::core::option::Option<AssumeRole>,
     #[prost(string, tag = "4")]

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     grpc::guard::Caller,
     inventory::{
-        Counts, Filter, ListQuery, ListRows, RowEvent, WatchRows,
+        Counts, Filter, ListQuery, ListRows, RowEvent, Viewer, WatchRows,
         tables::{DatabaseRow, Row as _, ServerRow, Tables},
     },
     resources::{By, Tally, mask::Mask},
@@ -104,11 +104,12 @@ impl Api {
         mask: &Mask,
     ) -> Result<v1::ListResourcesResponse, Status> {
         let query = ListQuery::new(R::KIND, R::SCHEMA, asked.of(R::SCHEMA)?)?;
-        let listed = self.inventory.list::<R>(&query, &caller.viewer()).await?;
+        let viewer = caller.viewer();
+        let listed = self.inventory.list::<R>(&query, &viewer).await?;
         let resources = listed
             .rows
             .iter()
-            .map(|row| mask.apply(resource(row.as_ref())));
+            .map(|row| mask.apply(self.compared(resource(row.as_ref()), &viewer)));
         let more = !listed.next_page_token.is_empty();
         let token = |place: usize| query.token_after(listed.rows[place].as_ref());
         Ok(page(resources.collect(), more, listed.revision, token))
@@ -122,10 +123,19 @@ impl Api {
         let roles = self.inventory.roles();
         let row = R::find(&self.inventory.tables(), name)?;
         let labels: &Labels = row.labels();
-        caller
-            .viewer()
+        let viewer = caller.viewer();
+        viewer
             .sees(&roles.policy, labels)
-            .then(|| resource(row.as_ref()))
+            .then(|| self.compared(resource(row.as_ref()), &viewer))
+    }
+
+    /// A database server with what other agents say otherwise; anything else as it is.
+    fn compared(&self, mut resource: v1::Resource, viewer: &Viewer) -> v1::Resource {
+        resource.body = resource.body.map(|body| match body {
+            Body::DbServer(server) => Body::DbServer(self.inventory.compared(server, viewer)),
+            other => other,
+        });
+        resource
     }
 
     pub(super) async fn count_served<R: Served>(

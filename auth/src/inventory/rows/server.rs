@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     inventory::{
+        conflict::Definition,
         index::Slot,
         packed::{Packed, Wire},
         tables::packed,
@@ -79,6 +80,17 @@ impl ServerRow {
     /// The labels, to be shared.
     pub(crate) const fn shared_labels(&self) -> &Arc<Labels> {
         &self.labels
+    }
+
+    /// What other agents that serve a database of this name have to agree on.
+    pub(crate) fn definition(&self) -> Definition<'_> {
+        let database = self.of_database();
+        Definition {
+            hostname: self.hostname(),
+            origin: self.origin(),
+            protocol: database.text(database::field::PROTOCOL),
+            uri: database.text(database::field::URI),
+        }
     }
 
     fn hostname(&self) -> &str {

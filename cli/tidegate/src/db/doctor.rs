@@ -128,7 +128,8 @@ async fn diagnose(args: &DoctorArgs) -> anyhow::Result<Diagnosis> {
         aws,
         Arc::new(SystemClock),
         settings.process.nodename,
-        database.aws_session.clone(),
+        &database,
+        &settings.process.data_dir,
     );
     Ok(doctor
         .examine(&database, inventory.as_ref(), &question)

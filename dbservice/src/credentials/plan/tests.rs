@@ -98,6 +98,21 @@ fn the_external_id_of_the_effective_role_goes_to_it_alone() {
 }
 
 #[test]
+fn the_external_id_of_the_database_goes_to_the_users_role_when_that_is_the_first() {
+    for (effective, expected) in [(None, vec![true]), (Some("agent"), vec![false, false])] {
+        let mut reports = serverless(effective);
+        reports.database_mut().aws.external_id = Some("xyz".parse().unwrap());
+        let chain = request(&reports, "analyst").chain;
+        let ids: Vec<bool> = chain
+            .hops()
+            .iter()
+            .map(|hop| hop.external_id.is_some())
+            .collect();
+        assert_eq!(ids, expected);
+    }
+}
+
+#[test]
 fn a_bare_role_is_of_the_databases_account_or_else_of_the_effective_roles_or_else_of_the_agent() {
     let mut orders = wanted(Some("agent"));
     orders.database_mut().aws.account_id = Some("999999999999".parse().unwrap());

@@ -11,7 +11,6 @@ mod session;
 #[cfg(test)]
 pub(super) mod session_tests;
 mod upstream_login;
-pub(super) mod upstream_tls;
 mod view;
 mod words;
 

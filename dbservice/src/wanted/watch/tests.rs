@@ -7,6 +7,7 @@ use tidegate_service::{metrics::Metrics, tasks::Tasks};
 
 use super::*;
 use crate::{
+    audit::AuditReceiver,
     testing::{redshift, role},
     wanted::{AsWritten, Wanted},
 };
@@ -17,6 +18,7 @@ type Served = Vec<Wanted>;
 struct Bed {
     settings: watch::Sender<DatabaseSettings>,
     reconciler: Reconciler,
+    events: AuditReceiver,
     revision: u64,
 }
 
@@ -24,17 +26,21 @@ impl Bed {
     fn new(settings: DatabaseSettings) -> Self {
         let settings = watch::Sender::new(settings);
         let again = Arc::new(Names::default());
+        let metrics = ServiceMetrics::register(&Metrics::new());
+        let (audit, events) = AuditQueue::new(metrics.clone());
         let reconciler = Reconciler::new(
             settings.subscribe(),
             Arc::new(Labelled::new(Tasks::new(), Arc::clone(&again))),
             Arc::new(AsWritten),
             again,
             Arc::new(ServedSet::new()),
-            ServiceMetrics::register(&Metrics::new()),
+            audit,
+            metrics,
         );
         Self {
             settings,
             reconciler,
+            events,
             revision: 1,
         }
     }
@@ -284,4 +290,26 @@ fn one_change_among_thousands_moves_one_database_and_leaves_the_others_where_the
         .filter(|(then, now)| !Arc::ptr_eq(then, now))
         .count();
     assert_eq!(moved, 1);
+}
+
+#[test]
+fn a_poisoned_record_is_refused_and_audited_once() {
+    let mut bed = listed(vec![entry("prod", None)], &[]);
+    let mut orders = redshift("orders", &[("env", "prod")]);
+    orders.uri = "orders.evil.example.com:5439".parse().unwrap();
+    let poisoned = || Event::Upserted(orders.clone().into());
+    bed.say([poisoned()]);
+    bed.say([poisoned()]);
+    assert!(bed.reconciler.served.all().is_empty());
+    let event = bed.events.try_recv().unwrap();
+    assert_eq!(
+        (
+            event.event.as_str(),
+            event.code.as_str(),
+            event.db_service.as_str()
+        ),
+        ("db.endpoint.refused", "TDE00W", "orders")
+    );
+    assert!(!event.success && event.error.contains("evil.example.com"));
+    assert!(bed.events.try_recv().is_err());
 }

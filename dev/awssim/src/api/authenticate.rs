@@ -3,7 +3,7 @@
 use http::header::HOST;
 
 use super::error::ApiError;
-use super::service::{ACCOUNT, STS, Service};
+use super::service::{ACCOUNT, IAM, STS, Service};
 use crate::clock::moved;
 use crate::faults::{FaultKind, Site};
 use crate::sessions::Caller;
@@ -102,7 +102,7 @@ pub(super) fn authenticate(
             caller
         }
     };
-    let is_global = [STS.name, ACCOUNT.name].contains(&claim.service.as_str());
+    let is_global = [STS.name, ACCOUNT.name, IAM.name].contains(&claim.service.as_str());
     let is_global = is_global && claim.region == "us-east-1";
     let enabled = state
         .world()

@@ -9,7 +9,8 @@ use super::{Call, yes_no};
 use crate::lag::View;
 use crate::state::State;
 use crate::world::{
-    Cluster, Kind, VpcEndpoint, World, arn, derived_hex, derived_uuid, redshift_endpoint_label,
+    Cluster, ClusterId, Kind, VpcEndpoint, World, arn, derived_hex, derived_uuid, namespace_id,
+    redshift_endpoint_label,
 };
 
 /// What writing a cluster takes besides the cluster.
@@ -133,7 +134,7 @@ fn write_cluster(xml: &mut Xml, shown: &Shown<'_>, name: &str, cluster: &Cluster
         xml.leaf("Encrypted", yes_no(cluster.encrypted));
         xml.node("PendingModifiedValues", |_| {});
         xml.tags("Tags", shown.tags(name, cluster));
-        let derived = || derived_uuid(&format!("{account}/{region}/{name}"));
+        let derived = || namespace_id(&ClusterId::new(account, region, name));
         let namespace = cluster.namespace_id.clone().unwrap_or_else(derived);
         let namespace = format!("namespace:{namespace}");
         xml.leaf(

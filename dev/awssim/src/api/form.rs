@@ -166,6 +166,17 @@ impl Form {
         }
         pairs
     }
+
+    /// IAM's context keys, each with its first value.
+    pub(crate) fn context_entries(&self) -> Vec<(String, String)> {
+        let keys = self.0.iter().filter_map(|(path, key)| {
+            let stem = path.strip_suffix(".ContextKeyName")?;
+            let stem = stem.starts_with("ContextEntries.").then_some(stem)?;
+            let values = self.list(&format!("{stem}.ContextKeyValues"));
+            Some((key.clone(), values.into_iter().next()?))
+        });
+        keys.collect()
+    }
 }
 
 /// Enters a value and what is nested in it; serde_json bounds how deep that is.

@@ -12,6 +12,7 @@ mod credentials;
 mod describe;
 mod error;
 mod form;
+mod iam;
 mod json;
 mod kms;
 mod page;
@@ -21,13 +22,16 @@ mod regions;
 mod serverless;
 mod serverless_login;
 mod service;
+mod strike;
 mod sts;
 mod tagging;
+mod unsigned;
+mod web_identity;
 mod xml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderMap;
 
@@ -35,18 +39,20 @@ use self::authenticate::{Asked, authenticate};
 use self::error::ApiError;
 use self::form::Form;
 pub(crate) use self::form::decode;
-use self::service::{Protocol, Service};
-use crate::clock::moved;
-use crate::faults::{DELAY_MS_MAX, FaultKind, Site};
-use crate::iam::{Context, Verdict};
+use self::service::{Protocol, STS, Service};
+use self::strike::{damage, fail_or_wait};
+pub(crate) use self::sts::parse_role_arn;
+pub(crate) use self::unsigned::{Unsigned, answer_unsigned};
+use crate::faults::{FaultKind, Site};
+use crate::iam::{Context, Denial, Layer};
 use crate::journal;
 use crate::sessions::Caller;
-use crate::sigv4::{Claim, SignedRequest};
+use crate::sigv4::{Claim, SignatureError, SignedRequest};
 use crate::state::State;
 use crate::world;
 
 /// Parameters that the journal shows.
-const JOURNALED: [&str; 39] = [
+const JOURNALED: [&str; 41] = [
     "AutoCreate",
     "ClusterIdentifier",
     "CustomDomainName",
@@ -67,10 +73,12 @@ const JOURNALED: [&str; 39] = [
     "NextToken",
     "PaginationToken",
     "Policy",
+    "PolicySourceArn",
     "ResourceName",
     "ResourceOwner",
     "ResourcesPerPage",
     "RoleArn",
+    "RoleName",
     "RoleSessionName",
     "SourceIdentity",
     "Version",
@@ -97,6 +105,8 @@ pub(crate) struct Reply {
     /// For `x-amzn-errortype`, in the JSON protocols.
     pub(crate) error_type: Option<String>,
     pub(crate) body: String,
+    /// Further headers.
+    pub(crate) headers: Vec<(&'static str, String)>,
     /// For the `Date` header.
     pub(crate) date: jiff::Timestamp,
     pub(crate) delivery: Delivery,
@@ -108,6 +118,8 @@ pub(crate) enum Delivery {
     Whole,
     /// Half of the body, then the connection closes.
     Half,
+    /// Nothing at all.
+    Never,
     /// A reset instead of an answer.
     Reset,
 }
@@ -175,7 +187,7 @@ impl From<xml::Xml> for Answer {
 pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Reply {
     let started = Instant::now();
     let claim = Claim::parse(&request);
-    let service = Service::of(claim.as_ref().ok(), &request);
+    let mut service = Service::of(claim.as_ref().ok(), &request);
     let wants_json = json::is_wanted(request.headers);
     let form = if service.is_query() {
         Ok(Form::parse(request.body))
@@ -187,6 +199,9 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
         Err(error) => (Form::default(), Some(error)),
     };
     let mut record = blank_record(&form, claim.as_ref().ok(), request.headers);
+    if claim.is_err() && form.get("Action") == Some(web_identity::ACTION) {
+        service = &STS;
+    }
     record.action = service.action(&request, &form);
 
     let mut strike = None;
@@ -195,7 +210,11 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
         action: &record.action,
         page: page::page_of(&form),
     };
+    let is_unsigned = matches!(claim, Err(SignatureError::Missing));
     let outcome = match claim.map_err(ApiError::from) {
+        Err(_) if is_unsigned && record.action == web_identity::ACTION => {
+            by_web_identity(state, &mut record, &form, &mut strike).await
+        }
         Ok(claim) => match authenticate(state, &claim, &request, &asked, &mut strike) {
             Ok(caller) => {
                 let site = asked.site(caller.account(), &claim.region);
@@ -235,6 +254,32 @@ pub(crate) async fn serve(state: &Arc<State>, request: SignedRequest<'_>) -> Rep
     reply
 }
 
+/// The one operation whose caller is known by a token of its own; it goes for the region of the global endpoint.
+async fn by_web_identity(
+    state: &State,
+    record: &mut journal::Call,
+    form: &Form,
+    strike: &mut Option<FaultKind>,
+) -> Result<Answer, ApiError> {
+    let account = web_identity::account_of(form);
+    STS.name.clone_into(&mut record.service);
+    "us-east-1".clone_into(&mut record.region);
+    let site = Site {
+        service: STS.name,
+        action: web_identity::ACTION,
+        account: &account,
+        region: "us-east-1",
+        page: 1,
+    };
+    if !state.limits.admit(&site, state.clock.now()) {
+        return Err(ApiError::throttling());
+    }
+    *strike = state.faults.strike(&site);
+    let refused = "Not authorized to perform sts:AssumeRoleWithWebIdentity";
+    fail_or_wait(strike.as_ref(), || ApiError::access_denied(refused)).await?;
+    web_identity::assume_role(state, form).map(Answer::from)
+}
+
 /// Holds a request to the request rates, lets a fault strike it, and answers it.
 async fn admit_and_answer(
     state: &State,
@@ -252,7 +297,12 @@ async fn admit_and_answer(
         Some(FaultKind::RepeatedToken) => Paged::Again,
         _ => Paged::AsItIs,
     };
-    fail_or_wait(&call, strike.as_ref()).await?;
+    let refused = || {
+        let action = call.policy_action();
+        let because = Denial::Missing(Layer::Identity).because(&action);
+        deny(call.caller, &action, "*", &because)
+    };
+    fail_or_wait(strike.as_ref(), refused).await?;
     match unreadable {
         Some(error) => Err(error),
         None => answer(state, &call).await,
@@ -294,6 +344,7 @@ fn reply(
         },
         error_type: error_type.filter(|_| !service.is_query()),
         body,
+        headers: Vec::new(),
         date: jiff::Timestamp::UNIX_EPOCH,
         delivery: Delivery::Whole,
     }
@@ -353,31 +404,6 @@ fn blank_record(form: &Form, claim: Option<&Claim>, headers: &HeaderMap) -> jour
     }
 }
 
-/// What an ordered fault does before an answer is looked for.
-async fn fail_or_wait(call: &Call<'_>, strike: Option<&FaultKind>) -> Result<(), ApiError> {
-    match strike {
-        Some(FaultKind::AccessDenied) => {
-            let action = call.policy_action();
-            Err(deny(call.caller, &action, "*", &no_policy_allows(&action)))
-        }
-        Some(FaultKind::Error {
-            status,
-            code,
-            message,
-        }) => Err(ApiError::new(*status, code, message.clone()).verbatim()),
-        Some(FaultKind::ExpiredToken) => Err(ApiError::expired_token()),
-        Some(FaultKind::InternalFailure) => {
-            Err(ApiError::internal("an internal error was ordered"))
-        }
-        Some(FaultKind::Throttling) => Err(ApiError::throttling()),
-        Some(FaultKind::Delay { ms }) => {
-            tokio::time::sleep(Duration::from_millis((*ms).min(DELAY_MS_MAX))).await;
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
 async fn answer(state: &State, call: &Call<'_>) -> Result<Answer, ApiError> {
     if let Protocol::Query { version, .. } = call.service.protocol
         && call.form.get("Version") != Some(version)
@@ -385,6 +411,8 @@ async fn answer(state: &State, call: &Call<'_>) -> Result<Answer, ApiError> {
         return Err(no_operation(call));
     }
     let xml = match (call.service.name, call.action) {
+        ("iam", "GetRole") => iam::get_role(state, call),
+        ("iam", "SimulatePrincipalPolicy") => iam::simulate_principal_policy(state, call),
         ("sts", "AssumeRole") => sts::assume_role(state, call),
         ("sts", "GetCallerIdentity") => return Ok(sts::get_caller_identity(call)),
         ("redshift", "DescribeClusters") => describe::describe_clusters(state, call),
@@ -434,22 +462,6 @@ fn no_operation(call: &Call<'_>) -> ApiError {
     ApiError::new(400, "InvalidAction", message)
 }
 
-fn damage(reply: &mut Reply, is_xml: bool, strike: Option<&FaultKind>) {
-    match strike {
-        Some(FaultKind::ClockSkew {
-            seconds,
-            told: true,
-        }) => reply.date = moved(reply.date, *seconds),
-        Some(FaultKind::MalformedField { element, text }) => {
-            let damage = if is_xml { xml::damage } else { json::damage };
-            reply.body = damage(&reply.body, element, text.as_deref());
-        }
-        Some(FaultKind::Reset) => reply.delivery = Delivery::Reset,
-        Some(FaultKind::TruncatedBody) => reply.delivery = Delivery::Half,
-        _ => {}
-    }
-}
-
 /// A truth as XML spells it.
 fn yes_no(yes: bool) -> &'static str {
     if yes { "true" } else { "false" }
@@ -463,20 +475,8 @@ fn require(
     arn: &str,
     context: &Context,
 ) -> Result<(), ApiError> {
-    match state.verdict(caller, action, arn, context) {
-        Verdict::Allowed => Ok(()),
-        Verdict::NotAllowed => Err(deny(caller, action, arn, &no_policy_allows(action))),
-        Verdict::Forbidden => Err(deny(
-            caller,
-            action,
-            arn,
-            " with an explicit deny in an identity-based policy",
-        )),
-    }
-}
-
-fn no_policy_allows(action: &str) -> String {
-    format!(" because no identity-based policy allows the {action} action")
+    let decided = state.decide(caller, action, arn, context);
+    decided.map_err(|denial| deny(caller, action, arn, &denial.because(action)))
 }
 
 /// `AccessDenied` in AWS's words.

@@ -79,8 +79,17 @@ static KMS: Service = Service {
         target: "TrentService",
     },
 };
-static ALL: [&Service; 7] = [
+pub(super) static IAM: Service = Service {
+    name: "iam",
+    iam_prefix: "iam",
+    protocol: Protocol::Query {
+        version: "2010-05-08",
+        namespace: "https://iam.amazonaws.com/doc/2010-05-08/",
+    },
+};
+static ALL: [&Service; 8] = [
     &STS,
+    &IAM,
     &REDSHIFT,
     &RDS,
     &REDSHIFT_SERVERLESS,
@@ -96,6 +105,7 @@ impl Service {
     }
 
     /// The service that a request is for: as signed, else as it looks.
+    /// (An unsigned form that asks for a session by a web identity is for STS.)
     pub(super) fn of(claim: Option<&Claim>, request: &SignedRequest<'_>) -> &'static Self {
         let signed = claim.and_then(|claim| Self::named(&claim.service));
         signed.unwrap_or(match request.path {

@@ -1,5 +1,6 @@
 //! STS: who am I, and becoming a role.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::error::ApiError;
@@ -8,13 +9,13 @@ use super::service::{STS, Service};
 use super::xml::Xml;
 use super::{Answer, Call, deny};
 use crate::clock::{after, iso};
-use crate::iam::{Context, IdentityPolicy, Trusted, Verdict, evaluate_trust};
+use crate::iam::{Asker, Context, Denial, IdentityPolicy, Layer, Trusted, evaluate_trust};
 use crate::sessions::{Caller, Session, SessionSpec};
 use crate::state::State;
 use crate::world::Role;
 
 /// The longest session of a role that a session assumed, in seconds.
-const CHAINED_SECONDS_MAX: u32 = 3_600;
+pub(super) const CHAINED_SECONDS_MAX: u32 = 3_600;
 /// Longest session policy, in characters.
 const POLICY_CHARS_MAX: usize = 2_048;
 /// Most session tags.
@@ -45,7 +46,7 @@ pub(super) fn get_caller_identity(call: &Call<'_>) -> Answer {
 
 pub(super) fn assume_role(state: &State, call: &Call<'_>) -> Result<Xml, ApiError> {
     let asked = Asked::read(call.form)?;
-    let spec = asked.spec(call.caller);
+    let spec = asked.spec(call.caller)?;
     let role = find_role(state, &asked.role_arn);
     authorize(state, call, &asked, &spec, role.as_ref())?;
     let role = role.ok_or_else(|| deny(call.caller, "sts:AssumeRole", &asked.role_arn, ""))?;
@@ -64,7 +65,8 @@ pub(super) fn assume_role(state: &State, call: &Call<'_>) -> Result<Xml, ApiErro
     Ok(reply(&state.sessions.start(spec, expires_at)))
 }
 
-fn reply(session: &Arc<Session>) -> Xml {
+/// The credentials of a session.
+pub(super) fn reply(session: &Arc<Session>) -> Xml {
     let mut xml = Xml::default();
     xml.node("Credentials", |xml| {
         xml.leaf("AccessKeyId", &session.access_key);
@@ -89,7 +91,8 @@ struct Asked {
     seconds: u32,
     external_id: Option<String>,
     source_identity: Option<String>,
-    tags: std::collections::BTreeMap<String, String>,
+    tags: BTreeMap<String, String>,
+    transitive: BTreeSet<String>,
     policy: Option<IdentityPolicy>,
 }
 
@@ -100,7 +103,7 @@ impl Asked {
                 return Err(ApiError::not_simulated(parameter));
             }
         }
-        for list in ["PolicyArns", "TransitiveTagKeys", "ProvidedContexts"] {
+        for list in ["PolicyArns", "ProvidedContexts"] {
             if !form.list(list).is_empty() || form.get(&format!("{list}.member.1.arn")).is_some() {
                 return Err(ApiError::not_simulated(list));
             }
@@ -126,6 +129,13 @@ impl Asked {
                 "Member must have length <= 50",
             ));
         }
+        for key in form.list("TransitiveTagKeys") {
+            if !tags.contains_key(&key) {
+                let message =
+                    "The specified transitive tag key must be included in the requested tags.";
+                return Err(ApiError::invalid_parameter(message));
+            }
+        }
         Ok(Self {
             role_arn: role_arn.to_owned(),
             account,
@@ -135,25 +145,36 @@ impl Asked {
             external_id: external_id.map(str::to_owned),
             source_identity: source_identity.map(str::to_owned),
             tags,
+            transitive: form.list("TransitiveTagKeys").into_iter().collect(),
             policy: form.get("Policy").map(parse_policy).transpose()?,
         })
     }
 
-    /// The session to make; a source identity that was set earlier in the chain stays.
-    fn spec(&self, caller: &Caller) -> SessionSpec {
+    /// The session to make; a source identity and transitive tags that were set earlier in the chain stay.
+    fn spec(&self, caller: &Caller) -> Result<SessionSpec, ApiError> {
         let inherited = match caller {
             Caller::User { .. } => None,
             Caller::Session(session) => session.spec.source_identity.clone(),
         };
-        SessionSpec {
+        let (mut tags, mut transitive) = (self.tags.clone(), self.transitive.clone());
+        for (key, value) in caller.transitive_tags() {
+            if tags.insert(key.clone(), value).is_some() {
+                let message = "One of the specified transitive tag keys can't be set because it conflicts with a \
+                    transitive tag key from the calling session.";
+                return Err(ApiError::invalid_parameter(message));
+            }
+            transitive.insert(key);
+        }
+        Ok(SessionSpec {
             account: self.account.clone(),
             role: self.role.clone(),
             role_arn: self.role_arn.clone(),
             name: self.session_name.clone(),
             source_identity: inherited.or_else(|| self.source_identity.clone()),
-            tags: self.tags.clone(),
+            tags,
+            transitive,
             policy: self.policy.clone(),
-        }
+        })
     }
 
     fn context(&self, caller: &Caller, spec: &SessionSpec, region: &str) -> Context {
@@ -165,7 +186,7 @@ impl Asked {
         if let Some(source) = &spec.source_identity {
             context.set("sts:SourceIdentity", source.as_str());
         }
-        for (key, value) in &self.tags {
+        for (key, value) in &spec.tags {
             context.set(&format!("aws:RequestTag/{key}"), value.as_str());
         }
         context
@@ -192,33 +213,39 @@ fn authorize(
     ];
     for (action, _) in actions.into_iter().filter(|(_, needed)| *needed) {
         let arn = &asked.role_arn;
-        let Some(role) = role else {
-            return Err(deny(call.caller, action, arn, ""));
-        };
         let caller = call.caller.trusted();
-        let trusted = evaluate_trust(&role.trust, &caller, action, &context);
-        let verdict = state.verdict(call.caller, action, arn, &context);
-        let explicit = match (trusted, verdict) {
-            (Trusted::Forbidden, _) => " with an explicit deny in a resource-based policy",
-            (_, Verdict::Forbidden) => " with an explicit deny in an identity-based policy",
-            _ => "",
-        };
+        let trusted = role.map_or(Trusted::No, |role| {
+            evaluate_trust(&role.trust, Asker::Caller(&caller), action, &context)
+        });
+        let decided = state.decide(call.caller, action, arn, &context);
         let same_account = caller.account == asked.account;
-        let allowed = match trusted {
-            Trusted::Forbidden | Trusted::No => false,
-            Trusted::Directly if same_account && !call.caller.is_restricted() => {
-                verdict != Verdict::Forbidden
+        let refused = match (trusted, decided) {
+            (Trusted::Forbidden, _) => Some(Denial::Explicit(Layer::Resource)),
+            (_, Err(Denial::Explicit(layer))) => Some(Denial::Explicit(layer)),
+            (Trusted::Directly, Err(Denial::Missing(layer))) => {
+                let alone = same_account && !call.caller.is_restricted();
+                let counts = !alone || layer == Layer::ServiceControl;
+                counts.then_some(Denial::Missing(layer))
             }
-            Trusted::Account | Trusted::Directly => verdict == Verdict::Allowed,
+            (Trusted::No, Ok(())) => Some(Denial::Missing(Layer::Resource)),
+            (_, decided) => decided.err(),
         };
-        if !allowed || (action == "sts:SetSourceIdentity" && changes_source) {
-            return Err(deny(call.caller, action, arn, explicit));
+        match refused {
+            // AWS says nothing of what another account's policies lack.
+            Some(Denial::Missing(Layer::Resource)) if !same_account => {
+                return Err(deny(call.caller, action, arn, ""));
+            }
+            Some(denial) => return Err(deny(call.caller, action, arn, &denial.because(action))),
+            None if action == "sts:SetSourceIdentity" && changes_source => {
+                return Err(deny(call.caller, action, arn, ""));
+            }
+            None => {}
         }
     }
     Ok(())
 }
 
-fn find_role(state: &State, arn: &str) -> Option<Role> {
+pub(super) fn find_role(state: &State, arn: &str) -> Option<Role> {
     let (account, name) = parse_role_arn(arn)?;
     let world = state.world();
     let in_account = world.accounts.get(&account)?;
@@ -228,7 +255,7 @@ fn find_role(state: &State, arn: &str) -> Option<Role> {
 }
 
 /// Account and name of `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
-fn parse_role_arn(arn: &str) -> Option<(String, String)> {
+pub(crate) fn parse_role_arn(arn: &str) -> Option<(String, String)> {
     let (partition, rest) = arn.strip_prefix("arn:")?.split_once(":iam::")?;
     if !["aws", "aws-cn", "aws-us-gov"].contains(&partition) {
         return None;
@@ -239,7 +266,7 @@ fn parse_role_arn(arn: &str) -> Option<(String, String)> {
     digits.then(|| (account.to_owned(), name.to_owned()))
 }
 
-fn parse_policy(text: &str) -> Result<IdentityPolicy, ApiError> {
+pub(super) fn parse_policy(text: &str) -> Result<IdentityPolicy, ApiError> {
     if text.len() > POLICY_CHARS_MAX {
         let message = format!("policy is longer than {POLICY_CHARS_MAX} characters");
         return Err(ApiError::new(400, "PackedPolicyTooLarge", message));
@@ -248,7 +275,7 @@ fn parse_policy(text: &str) -> Result<IdentityPolicy, ApiError> {
         .map_err(|error| ApiError::new(400, "MalformedPolicyDocument", error.to_string()))
 }
 
-fn check_text(
+pub(super) fn check_text(
     member: &str,
     text: &str,
     length: std::ops::RangeInclusive<usize>,

@@ -82,7 +82,7 @@ pub(super) async fn bind(
 }
 
 pub(super) async fn write_hosts(fleet: &Fleet) -> Result<(), FleetError> {
-    let endpoints = fleet.endpoints().await;
+    let endpoints = fleet.named_endpoints().await;
     let lines: Vec<String> = endpoints
         .iter()
         .map(|e| format!("{} {}\n", e.address, e.host))

@@ -15,6 +15,9 @@ use crate::world::ResourceId;
 /// Longest name in PostgreSQL, in bytes.
 const PG_NAME_BYTES_MAX: usize = 63;
 
+/// How long a session is waited for that was told to end, in milliseconds.
+const BACKEND_END_MS_MAX: u32 = 5_000;
+
 /// What is known to exist on the shared server.
 #[derive(Debug, Default)]
 pub(super) struct Made {
@@ -82,6 +85,35 @@ impl Fleet {
             ));
         }
         client.run(&sql).await.map_err(PostgresError::from)?;
+        Ok(())
+    }
+
+    /// Gives databases that were made the names that they have behind another front; whoever uses them is cut off.
+    pub(super) async fn rename_databases(
+        &self,
+        from: &ResourceId,
+        to: &ResourceId,
+        databases: &[String],
+    ) -> Result<(), FleetError> {
+        let Some(shared) = self.shared.get() else {
+            return Ok(());
+        };
+        let mut client = shared.connect("postgres").await?;
+        let mut made = self.made.lock().await;
+        for database in databases {
+            let (old, new) = (pg_name(from, database), pg_name(to, database));
+            if !made.databases.remove(&old) {
+                continue;
+            }
+            let end = format!(
+                "SELECT pg_terminate_backend(pid, {BACKEND_END_MS_MAX}) FROM pg_stat_activity WHERE datname = {}",
+                literal(&old)
+            );
+            client.run(&end).await.map_err(PostgresError::from)?;
+            let sql = format!("ALTER DATABASE {} RENAME TO {}", ident(&old), ident(&new));
+            client.run(&sql).await.map_err(PostgresError::from)?;
+            made.databases.insert(new);
+        }
         Ok(())
     }
 

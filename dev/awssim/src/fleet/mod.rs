@@ -15,7 +15,7 @@ mod database;
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, OnceCell};
 use self::address::{Places, allocate, bind, write_hosts};
 pub(crate) use self::database::sql;
 use self::database::{Made, create_database, create_role, pg_prefix};
-use crate::front::{Front, Shows};
+use crate::front::{Front, Manner, Shows};
 use crate::mariadb::{Mariadb, MariadbError};
 use crate::postgres::{Home, Postgres, PostgresError, Tcp, find_binaries};
 use crate::state::State;
@@ -115,6 +115,10 @@ struct Placed {
     endpoint: Endpoint,
     /// What it shows whenever it listens.
     certificate: Certificate,
+    /// How it treats connections whenever it listens.
+    manner: Manner,
+    /// Whether its name resolves.
+    named: bool,
     server: Server,
 }
 
@@ -149,6 +153,11 @@ impl Fleet {
             places,
             made,
         }
+    }
+
+    /// The simulation's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn ca_pem(&self) -> String {
@@ -231,6 +240,50 @@ impl Fleet {
             placed.certificate = certificate.clone();
         }
         Ok(())
+    }
+
+    /// Makes the fronts of something treat connections otherwise from the next one on, for good.
+    pub(crate) async fn behave(&self, of: &ResourceId, manner: Manner) -> Result<(), FleetError> {
+        let mut places = self.places.lock().await;
+        let unknown = || FleetError::Unknown(of.clone());
+        for placed in places
+            .by_owner
+            .get_mut(of)
+            .ok_or_else(unknown)?
+            .values_mut()
+        {
+            match &placed.server {
+                Server::Native(_) => return Err(FleetError::Native(of.clone())),
+                Server::Front(front) => front.manners().set(manner),
+                Server::Down => {}
+            }
+            placed.manner = manner;
+        }
+        Ok(())
+    }
+
+    /// Puts the names of something into the hosts file, or takes them out.
+    pub(crate) async fn set_named(&self, of: &ResourceId, named: bool) -> Result<(), FleetError> {
+        {
+            let mut places = self.places.lock().await;
+            let unknown = || FleetError::Unknown(of.clone());
+            for placed in places
+                .by_owner
+                .get_mut(of)
+                .ok_or_else(unknown)?
+                .values_mut()
+            {
+                placed.named = named;
+            }
+        }
+        write_hosts(self).await
+    }
+
+    /// The endpoints whose names resolve.
+    async fn named_endpoints(&self) -> Vec<Endpoint> {
+        let places = self.places.lock().await;
+        let named = places.all().filter(|placed| placed.named);
+        named.map(|placed| placed.endpoint.clone()).collect()
     }
 
     /// Takes the endpoints of something down and gives each another address; [`settle`] brings them up there.
@@ -345,6 +398,27 @@ pub(crate) async fn readdress(state: &Arc<State>, of: &ResourceId) -> Result<(),
     settle(state, of).await
 }
 
+/// Follows a new name in the world: what has the old one goes down, its databases get names by the new one, and its
+/// endpoints come up under theirs.
+pub(crate) async fn rename(
+    state: &Arc<State>,
+    from: &ResourceId,
+    to: &ResourceId,
+) -> Result<(), FleetError> {
+    withdraw(&state.fleet, from, &[]).await;
+    {
+        let mut servers = state.fleet.mariadb.lock().await;
+        if let Some(server) = servers.remove(from) {
+            servers.insert(to.clone(), server);
+        }
+    }
+    let databases = state.world().holder(to).filter(|holder| holder.at == *to);
+    let databases = databases.map(|holder| holder.databases).unwrap_or_default();
+    state.fleet.rename_databases(from, to, &databases).await?;
+    settle(state, from).await?;
+    settle(state, to).await
+}
+
 /// As [`settle`] for everything in the world.
 pub(crate) async fn settle_all(state: &Arc<State>) -> Result<(), FleetError> {
     let ids = state.world().resource_ids();
@@ -428,6 +502,8 @@ async fn settle_once(
             let placed = Placed {
                 endpoint,
                 certificate: Certificate::default(),
+                manner: Manner::default(),
+                named: true,
                 server: Server::Down,
             };
             (placed, Some(bound))
@@ -474,6 +550,7 @@ async fn start(
     let tls = leaf.server_config(&endpoint.host)?;
     let (state, shows) = (Arc::clone(state), Shows::new(tls));
     let front = Front::start(state, endpoint, wanted.speaks, listener, shows);
+    front.manners().set(placed.manner);
     Ok(Server::Front(front))
 }
 

@@ -15,6 +15,7 @@
 
 mod auth;
 mod certificate;
+mod manner;
 mod mysql;
 mod rds;
 mod relay;
@@ -33,6 +34,8 @@ use tokio_util::task::TaskTracker;
 
 use self::auth::Admitted;
 pub(crate) use self::certificate::Shows;
+pub use self::manner::Manner;
+pub(crate) use self::manner::{DELAY_MS_MAX, Manners};
 use self::startup::{First, Refusal, Startup};
 use crate::fleet::Endpoint;
 use crate::journal::Login;
@@ -54,6 +57,7 @@ pub(crate) struct Front {
     cancel: CancellationToken,
     tasks: TaskTracker,
     shows: Shows,
+    manners: Manners,
 }
 
 /// What one connection needs to know.
@@ -64,6 +68,7 @@ struct Site {
     port: u16,
     speaks: Speaks,
     shows: Shows,
+    manners: Manners,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -78,6 +83,7 @@ impl Front {
         shows: Shows,
     ) -> Self {
         let (cancel, tasks) = (state.cancel.child_token(), TaskTracker::new());
+        let manners = Manners::default();
         let site = Arc::new(Site {
             state,
             of: endpoint.of(),
@@ -85,6 +91,7 @@ impl Front {
             port: endpoint.port,
             speaks,
             shows: shows.clone(),
+            manners: manners.clone(),
         });
         let holder = site.state.world().holder(&site.of);
         if speaks == Speaks::Mysql && holder.is_some_and(|holder| !holder.users.is_empty()) {
@@ -104,7 +111,13 @@ impl Front {
             cancel,
             tasks,
             shows,
+            manners,
         }
+    }
+
+    /// How it treats connections.
+    pub(crate) fn manners(&self) -> &Manners {
+        &self.manners
     }
 
     /// The certificate that it shows.
@@ -156,7 +169,13 @@ async fn accept(
 }
 
 /// Serves one connection.
-async fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
+async fn serve(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
+    match site.manners.now() {
+        Manner::Usual | Manner::WithoutTls => {}
+        Manner::Reset => return stream.set_zero_linger(),
+        Manner::Silent => return silence(&mut stream).await,
+        Manner::Slow { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+    }
     match site.speaks {
         Speaks::Postgres | Speaks::PostgresProxy | Speaks::Redshift => {
             serve_postgres(site, stream).await
@@ -165,12 +184,22 @@ async fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
+/// Listens to what is said and says nothing, until the client goes.
+async fn silence(stream: &mut TcpStream) -> std::io::Result<()> {
+    tokio::io::copy(stream, &mut tokio::io::sink())
+        .await
+        .map(drop)
+}
+
 /// Serves one connection of PostgreSQL's protocol, as far as encryption is not settled.
 async fn serve_postgres(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     for _ in 0..=NEGOTIATIONS_MAX {
         match timeout(LOGIN_MAX, startup::read(&mut stream)).await?? {
             First::GssEncryption => stream.write_all(b"N").await?,
+            First::Tls if site.manners.now() == Manner::WithoutTls => {
+                stream.write_all(b"N").await?;
+            }
             First::Tls => {
                 stream.write_all(b"S").await?;
                 let mut stream = timeout(LOGIN_MAX, site.shows.acceptor().accept(stream)).await??;

@@ -4,7 +4,8 @@
 //! no. Supported are `Action` and `Resource` with `*` and `?`, policy variables, and the condition
 //! operators `StringEquals` and `StringLike`. Everything else (`NotAction`, `NotResource`,
 //! `NotPrincipal`, other operators) fails when the document is read, so a policy is never
-//! evaluated in part. No permission boundaries and no service control policies.
+//! evaluated in part. Permissions boundaries, service control policies and session policies limit what identity policies
+//! allow; resource policies are trust policies alone.
 
 mod pattern;
 mod policy;
@@ -15,8 +16,8 @@ use std::collections::BTreeMap;
 pub use policy::{ConditionOperator, Conditions, Effect, IdentityPolicy, OneOrMany, Statement};
 pub use trust::{Principal, PrincipalKinds, TrustPolicy, TrustStatement};
 
-pub(crate) use policy::{Verdict, evaluate};
-pub(crate) use trust::{Trusted, TrustedCaller, evaluate_trust};
+pub(crate) use policy::{Denial, Layer, Layers, Verdict};
+pub(crate) use trust::{Asker, Trusted, TrustedCaller, evaluate_trust};
 
 /// What conditions and policy variables can refer to. Keys match without regard to case.
 #[derive(Clone, Debug, Default)]

@@ -119,7 +119,7 @@ impl IdentityPolicy {
     }
 }
 
-/// The outcome of evaluating policies.
+/// The outcome of evaluating policies of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Allowed,
@@ -129,7 +129,112 @@ pub(crate) enum Verdict {
     Forbidden,
 }
 
-/// Evaluates identity policies for one action on one resource.
+/// A kind of policy, as refusals name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Boundary,
+    Identity,
+    /// A role's trust policy.
+    Resource,
+    ServiceControl,
+    Session,
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Boundary => "permissions boundary",
+            Self::Identity => "identity-based policy",
+            Self::Resource => "resource-based policy",
+            Self::ServiceControl => "service control policy",
+            Self::Session => "session policy",
+        }
+    }
+}
+
+/// Why all policies together do not allow something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// A statement forbids it.
+    Explicit(Layer),
+    /// Nothing of this kind allows it.
+    Missing(Layer),
+}
+
+impl Denial {
+    /// The end of AWS's sentence.
+    ///
+    /// Source: IAM user guide, "Troubleshoot access denied error messages".
+    pub(crate) fn because(self, action: &str) -> String {
+        match self {
+            Self::Explicit(layer) => {
+                let article = if layer == Layer::Identity { "an" } else { "a" };
+                format!(" with an explicit deny in {article} {}", layer.name())
+            }
+            Self::Missing(layer) => {
+                format!(" because no {} allows the {action} action", layer.name())
+            }
+        }
+    }
+}
+
+/// Everything that limits a caller. What is absent limits nothing, but for the identity policies, which have to allow.
+#[derive(Debug, Default)]
+pub(crate) struct Layers<'a> {
+    pub(crate) identity: &'a [IdentityPolicy],
+    pub(crate) boundary: Option<&'a IdentityPolicy>,
+    pub(crate) service_control: &'a [IdentityPolicy],
+    pub(crate) session: Option<&'a IdentityPolicy>,
+}
+
+impl Layers<'_> {
+    /// What all of them say together: any explicit deny first, then, in AWS's order, what does not allow.
+    ///
+    /// Source: IAM user guide, "Policy evaluation logic".
+    pub(crate) fn decide(
+        &self,
+        action: &str,
+        resource: &str,
+        context: &Context,
+    ) -> Result<(), Denial> {
+        let verdicts = self.verdicts(action, resource, context);
+        let has = |verdict| verdicts.iter().find(|(_, it)| *it == verdict);
+        if let Some((layer, _)) = has(Verdict::Forbidden) {
+            return Err(Denial::Explicit(*layer));
+        }
+        match has(Verdict::NotAllowed) {
+            Some((layer, _)) => Err(Denial::Missing(*layer)),
+            None => Ok(()),
+        }
+    }
+
+    /// What each of them says.
+    pub(crate) fn verdicts(
+        &self,
+        action: &str,
+        resource: &str,
+        context: &Context,
+    ) -> Vec<(Layer, Verdict)> {
+        let mut verdicts = Vec::new();
+        if !self.service_control.is_empty() {
+            let verdict = evaluate(self.service_control, action, resource, context);
+            verdicts.push((Layer::ServiceControl, verdict));
+        }
+        let verdict = evaluate(self.identity, action, resource, context);
+        verdicts.push((Layer::Identity, verdict));
+        for (layer, policy) in [
+            (Layer::Boundary, self.boundary),
+            (Layer::Session, self.session),
+        ] {
+            if let Some(policy) = policy {
+                verdicts.push((layer, evaluate([policy], action, resource, context)));
+            }
+        }
+        verdicts
+    }
+}
+
+/// Evaluates policies of one kind for one action on one resource.
 pub(crate) fn evaluate<'a>(
     policies: impl IntoIterator<Item = &'a IdentityPolicy>,
     action: &str,
@@ -215,6 +320,50 @@ mod tests {
             IdentityPolicy::deny(["*"], [ARN]),
         ];
         assert_eq!(verdict(&policies), Verdict::Forbidden);
+    }
+
+    #[test]
+    fn every_layer_has_to_allow_and_a_deny_in_any_wins() {
+        let (all, none) = (IdentityPolicy::allow(["*"], ["*"]), Context::default());
+        let deny = IdentityPolicy::deny(["rds:*"], ["*"]);
+        let other = IdentityPolicy::allow(["s3:*"], ["*"]);
+        let decide = |identity: &[IdentityPolicy], boundary, service_control: &[IdentityPolicy]| {
+            let layers = Layers {
+                identity,
+                boundary,
+                service_control,
+                session: None,
+            };
+            layers.decide("rds:X", ARN, &none)
+        };
+        let allow = std::slice::from_ref(&all);
+        assert_eq!(decide(allow, Some(&all), &[]), Ok(()));
+        assert_eq!(
+            decide(&[], None, &[]),
+            Err(Denial::Missing(Layer::Identity))
+        );
+        assert_eq!(
+            decide(allow, Some(&other), &[]),
+            Err(Denial::Missing(Layer::Boundary))
+        );
+        assert_eq!(
+            decide(allow, Some(&deny), &[]),
+            Err(Denial::Explicit(Layer::Boundary))
+        );
+        let missing = Err(Denial::Missing(Layer::ServiceControl));
+        assert_eq!(decide(&[], None, &[other.clone()]), missing);
+        let forbidden = Err(Denial::Explicit(Layer::ServiceControl));
+        assert_eq!(
+            decide(&[], Some(&other), &[all.clone(), deny.clone()]),
+            forbidden
+        );
+        let words = Denial::Explicit(Layer::Boundary).because("rds:X");
+        assert_eq!(words, " with an explicit deny in a permissions boundary");
+        let words = Denial::Missing(Layer::Identity).because("rds:X");
+        assert_eq!(
+            words,
+            " because no identity-based policy allows the rds:X action"
+        );
     }
 
     #[test]

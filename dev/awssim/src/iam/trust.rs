@@ -24,9 +24,12 @@ pub struct PrincipalKinds {
     /// Accounts, users, roles and sessions, or `*`.
     #[serde(rename = "AWS", default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<OneOrMany<String>>,
-    /// AWS services; no simulated caller is one.
+    /// AWS services that hand out the role's sessions: `ec2.amazonaws.com` and the like.
     #[serde(rename = "Service", default, skip_serializing_if = "Option::is_none")]
     pub service: Option<OneOrMany<String>>,
+    /// OIDC providers by ARN.
+    #[serde(rename = "Federated", default, skip_serializing_if = "Option::is_none")]
+    pub federated: Option<OneOrMany<String>>,
 }
 
 /// One statement of a trust policy.
@@ -40,7 +43,7 @@ pub struct TrustStatement {
     pub effect: Effect,
     /// Who.
     pub principal: Principal,
-    /// `sts:AssumeRole`, `sts:SetSourceIdentity`, `sts:TagSession`.
+    /// `sts:AssumeRole`, `sts:AssumeRoleWithWebIdentity`, `sts:SetSourceIdentity`, `sts:TagSession`.
     pub action: OneOrMany<String>,
     /// All of them must hold; here the external id is asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -71,13 +74,49 @@ impl TrustPolicy {
         principals: impl IntoIterator<Item = &'a str>,
         actions: impl IntoIterator<Item = &'b str>,
     ) -> Self {
-        let aws = Some(principals.into());
+        let principal = PrincipalKinds {
+            aws: Some(principals.into()),
+            ..PrincipalKinds::default()
+        };
+        Self::allow_principal(principal, actions.into(), BTreeMap::new())
+    }
+
+    /// Lets an AWS service hand out the role's sessions, with tags: `ec2.amazonaws.com`.
+    pub fn allow_service(service: &str) -> Self {
+        let principal = PrincipalKinds {
+            service: Some([service].into()),
+            ..PrincipalKinds::default()
+        };
+        let actions = ["sts:AssumeRole", "sts:TagSession"];
+        Self::allow_principal(principal, actions.into(), BTreeMap::new())
+    }
+
+    /// Lets holders of an OIDC provider's tokens about `subject` assume the role.
+    pub fn allow_web_identity(account: &str, issuer: &str, subject: &str) -> Self {
+        let principal = PrincipalKinds {
+            federated: Some(OneOrMany::One(format!(
+                "arn:aws:iam::{account}:oidc-provider/{issuer}"
+            ))),
+            ..PrincipalKinds::default()
+        };
+        let subject = OneOrMany::One(subject.to_owned());
+        let keys = BTreeMap::from([(format!("{issuer}:sub"), subject)]);
+        let condition = BTreeMap::from([(ConditionOperator::StringEquals, keys)]);
+        let actions = ["sts:AssumeRoleWithWebIdentity"];
+        Self::allow_principal(principal, actions.into(), condition)
+    }
+
+    fn allow_principal(
+        principal: PrincipalKinds,
+        action: OneOrMany<String>,
+        condition: Conditions,
+    ) -> Self {
         let statement = TrustStatement {
             sid: None,
             effect: Effect::Allow,
-            principal: Principal::Kinds(PrincipalKinds { aws, service: None }),
-            action: actions.into(),
-            condition: BTreeMap::new(),
+            principal: Principal::Kinds(principal),
+            action,
+            condition,
         };
         Self {
             version: Some("2012-10-17".to_owned()),
@@ -125,16 +164,26 @@ pub(crate) enum Trusted {
     Forbidden,
 }
 
-/// Evaluates a trust policy for one caller and action.
+/// Who asks for a session of a role.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker<'a> {
+    Caller(&'a TrustedCaller),
+    /// An OIDC provider's ARN.
+    Federated(&'a str),
+    /// An AWS service.
+    Service(&'a str),
+}
+
+/// Evaluates a trust policy for one asker and action.
 pub(crate) fn evaluate_trust(
     policy: &TrustPolicy,
-    caller: &TrustedCaller,
+    asker: Asker<'_>,
     action: &str,
     context: &Context,
 ) -> Trusted {
     let mut best = Trusted::No;
     for statement in policy.statement.as_slice() {
-        let named = names(&statement.principal, caller);
+        let named = names(&statement.principal, asker);
         if named == Trusted::No
             || !action_matches(&statement.action, action)
             || !conditions_hold(&statement.condition, context)
@@ -149,17 +198,28 @@ pub(crate) fn evaluate_trust(
     best
 }
 
-fn names(principal: &Principal, caller: &TrustedCaller) -> Trusted {
-    match principal {
-        Principal::Text(text) => names_one(text, caller),
-        Principal::Kinds(kinds) => {
-            let listed = kinds.aws.as_ref().map_or(&[][..], OneOrMany::as_slice);
-            listed
-                .iter()
-                .map(|one| names_one(one, caller))
-                .max()
-                .unwrap_or(Trusted::No)
+fn names(principal: &Principal, asker: Asker<'_>) -> Trusted {
+    let listed = |one: &Option<OneOrMany<String>>| {
+        one.as_ref().map_or(Vec::new(), |it| it.as_slice().to_vec())
+    };
+    let exactly = |one: &Option<OneOrMany<String>>, wanted: &str| match listed(one)
+        .iter()
+        .any(|it| it == wanted)
+    {
+        true => Trusted::Directly,
+        false => Trusted::No,
+    };
+    match (principal, asker) {
+        (Principal::Text(text), Asker::Caller(caller)) => names_one(text, caller),
+        (Principal::Text(text), _) if text == "*" => Trusted::Directly,
+        (Principal::Text(_), _) => Trusted::No,
+        (Principal::Kinds(kinds), Asker::Caller(caller)) => {
+            let named = listed(&kinds.aws);
+            let named = named.iter().map(|one| names_one(one, caller));
+            named.max().unwrap_or(Trusted::No)
         }
+        (Principal::Kinds(kinds), Asker::Federated(arn)) => exactly(&kinds.federated, arn),
+        (Principal::Kinds(kinds), Asker::Service(name)) => exactly(&kinds.service, name),
     }
 }
 
@@ -189,7 +249,7 @@ mod tests {
     }
 
     fn trusts(policy: &TrustPolicy, context: &Context) -> Trusted {
-        evaluate_trust(policy, &session(), "sts:AssumeRole", context)
+        evaluate_trust(policy, Asker::Caller(&session()), "sts:AssumeRole", context)
     }
 
     #[test]

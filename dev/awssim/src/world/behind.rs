@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::endpoint::{Speaks, rds_listens};
-use super::{AuthCode, ClusterId, DbCluster, DbInstance, Kind, ResourceId, World, derived_hex};
+use super::{
+    AuthCode, ClusterId, DbCluster, DbInstance, Kind, ResourceId, World, derived_hex, derived_uuid,
+};
 use crate::crypto::derived_id;
 
 /// Where data is, and who may get at it.
@@ -175,6 +177,11 @@ impl World {
             Kind::Cluster | Kind::Workgroup => None,
         }
     }
+}
+
+/// The id in a cluster's `ClusterNamespaceArn`, unless the world names another.
+pub(crate) fn namespace_id(id: &ClusterId) -> String {
+    derived_uuid(&id.to_string())
 }
 
 /// `DbiResourceId`.

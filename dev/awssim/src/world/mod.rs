@@ -8,12 +8,14 @@
 //! Not here: how policies are evaluated ([`crate::iam`]), the servers behind clusters
 //! (`fleet`).
 
+mod account;
 mod behind;
 mod check;
 mod cluster;
 mod endpoint;
 mod generate;
 mod kms;
+mod machine;
 mod names;
 mod rds;
 mod resource;
@@ -23,10 +25,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::iam::{IdentityPolicy, TrustPolicy};
-pub(crate) use behind::{Holder, RdsTerms, db_cluster_id, db_instance_id, db_proxy_id};
+pub use account::{AccessKey, Account, OidcProvider, Role, User};
+pub(crate) use account::{IamName, ROLE_SESSION_SECONDS_MAX, ROLE_SESSION_SECONDS_MIN};
+pub(crate) use behind::{
+    Holder, RdsTerms, db_cluster_id, db_instance_id, db_proxy_id, namespace_id,
+};
 pub(crate) use check::{check_iam_name, check_rate_limits, check_role, invalid};
-use check::{is_no, is_region_name, is_zero};
+use check::{is_no, is_zero};
 pub(crate) use cluster::is_db_identifier;
 pub use cluster::{AuthCode, Cluster, ClusterId, Native, ParseClusterIdError, PasswordEncryption};
 pub use endpoint::ResourceId;
@@ -35,6 +40,7 @@ pub(crate) use endpoint::{
 };
 pub use generate::{GENERATED_HOME, GENERATED_KEY, GENERATED_ROLE, GENERATED_SECRET};
 pub use kms::KmsKey;
+pub use machine::{CredentialSource, Machine};
 pub(crate) use names::{
     DEFAULT_REGIONS, OPT_IN_REGIONS, arn, derived_hex, derived_uuid, dns_suffix, host_hash,
     partition,
@@ -46,11 +52,6 @@ pub use serverless::{VpcEndpoint, Workgroup};
 
 /// The port that Redshift listens on unless told otherwise.
 pub const REDSHIFT_PORT: u16 = 5439;
-
-/// The longest session that a role may grant, in seconds (12 hours).
-pub(crate) const ROLE_SESSION_SECONDS_MAX: u32 = 43_200;
-/// The least value of a role's longest session, in seconds (1 hour).
-pub(crate) const ROLE_SESSION_SECONDS_MIN: u32 = 3_600;
 
 /// Everything that exists in the simulated AWS.
 ///
@@ -90,6 +91,9 @@ pub(crate) const ROLE_SESSION_SECONDS_MIN: u32 = 3_600;
 pub struct World {
     /// Accounts by their 12 digit number.
     pub accounts: BTreeMap<String, Account>,
+    /// Where programs run that get AWS credentials from their surroundings, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub machines: BTreeMap<String, Machine>,
     /// Port of every Redshift cluster that does not name its own. Default 5439.
     #[serde(default = "default_port")]
     pub port: u16,
@@ -126,77 +130,6 @@ pub struct RateLimit {
     pub per_second: f64,
     /// Requests at once, at least 1.
     pub burst: u32,
-}
-
-/// One AWS account.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Account {
-    /// IAM users by name.
-    pub users: BTreeMap<String, User>,
-    /// IAM roles by name.
-    pub roles: BTreeMap<String, Role>,
-    /// Enabled regions by name. A region that is not listed is not opted in (and one that is can be
-    /// disabled): calls signed for it fail as AWS lets them fail, with `InvalidClientTokenId`. (`sts` in `us-east-1` always
-    /// works.)
-    pub regions: BTreeMap<String, Region>,
-}
-
-/// An IAM user: long-lived access keys and what they may do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct User {
-    /// Access keys; each id is unique in the world.
-    pub access_keys: Vec<AccessKey>,
-    /// Identity policies.
-    pub policies: Vec<IdentityPolicy>,
-}
-
-/// A long-lived access key. Its secret does not show in `Debug`.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AccessKey {
-    /// Public id, `AKIA…`.
-    pub id: String,
-    /// The secret that requests are signed with.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for AccessKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessKey")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
-/// An IAM role.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Role {
-    /// Who may assume it.
-    pub trust: TrustPolicy,
-    /// What its sessions may do.
-    #[serde(default)]
-    pub policies: Vec<IdentityPolicy>,
-    /// The longest session in seconds, 3600 to 43200. Default 3600.
-    #[serde(default = "default_role_session")]
-    pub max_session_duration: u32,
-    /// IAM path with both slashes. Default `/`.
-    #[serde(default = "default_path")]
-    pub path: String,
-}
-
-impl Role {
-    /// A role at path `/` with sessions of up to one hour.
-    pub fn new(trust: TrustPolicy, policies: Vec<IdentityPolicy>) -> Self {
-        Self {
-            trust,
-            policies,
-            max_session_duration: default_role_session(),
-            path: default_path(),
-        }
-    }
 }
 
 /// An enabled region of one account.
@@ -262,6 +195,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             accounts: BTreeMap::new(),
+            machines: BTreeMap::new(),
             port: default_port(),
             page_records_max: None,
             rate_limits: BTreeMap::new(),
@@ -367,65 +301,13 @@ impl World {
             }
             account.validate(id, &mut keys)?;
         }
+        for (name, machine) in &self.machines {
+            machine.validate(name)?;
+        }
         if self.page_records_max == Some(0) {
             return Err(invalid("page_records_max", "0", "must be at least 1"));
         }
         check_rate_limits(&self.rate_limits)
-    }
-}
-
-impl Account {
-    /// Adds or replaces a user with one access key.
-    pub fn put_user(&mut self, name: &str, key: AccessKey, policies: Vec<IdentityPolicy>) {
-        self.users.insert(
-            name.to_owned(),
-            User {
-                access_keys: vec![key],
-                policies,
-            },
-        );
-    }
-
-    /// Adds or replaces a role.
-    pub fn put_role(&mut self, name: &str, role: Role) {
-        self.roles.insert(name.to_owned(), role);
-    }
-
-    /// The partition that its regions are in; `aws` without any.
-    pub(crate) fn partition(&self) -> &'static str {
-        let first = self.regions.keys().next();
-        first.map_or("aws", |region| partition(region))
-    }
-
-    /// Enables a region; what it holds stays.
-    pub fn enable_region(&mut self, name: &str) {
-        self.regions.entry(name.to_owned()).or_default();
-    }
-
-    fn validate(&self, id: &str, keys: &mut BTreeSet<String>) -> Result<(), WorldError> {
-        for (name, user) in &self.users {
-            check_iam_name(&format!("accounts.{id}.users"), name)?;
-            for key in &user.access_keys {
-                if !keys.insert(key.id.clone()) {
-                    return Err(WorldError::AccessKeyTwice { id: key.id.clone() });
-                }
-            }
-        }
-        for (name, role) in &self.roles {
-            check_role(&format!("accounts.{id}.roles"), name, role)?;
-        }
-        for (region, in_region) in &self.regions {
-            let at = format!("accounts.{id}.regions");
-            if !is_region_name(region) {
-                return Err(invalid(&at, region, "is no region name"));
-            }
-            if partition(region) != self.partition() {
-                let rule = "is in another partition than the account's other regions";
-                return Err(invalid(&at, region, rule));
-            }
-            in_region.validate(&format!("{at}.{region}"))?;
-        }
-        Ok(())
     }
 }
 
@@ -449,14 +331,6 @@ impl Region {
 
 fn default_port() -> u16 {
     REDSHIFT_PORT
-}
-
-fn default_role_session() -> u32 {
-    ROLE_SESSION_SECONDS_MIN
-}
-
-fn default_path() -> String {
-    "/".to_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterId, DbCluster, DbInstance, DbProxy, Region, Workgroup, World};
+use super::{
+    ClusterId, DbCluster, DbInstance, DbProxy, Region, ResourceId, Workgroup, World, WorldError,
+    db_cluster_id, db_instance_id, namespace_id,
+};
 
 /// A kind of thing that listings show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,7 +83,80 @@ impl World {
     }
 }
 
+impl World {
+    /// Sets the status of something; false if it is not there.
+    pub(crate) fn set_status(&mut self, of: &ResourceId, status: &str) -> bool {
+        let name = &of.id.id;
+        let account = self.accounts.get_mut(&of.id.account);
+        let Some(region) = account.and_then(|it| it.regions.get_mut(&of.id.region)) else {
+            return false;
+        };
+        let found = match of.kind {
+            Kind::Cluster => region.clusters.get_mut(name).map(|it| &mut it.status),
+            Kind::DbCluster => region.db_clusters.get_mut(name).map(|it| &mut it.status),
+            Kind::DbInstance => region.db_instances.get_mut(name).map(|it| &mut it.status),
+            Kind::DbProxy => region.db_proxies.get_mut(name).map(|it| &mut it.status),
+            Kind::Workgroup => region.workgroups.get_mut(name).map(|it| &mut it.status),
+        };
+        found.map(|found| status.clone_into(found)).is_some()
+    }
+
+    /// Gives something that is there another name. Ids that were derived from the old one stay.
+    pub(crate) fn rename(&mut self, of: &ResourceId, to: &str) -> Result<(), WorldError> {
+        let ClusterId {
+            account,
+            region: in_region,
+            id: from,
+        } = &of.id;
+        let found = self.accounts.get_mut(account);
+        let Some(region) = found.and_then(|it| it.regions.get_mut(in_region)) else {
+            return Ok(());
+        };
+        let mut changed = region.clone();
+        changed.keep_ids(account, in_region, from);
+        changed.move_to(of.kind, from, to);
+        changed.validate(&format!("{account}.{in_region}"))?;
+        *region = changed;
+        Ok(())
+    }
+}
+
 impl Region {
+    /// Writes down the ids that are derived from a name.
+    fn keep_ids(&mut self, account: &str, region: &str, name: &str) {
+        if let Some(it) = self.clusters.get_mut(name) {
+            let id = ClusterId::new(account, region, name);
+            it.namespace_id.get_or_insert_with(|| namespace_id(&id));
+        }
+        if let Some(it) = self.db_instances.get_mut(name) {
+            it.resource_id = Some(db_instance_id(account, region, name, it));
+        }
+        if let Some(it) = self.db_clusters.get_mut(name) {
+            it.resource_id = Some(db_cluster_id(account, region, name, it));
+        }
+    }
+
+    /// Moves something to another name, and what refers to it with it.
+    fn move_to(&mut self, kind: Kind, from: &str, to: &str) {
+        match kind {
+            Kind::Cluster => rekey(&mut self.clusters, from, to),
+            Kind::DbCluster => {
+                rekey(&mut self.db_clusters, from, to);
+                for it in self.db_instances.values_mut() {
+                    refer(&mut it.cluster, from, to);
+                }
+            }
+            Kind::DbInstance => rekey(&mut self.db_instances, from, to),
+            Kind::DbProxy => rekey(&mut self.db_proxies, from, to),
+            Kind::Workgroup => rekey(&mut self.workgroups, from, to),
+        }
+        if [Kind::DbCluster, Kind::DbInstance].contains(&kind) {
+            for it in self.db_proxies.values_mut() {
+                refer(&mut it.target, from, to);
+            }
+        }
+    }
+
     /// A copy of everything but the clusters, of which there may be many.
     pub(crate) fn without_clusters(&self) -> Self {
         Self {
@@ -130,5 +206,17 @@ impl Region {
             Kind::DbProxy => self.db_proxies.get(name).map(|it| &it.tags),
             Kind::Workgroup => self.workgroups.get(name).map(|it| &it.tags),
         }
+    }
+}
+
+fn rekey<T>(map: &mut BTreeMap<String, T>, from: &str, to: &str) {
+    if let Some(it) = map.remove(from) {
+        map.insert(to.to_owned(), it);
+    }
+}
+
+fn refer(reference: &mut Option<String>, from: &str, to: &str) {
+    if reference.as_deref() == Some(from) {
+        *reference = Some(to.to_owned());
     }
 }

@@ -6,7 +6,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config};
 use awssim::{
     AuthCode, Certificate, Cluster, DbCluster, DbInstance, DbProxy, DbProxyEndpoint, Endpoint,
-    IdentityPolicy, Kind, ResourceId, Role, TrustPolicy, VpcEndpoint, Workgroup, World,
+    IdentityPolicy, Kind, Manner, ResourceId, Role, TrustPolicy, VpcEndpoint, Workgroup, World,
 };
 
 use crate::login::{psql, run};
@@ -428,5 +428,87 @@ async fn certificates_and_addresses_change_while_a_front_runs() {
     log_in(&fixture, &moved, "alice", &token).await.unwrap();
     let hosts = std::fs::read_to_string(sim.hosts_file()).unwrap();
     assert!(hosts.contains(&format!("{} {}\n", moved.address, moved.host)));
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn fronts_go_silent_refuse_tls_and_lose_their_names_when_told_to() {
+    let fixture = Fixture::whole(kinds()).await;
+    let sim = &fixture.sim;
+    let of = home(Kind::DbInstance, "shop");
+    let shop = sim.endpoints_of(&of).await.remove(0);
+    let token = token(worker(), EAST, &shop, "alice").await;
+    let log_in = || log_in(&fixture, &shop, "alice", &token);
+    sim.behave(&of, Manner::WithoutTls).await.unwrap();
+    assert!(
+        log_in()
+            .await
+            .unwrap_err()
+            .contains("server does not support SSL")
+    );
+    sim.behave(&of, Manner::Reset).await.unwrap();
+    assert!(log_in().await.is_err());
+    sim.behave(&of, Manner::Silent).await.unwrap();
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(300), log_in()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    sim.behave(&of, Manner::Slow { ms: 1 }).await.unwrap();
+    log_in().await.unwrap();
+
+    let names = || std::fs::read_to_string(sim.hosts_file()).unwrap();
+    sim.set_named(&of, false).await.unwrap();
+    assert!(!names().contains(&shop.host));
+    sim.set_named(&of, true).await.unwrap();
+    assert!(names().contains(&shop.host));
+    sim.set_status_of(&of, "stopped").await.unwrap();
+    assert!(log_in().await.unwrap_err().contains("refused"));
+    sim.set_status_of(&of, "available").await.unwrap();
+    log_in().await.unwrap();
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn a_renamed_cluster_keeps_its_data_its_ids_and_what_refers_to_it() {
+    let fixture = Fixture::whole(kinds()).await;
+    let sim = &fixture.sim;
+    let orders = home(Kind::DbCluster, "orders");
+    let before = sim.endpoints_of(&orders).await.remove(0);
+    let seed = "CREATE TABLE t AS SELECT 42 AS n; GRANT SELECT ON t TO alice";
+    sim.sql_of(&orders, None, seed).await.unwrap();
+    let ids = async || {
+        let answer = fixture.rds().describe_db_clusters().send().await.unwrap();
+        let all = answer.db_clusters.unwrap_or_default().into_iter();
+        all.filter(|it| it.engine() == Some("aurora-postgresql"))
+            .map(|it| it.db_cluster_resource_id.unwrap())
+            .collect::<Vec<_>>()
+    };
+    let id = ids().await;
+    let after = sim.rename(&orders, "bookings").await.unwrap();
+    assert_eq!(after.len(), 3);
+    assert_eq!(ids().await, id);
+    assert!(sim.endpoints_of(&orders).await.is_empty());
+    let bookings = sim
+        .endpoints_of(&home(Kind::DbCluster, "bookings"))
+        .await
+        .remove(0);
+    assert_ne!(bookings.host, before.host);
+    let gateway = sim
+        .endpoints_of(&home(Kind::DbProxy, "gateway"))
+        .await
+        .remove(0);
+    for endpoint in [&bookings, &gateway] {
+        let token = token(worker(), EAST, endpoint, "alice").await;
+        let psql = psql(&fixture, endpoint, "alice", &token, "postgres");
+        assert_eq!(run(psql, "SELECT n FROM t").await.as_deref(), Ok("42"));
+    }
+    assert!(
+        sim.rename(&home(Kind::DbCluster, "bookings"), "ledger")
+            .await
+            .is_err()
+    );
+    assert!(
+        sim.rename(&home(Kind::DbProxy, "gateway"), "door")
+            .await
+            .is_err()
+    );
     sim.stop().await;
 }

@@ -11,7 +11,9 @@ mod kms;
 mod limits;
 mod listings;
 mod login;
+mod machines;
 mod mysql;
+mod policies;
 mod program;
 mod tagging;
 

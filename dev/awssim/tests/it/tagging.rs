@@ -150,6 +150,7 @@ async fn the_tagging_api_has_its_own_permission_rate_and_error_codes() {
     let without = User {
         access_keys: vec![key],
         policies: vec![IdentityPolicy::allow(["redshift-serverless:*"], ["*"])],
+        ..User::default()
     };
     fixture.sim.put_user(HOME, "worker", without).unwrap();
     let denied = fixture.tagging().get_resources().send().await.unwrap_err();

@@ -274,6 +274,7 @@ mod tests {
                 region: Some("eu-west-1".parse().unwrap()),
                 account_id: Some("111122223333".parse().unwrap()),
                 assume_role: Some(role()),
+                external_id: None,
                 redshift_cluster_id: text("dw"),
                 redshift_serverless_workgroup: text("wg"),
                 redshift_serverless_endpoint: None,

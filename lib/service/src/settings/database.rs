@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use super::{
-    DatabaseSettings, LabelCommand, aws_session, discovery, overlap,
+    DatabaseSettings, LabelCommand, aws_session, ca_bundles, discovery, overlap,
     section::{Item, Section},
     spec, values,
     words::quote,
@@ -40,6 +40,9 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         .map(|item| discovery::matchers(&item, discovery::Form::File))
         .unwrap_or_default();
     let aws_session = aws_session::read(&mut section);
+    let ca_bundles = section
+        .get("ca_bundles")
+        .and_then(|item| ca_bundles::read(&item));
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
@@ -47,6 +50,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         label_commands,
         matchers,
         aws_session,
+        ca_bundles,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()
@@ -60,25 +64,30 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     settings
 }
 
-/// The entries, with a warning at each that an earlier one leaves nothing to decide.
+/// The entries, with a warning at each that never decides, and a note where order does.
 fn resources(section: &mut Section<'_>) -> Vec<ResourceMatcher> {
     let items = section
         .get("resources")
         .and_then(|item| item.list())
         .unwrap_or_default();
     let mut entries: Vec<ResourceMatcher> = Vec::with_capacity(items.len());
-    let mut lines = Vec::with_capacity(items.len());
     for item in items {
         let Some(entry) = resource(&item) else {
             continue;
         };
-        if let Some(line) = overlap::decided_by(&entries, &entry).and_then(|at| lines.get(at)) {
+        let line = |at: usize| entries.get(at).map_or(0, |entry| entry.line);
+        if let Some(why) = overlap::never_matches(&entry.labels) {
+            item.warn(format!("never matches: {why}"));
+        } else if let Some(line) = overlap::decided_by(&entries, &entry).map(line) {
             item.warn(format!(
                 "never decides: the entry on line {line} matches everything that this one does, comes first and names \
                  a role; put the narrower entry first"
             ));
+        } else if let Some(line) = overlap::order_decides(&entries, &entry).map(line) {
+            item.note(format!(
+                "comes after the entry on line {line}, which names another role: a database that both match gets that one"
+            ));
         }
-        lines.push(item.line());
         entries.push(entry);
     }
     entries

@@ -68,6 +68,7 @@ pub(super) fn read(root: &Node, file: &Path, report: &Report) -> Option<Settings
         database,
         warnings: Vec::new(),
         blockers: Vec::new(),
+        notes: Vec::new(),
         said: super::changes::Said::default(),
     };
     connections(&settings, document.item());
@@ -79,6 +80,7 @@ pub(super) fn read(root: &Node, file: &Path, report: &Report) -> Option<Settings
 pub(super) fn with_remarks(mut settings: Settings, remarks: Remarks) -> Settings {
     settings.warnings = remarks.warnings;
     settings.blockers = remarks.blockers;
+    settings.notes = remarks.notes;
     settings
 }
 

@@ -23,8 +23,15 @@ pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKi
         .filter(Item::is_given)
         .and_then(|item| item.parse());
     let kind = names(&mut aws, &mut metadata);
-    metadata.assume_role =
-        values::assume_role(&mut aws, kind == Some(DatabaseKind::RedshiftServerless));
+    let is_role_given = aws
+        .get("assume_role_arn")
+        .is_some_and(|item| item.is_given());
+    if kind.is_some_and(knows_roles) && !is_role_given {
+        let external_id = aws.get("external_id").filter(Item::is_given);
+        metadata.external_id = external_id.and_then(|item| item.parse());
+    } else {
+        metadata.assume_role = values::assume_role(&mut aws, false);
+    }
     if metadata.account_id.is_none() {
         let role = metadata.assume_role.as_ref();
         metadata.account_id = role.map(|role| role.role_arn.account());
@@ -40,6 +47,14 @@ pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKi
     ]);
     aws.finish();
     (metadata, kind)
+}
+
+/// Whether roles can be named as users there, so that an external id is of use without a role for the database.
+const fn knows_roles(kind: DatabaseKind) -> bool {
+    matches!(
+        kind,
+        DatabaseKind::Redshift | DatabaseKind::RedshiftServerless
+    )
 }
 
 /// What the database is called in AWS. Of several kinds that are named the first counts, in the order here.
@@ -61,7 +76,7 @@ fn names(aws: &mut Section<'_>, metadata: &mut AwsMetadata) -> Option<DatabaseKi
     {
         let workgroup = text(&mut serverless, "workgroup_name");
         let endpoint = text(&mut serverless, "endpoint_name");
-        serverless.get("workgroup_id");
+        serverless.ignore(&["workgroup_id"]);
         serverless.finish();
         named(DatabaseKind::RedshiftServerless, &[&workgroup, &endpoint]);
         metadata.redshift_serverless_workgroup = workgroup;
@@ -76,12 +91,18 @@ fn names(aws: &mut Section<'_>, metadata: &mut AwsMetadata) -> Option<DatabaseKi
     if let Some(mut proxy) = aws.get("rdsproxy").and_then(|item| item.section()) {
         let endpoint = text(&mut proxy, "custom_endpoint_name");
         metadata.rdsproxy_name = text(&mut proxy, "name");
-        proxy.get("resource_id");
+        proxy.ignore(&["resource_id"]);
         proxy.finish();
         named(
             DatabaseKind::Rdsproxy,
             &[&metadata.rdsproxy_name, &endpoint],
         );
+    }
+    if let [first, _, ..] = kinds.as_slice() {
+        aws.item().warn(format!(
+            "names several kinds of database: it counts as `{}`",
+            first.as_str()
+        ));
     }
     kinds.into_iter().next()
 }
@@ -95,9 +116,7 @@ fn rds_names(mut rds: Section<'_>, metadata: &mut AwsMetadata) -> (Option<String
         .get("iam_auth")
         .filter(Item::is_given)
         .and_then(|item| item.boolean());
-    for fact in ["subnets", "security_groups", "vpc_id"] {
-        rds.get(fact);
-    }
+    rds.ignore(&["security_groups", "subnets", "vpc_id"]);
     rds.finish();
     (instance, cluster)
 }

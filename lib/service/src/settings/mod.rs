@@ -11,12 +11,12 @@ mod audit;
 mod auth;
 mod authentication;
 mod aws_session;
+mod ca_bundles;
 mod ca_keys;
 mod changes;
 mod database;
 mod discovery;
 mod document;
-mod endpoint;
 mod error;
 mod join;
 mod metadata;
@@ -49,6 +49,7 @@ use tidegate_core::{
 use tidegate_identity::CaPin;
 
 pub use audit::{AuditTarget, S3Target};
+pub use ca_bundles::{CaBundlePlace, InvalidCaBundlePlace};
 pub use error::{ConfigError, ConfigProblem, PROBLEMS_MAX};
 pub use join::{InvalidStsEndpoint, JoinMethod, StsEndpoint};
 
@@ -141,6 +142,8 @@ pub struct Settings {
     pub warnings: Vec<Warning>,
     /// What keeps a process from starting, though the file as such is sound; see [`Settings::check_startable`].
     pub blockers: Vec<ConfigProblem>,
+    /// What is as it should be and worth knowing, such as where the order of entries decides.
+    pub notes: Vec<Warning>,
     /// What is written, to compare with.
     said: changes::Said,
 }
@@ -412,6 +415,8 @@ pub struct DatabaseSettings {
     pub matchers: Vec<AwsMatcher>,
     /// What sessions of IAM roles are called, and what is sent along with them.
     pub aws_session: SessionNaming,
+    /// Where CA bundles are fetched; `None` is from AWS.
+    pub ca_bundles: Option<CaBundlePlace>,
 }
 
 /// A label whose value a command prints: one of `dynamic_labels`.

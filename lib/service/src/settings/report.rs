@@ -18,6 +18,7 @@ struct Findings {
     errors: Vec<ConfigProblem>,
     blockers: Vec<ConfigProblem>,
     warnings: Vec<Warning>,
+    notes: Vec<Warning>,
 }
 
 /// What did not stop the file from being read.
@@ -25,6 +26,8 @@ pub(super) struct Remarks {
     /// What a start must refuse.
     pub(super) blockers: Vec<ConfigProblem>,
     pub(super) warnings: Vec<Warning>,
+    /// What is as it should be and worth knowing.
+    pub(super) notes: Vec<Warning>,
 }
 
 impl Report {
@@ -43,6 +46,14 @@ impl Report {
             message,
         };
         push_bounded(&mut self.findings.borrow_mut().warnings, warning);
+    }
+
+    pub(super) fn note(&self, at: Position, message: String) {
+        let note = Warning {
+            line: at.line,
+            message,
+        };
+        push_bounded(&mut self.findings.borrow_mut().notes, note);
     }
 
     /// Takes over what was found in a section that is switched off: worth knowing, and no more.
@@ -65,13 +76,19 @@ impl Report {
             errors,
             mut blockers,
             mut warnings,
+            mut notes,
         } = self.findings.into_inner();
         if !errors.is_empty() {
             return Err(ConfigError::of(file, errors));
         }
         warnings.sort_by_key(|warning| warning.line);
+        notes.sort_by_key(|note| note.line);
         blockers.sort_by_key(|problem| (problem.line, problem.column));
-        Ok(Remarks { blockers, warnings })
+        Ok(Remarks {
+            blockers,
+            warnings,
+            notes,
+        })
     }
 }
 

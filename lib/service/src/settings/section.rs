@@ -108,6 +108,12 @@ impl<'t> Item<'t> {
         self.report.warn(self.node.at, message);
     }
 
+    /// Says what is as it should be and worth knowing.
+    pub(super) fn note(&self, message: impl Display) {
+        self.report
+            .note(self.node.at, format!("{}: {message}", self.path));
+    }
+
     /// A mapping.
     pub(super) fn section(&self) -> Option<Section<'t>> {
         match &self.node.value {

@@ -5,11 +5,11 @@ use std::{path::Path, str::FromStr as _};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tidegate_core::{
     AwsMetadata, Database, DatabaseKind, DatabaseName, Labels, Origin, Protocol, TlsMode,
-    TlsSettings, Uri,
+    TlsSettings, Uri, endpoint,
 };
 
 use super::{
-    endpoint, metadata,
+    metadata,
     section::{Item, Section},
     values,
     words::quote,
@@ -65,15 +65,8 @@ pub(super) fn read(section: &mut Section<'_>, certificates: Certificates) -> Opt
     let uri = uri_item.as_ref().and_then(uri);
     let tls = tls(section, certificates);
     let (mut aws, mut kind) = metadata::read(section);
-    section.ignore(&[
-        "ad",
-        "admin_user",
-        "azure",
-        "gcp",
-        "mongo_atlas",
-        "mysql",
-        "oracle",
-    ]);
+    section.ignore(&["ad", "azure", "gcp", "mongo_atlas", "oracle"]);
+    without_effect(section);
     if let (Some(item), Some(uri)) = (&uri_item, &uri) {
         fill_in(item, uri, &mut aws, &mut kind);
     }
@@ -87,6 +80,30 @@ pub(super) fn read(section: &mut Section<'_>, certificates: Certificates) -> Opt
         aws,
         kind,
     })
+}
+
+/// Keys that are read in full and change nothing here; each says why.
+fn without_effect(section: &mut Section<'_>) {
+    if let Some(item) = section.get("admin_user").filter(Item::is_given)
+        && let Some(mut inner) = item.section()
+    {
+        for key in ["name", "default_database"] {
+            if let Some(item) = inner.get(key) {
+                item.text();
+            }
+        }
+        inner.finish();
+        item.warn("ignored: AWS makes the users that roles ask for, and nobody logs in as an administrator for it");
+    }
+    if let Some(item) = section.get("mysql").filter(Item::is_given)
+        && let Some(mut inner) = item.section()
+    {
+        if let Some(version) = inner.get("server_version").filter(Item::is_given) {
+            version.text();
+            version.warn("ignored: clients are told one version for all databases before it is known which they ask for");
+        }
+        inner.finish();
+    }
 }
 
 fn protocol(item: &Item<'_>) -> Option<Protocol> {

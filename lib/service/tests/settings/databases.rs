@@ -209,3 +209,103 @@ fn sessions_of_roles_are_named_by_a_template() {
         );
     }
 }
+
+#[test]
+fn every_field_of_tls_is_read() {
+    let read = |tls: &str| {
+        let lines = format!("name: dw\nprotocol: postgres\nuri: h:1\ntls: {tls}");
+        good(&database(&lines)).database.unwrap().databases[0]
+            .tls
+            .clone()
+    };
+    assert_eq!(read("{}").mode, TlsMode::VerifyFull);
+    assert_eq!(read("{mode: insecure}").mode, TlsMode::Insecure);
+    assert!(read("{trust_system_cert_pool: yes}").trust_system_pool);
+    assert!(!read("{mode: verify-ca}").trust_system_pool);
+}
+
+#[test]
+fn commands_for_labels_are_read_with_their_period() {
+    let lines = "name: dw\nprotocol: postgres\nuri: h:1\nstatic_labels: {env: prod}\ndynamic_labels:\n  - {name: load, command: [/usr/bin/load, --short, 15], period: 1m30s}\n  - {name: zone, command: /usr/bin/zone}";
+    let settings = good(&database(lines)).database.unwrap();
+    let commands = &settings.label_commands[&"dw".parse().unwrap()];
+    assert_eq!(
+        commands[0].command,
+        ["/usr/bin/load", "--short", "15"],
+        "words stay as they are written"
+    );
+    assert_eq!(
+        (commands[0].label.as_str(), commands[0].period.as_secs()),
+        ("load", 90)
+    );
+    assert_eq!(commands[1].command, ["/usr/bin/zone"]);
+    assert_eq!(commands[1].period.as_secs(), 60);
+}
+
+#[test]
+fn commands_for_labels_that_cannot_be_are_refused() {
+    let base = "name: dw\nprotocol: postgres\nuri: h:1\ndynamic_labels: ";
+    for (dynamic, told) in [
+        ("[{name: a, command: []}]", "command: is empty"),
+        ("[{name: a, command: [' ']}]", "names no program"),
+        ("[{name: a, command: x, period: 10ms}]", "period: `10ms` is out of range"),
+        ("[{name: 'a b', command: x}]", "is not a label key"),
+        (
+            "[{name: teleport.dev/origin, command: x}]",
+            "only Tidegate sets labels such as",
+        ),
+        (
+            "[{name: a, command: x}, {name: a, command: y}]",
+            "dynamic_labels[1]: label `a` already has a command",
+        ),
+    ] {
+        let found = errors(&database(&format!("{base}{dynamic}")));
+        assert!(
+            found.len() == 1 && found[0].contains(told),
+            "{found:?}: {told}"
+        );
+    }
+    let many = vec!["{name: a, command: x}"; 33].join(", ");
+    let found = errors(&database(&format!("{base}[{many}]")));
+    assert!(found[0].contains("more than 32 commands"), "{found:?}");
+}
+
+#[test]
+fn a_resource_may_not_bring_commands_to_agents() {
+    let text = "{kind: db, version: v3, metadata: {name: a}, spec: {protocol: postgres, uri: 'h:1', dynamic_labels: {a: {command: [x]}}}}";
+    let told = settings::resource::parse_resources(text)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("commands run on the hosts of agents")
+            && told.contains("db_service.databases"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_said_and_never_passed_over() {
+    let lines = "name: dw\nprotocol: mysql\nuri: h:1\nadmin_user: {name: admin, default_database: a}\nmysql: {server_version: 8.0.28}\naws: {region: us-east-1, rds: {instance_id: i, vpc_id: v}, redshift: {cluster_id: c}}";
+    let warnings = crate::warnings(&database(lines));
+    for told in [
+        "admin_user: ignored: AWS makes the users",
+        "mysql.server_version: ignored",
+        "aws.rds.vpc_id: ignored",
+        "aws: names several kinds of database: it counts as `redshift`",
+    ] {
+        assert!(
+            warnings.iter().any(|(_, warning)| warning.contains(told)),
+            "{told}: {warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn an_external_id_may_stand_alone_where_roles_are_users() {
+    let text = database(
+        "name: wg\nprotocol: postgres\nuri: wg.corp.example:5439\naws:\n  region: us-east-1\n  external_id: abc-1\n  redshift_serverless: {workgroup_name: wg}",
+    );
+    let aws = good(&text).database.unwrap().databases.remove(0).aws;
+    assert_eq!(aws.assume_role, None);
+    assert_eq!(aws.external_id.unwrap().as_str(), "abc-1");
+}

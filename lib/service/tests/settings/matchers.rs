@@ -314,3 +314,55 @@ db_service:
         )]
     );
 }
+
+#[test]
+fn an_entry_that_never_matches_is_told() {
+    let text = "\
+db_service:
+  enabled: yes
+  resources:
+    - labels: {tidegate.dev/origin: config}
+";
+    let told = warnings(text);
+    assert!(
+        told[0]
+            .1
+            .contains("resources[0]: never matches: the label `tidegate.dev/origin`"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn where_the_order_of_entries_decides_a_note_says_so() {
+    let text = "\
+db_service:
+  enabled: yes
+  resources:
+    - labels: {env: prod}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/a'}
+    - labels: {team: bi}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/b'}
+    - labels: {env: dev}
+      aws: {assume_role_arn: 'arn:aws:iam::111111111111:role/a'}
+";
+    let settings = crate::good(text);
+    let notes: Vec<_> = settings
+        .notes
+        .iter()
+        .map(|note| (note.line, note.message.as_str()))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            (
+                6,
+                "db_service.resources[1]: comes after the entry on line 4, which names another role: a database that both match gets that one"
+            ),
+            (
+                8,
+                "db_service.resources[2]: comes after the entry on line 6, which names another role: a database that both match gets that one"
+            ),
+        ]
+    );
+    assert!(settings.warnings.is_empty());
+}

@@ -51,7 +51,7 @@ use crate::{
     places::Places,
     roles::Roles,
     served::Serving,
-    testing::redshift,
+    testing::{redshift, trust},
     wanted::Wanted,
 };
 
@@ -133,7 +133,7 @@ impl Bed {
             locks: Locks::default(),
             places: Places::default(),
             credentials: Arc::new(OneLogin(login)),
-            connector: Arc::new(Connector::new(metrics.connect_seconds.clone())),
+            connector: Arc::new(Connector::new(metrics.connect_seconds.clone(), trust())),
             cancels: CancelRegistry::default(),
             audit,
             metrics,
