@@ -50,6 +50,10 @@ pub(crate) enum Kind {
     EndpointRefused,
     /// A session ended.
     End,
+    /// A database can be reached again.
+    Healthy,
+    /// The health of more databases changed than are told one by one.
+    HealthOfMany,
     /// A command of MySQL's protocol was sent.
     Mysql(MysqlKind),
     /// A statement was sent.
@@ -58,6 +62,8 @@ pub(crate) enum Kind {
     Start,
     /// Somebody was not let in.
     StartFailed,
+    /// A database cannot be reached, or its certificate not be trusted.
+    Unhealthy,
 }
 
 impl Kind {
@@ -66,10 +72,13 @@ impl Kind {
             Self::Disconnect => ("client.disconnect", "T3006I"),
             Self::EndpointRefused => ("db.endpoint.refused", "TDE00W"),
             Self::End => ("db.session.end", "TDB01I"),
+            Self::Healthy => ("db.health.change", "TDH00I"),
+            Self::HealthOfMany => ("db.health.changes", "TDH01W"),
             Self::Mysql(kind) => kind.name_and_code(),
             Self::Query => ("db.session.query", "TDB02I"),
             Self::Start => ("db.session.start", "TDB00I"),
             Self::StartFailed => ("db.session.start", "TDB00W"),
+            Self::Unhealthy => ("db.health.change", "TDH00W"),
         }
     }
 }
@@ -100,7 +109,10 @@ pub(crate) fn event(kind: Kind, subject: &Subject, now: Timestamp) -> AuditEvent
         code: code.to_owned(),
         user: subject.user.clone(),
         sid: subject.sid.clone(),
-        success: !matches!(kind, Kind::EndpointRefused | Kind::StartFailed),
+        success: !matches!(
+            kind,
+            Kind::EndpointRefused | Kind::StartFailed | Kind::Unhealthy
+        ),
         error: String::new(),
         db_service: subject.db_service.clone(),
         db_user: subject.db_user.clone(),
@@ -231,6 +243,18 @@ mod tests {
         assert_eq!(
             shown(Kind::Disconnect),
             expect("client.disconnect", "T3006I", true)
+        );
+        assert_eq!(
+            shown(Kind::Healthy),
+            expect("db.health.change", "TDH00I", true)
+        );
+        assert_eq!(
+            shown(Kind::Unhealthy),
+            expect("db.health.change", "TDH00W", false)
+        );
+        assert_eq!(
+            shown(Kind::HealthOfMany),
+            expect("db.health.changes", "TDH01W", true)
         );
     }
 

@@ -51,7 +51,7 @@ use crate::{
     engine::{
         AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
     },
-    health::Health,
+    health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
     locks::Locks,
     metadata::{AwsDescribe, Book},
@@ -145,7 +145,15 @@ impl DatabaseService {
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
         let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
-        let trust = Arc::new(Trust::new(folder, settings.clone(), Arc::clone(&clock)));
+        let trust = Arc::new(Trust::new(
+            folder,
+            settings.clone(),
+            Arc::clone(&clock),
+        ));
+        let connector = Arc::new(Connector::new(
+            metrics.connect_seconds.clone(),
+            Arc::clone(&trust),
+        ));
         let credentials = Arc::new(AwsCredentials::new(
             aws.clone(),
             settings.clone(),
@@ -162,13 +170,11 @@ impl DatabaseService {
             locks: locks.clone(),
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
-            connector: Arc::new(Connector::new(
-                metrics.connect_seconds.clone(),
-                Arc::clone(&trust),
-            )),
+            connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
+            health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
         });
@@ -209,6 +215,16 @@ impl DatabaseService {
             served: Arc::clone(&served),
             health: Arc::clone(&health),
         };
+        let configs = Configs::default();
+        let checker = Checker::new(
+            served,
+            health,
+            &configs,
+            Prober::new(connector, metrics.health.clone()),
+            metrics.health.clone(),
+            audit,
+            Arc::clone(&clock),
+        );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
         tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
         let session = format!("tidegate-agent-{}", host.host_id());
@@ -260,9 +276,10 @@ impl DatabaseService {
             reconciler.follow(auth.clone(), shutdown.clone()),
         );
         tasks.spawn(
-            "health",
-            health::check_all(served, health, clock, shutdown.clone()),
+            "health_check_configs",
+            health::configs::follow(auth.clone(), configs, shutdown.clone()),
         );
+        tasks.spawn("health", checker.run(shutdown.clone()));
         tasks.spawn(
             "doctor",
             doctor.take_questions(auth.clone(), shutdown.clone()),

@@ -11,6 +11,8 @@ use prometheus_client::{
 };
 use tidegate_service::metrics::Metrics;
 
+use crate::health::Census;
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Cause {
@@ -160,6 +162,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) dials_refused: Counter,
     pub(crate) audit_dropped: Counter,
     pub(crate) proxies_connected: Gauge,
+    pub(crate) health: HealthMetrics,
 }
 
 impl ServiceMetrics {
@@ -211,6 +214,7 @@ impl ServiceMetrics {
                 "Proxies that can send sessions here",
                 Gauge::default(),
             ),
+            health: HealthMetrics::register(metrics),
         }
     }
 }
@@ -218,4 +222,109 @@ impl ServiceMetrics {
 /// From 1 ms to about 16 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+/// A layer that checks look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum CheckedLayer {
+    /// The name resolves.
+    Dns,
+    /// Every address takes connections.
+    Tcp,
+    /// The certificate can be trusted.
+    Tls,
+}
+
+/// How a layer of a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum CheckOutcome {
+    /// The check ended there.
+    Failed,
+    /// It went on, or was done.
+    Passed,
+}
+
+/// What a database is known to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum StatusWord {
+    /// No configuration matches it.
+    Disabled,
+    /// The last checks passed.
+    Healthy,
+    /// The last checks failed.
+    Unhealthy,
+    /// Not checked yet.
+    Unknown,
+}
+
+/// Labels of checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CheckLabel {
+    pub(crate) layer: CheckedLayer,
+    pub(crate) outcome: CheckOutcome,
+}
+
+/// Labels of the time that checks take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LayerLabel {
+    pub(crate) layer: CheckedLayer,
+}
+
+/// Labels of databases by what they are known to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StatusLabel {
+    pub(crate) status: StatusWord,
+}
+
+/// What is counted of health checks; clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct HealthMetrics {
+    pub(crate) databases: Family<StatusLabel, Gauge>,
+    pub(crate) checks: Family<CheckLabel, Counter>,
+    pub(crate) seconds: Family<LayerLabel, Histogram, fn() -> Histogram>,
+    pub(crate) certificate_ends: Gauge,
+}
+
+impl HealthMetrics {
+    fn register(metrics: &Metrics) -> Self {
+        Self {
+            databases: metrics.register(
+                "tidegate_dbservice_health_databases",
+                "Databases by what health checks show of them",
+                Family::default(),
+            ),
+            checks: metrics.register(
+                "tidegate_dbservice_health_checks_total",
+                "Layers of databases that were checked, by outcome",
+                Family::default(),
+            ),
+            seconds: metrics.register(
+                "tidegate_dbservice_health_check_seconds",
+                "Time that a layer of a check took",
+                Family::new_with_constructor(seconds),
+            ),
+            certificate_ends: metrics.register(
+                "tidegate_dbservice_database_certificate_ends_timestamp_seconds",
+                "When the first of all databases' certificates ends, as Unix time; 0 while none is known",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// Shows these counts.
+    pub(crate) fn take(&self, census: &Census) {
+        for (status, count) in [
+            (StatusWord::Disabled, census.disabled),
+            (StatusWord::Healthy, census.healthy),
+            (StatusWord::Unhealthy, census.unhealthy),
+            (StatusWord::Unknown, census.unknown),
+        ] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.databases
+                .get_or_create(&StatusLabel { status })
+                .set(count);
+        }
+        let ends = census.certificate_ends.map_or(0, |at| at.as_second());
+        self.certificate_ends.set(ends);
+    }
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     audit::{self, AuditQueue, Kind, Subject},
+    health::Health,
     metrics::{Cause, CauseLabel, ServiceMetrics},
     wanted::Wanted,
 };
@@ -71,6 +72,7 @@ pub(crate) struct Record {
     clock: SharedClockDebug,
     audit: AuditQueue,
     metrics: ServiceMetrics,
+    health: Arc<Health>,
     phase: Phase,
     counts: Counts,
     statements_dropped: u64,
@@ -104,6 +106,7 @@ impl Record {
         clock: SharedClock,
         audit: AuditQueue,
         metrics: ServiceMetrics,
+        health: Arc<Health>,
     ) -> Self {
         metrics.sessions_active.inc();
         let database = &wanted.database;
@@ -133,6 +136,7 @@ impl Record {
             wanted,
             audit,
             metrics,
+            health,
         }
     }
 
@@ -166,6 +170,7 @@ impl Record {
     /// The session runs.
     pub(crate) async fn started(&mut self) {
         self.phase = Phase::Started;
+        self.health.session_began(&self.wanted, self.clock.0.now());
         self.audit
             .put(audit::event(Kind::Start, &self.subject, self.clock.0.now()))
             .await;
@@ -221,6 +226,10 @@ impl Record {
             .sessions
             .get_or_create(&CauseLabel { cause: ended.cause })
             .inc();
+        if self.phase == Phase::Known {
+            let now = self.clock.0.now();
+            self.health.session_failed(&self.wanted, ended.cause, now);
+        }
         let kind = match self.phase {
             Phase::Anonymous => return,
             Phase::Known if ended.cause == Cause::CancelRequest => return,

@@ -39,6 +39,7 @@ use super::{
 use crate::{
     audit::AuditQueue,
     credentials::{Credentials, LoginPlan},
+    health::Health,
     locks::Locks,
     metrics::{Cause, ServiceMetrics},
     places::{Place, Places},
@@ -65,6 +66,8 @@ pub(crate) struct Engine {
     pub(crate) cancels: CancelRegistry,
     pub(crate) audit: AuditQueue,
     pub(crate) metrics: ServiceMetrics,
+    /// Hears how sessions fare.
+    pub(crate) health: Arc<Health>,
     pub(crate) clock: SharedClock,
     pub(crate) shutdown: ShutdownToken,
 }
@@ -169,6 +172,7 @@ where
         Arc::clone(&engine.clock),
         engine.audit.clone(),
         engine.metrics.clone(),
+        Arc::clone(&engine.health),
     );
     let span = info_span!("session", session.id = record.sid());
     let ended = Box::pin(run(engine, incoming, protocol, &mut record))

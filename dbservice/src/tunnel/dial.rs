@@ -127,6 +127,7 @@ async fn session_task(
     let begun = match begun {
         Ok(begun) => begun,
         Err(problem) => {
+            tunnel.engine.health.doubt(&serving.wanted);
             refuse(&tunnel, &outgoing, asked, &Refused::Database(problem)).await;
             return;
         }

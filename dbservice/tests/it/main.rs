@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod agent;
+mod health;
 mod locks;
 mod plane;
 mod sessions;

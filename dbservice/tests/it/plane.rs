@@ -7,7 +7,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use tidegate_core::{Lock, Role};
+use tidegate_core::{HealthCheckConfig, Lock, Role};
 use tidegate_identity::HOST_CERT_TTL;
 use tidegate_proto::{
     convert,
@@ -16,6 +16,7 @@ use tidegate_proto::{
         WatchDatabasesResponse,
         access_service_server::{AccessService, AccessServiceServer},
         audit_service_server::{AuditService, AuditServiceServer},
+        health_service_server::{HealthService, HealthServiceServer},
         inventory_service_server::{InventoryService, InventoryServiceServer},
         presence_service_server::{PresenceService, PresenceServiceServer},
         trust_service_server::{TrustService, TrustServiceServer},
@@ -52,6 +53,7 @@ pub(crate) struct Plane {
     events: mpsc::UnboundedSender<AuditEvent>,
     lock_watches: mpsc::UnboundedSender<()>,
     locks: watch::Sender<Result<Vec<Lock>, ()>>,
+    health_configs: watch::Sender<Vec<HealthCheckConfig>>,
 }
 
 impl Plane {
@@ -68,6 +70,7 @@ impl Plane {
             events,
             lock_watches,
             locks: watch::Sender::new(Ok(Vec::new())),
+            health_configs: watch::Sender::new(vec![HealthCheckConfig::preset()]),
         };
         let seen = Seen {
             watches: seen_watches,
@@ -83,12 +86,18 @@ impl Plane {
         self.locks.send_modify(|told| *told = locks);
     }
 
+    /// From here on databases are to be checked like this.
+    pub(crate) fn tell_health_configs(&self, configs: Vec<HealthCheckConfig>) {
+        self.health_configs.send_modify(|told| *told = configs);
+    }
+
     pub(crate) fn routes(&self) -> Routes {
         Routes::new(InventoryServiceServer::new(self.clone()))
             .add_service(PresenceServiceServer::new(self.clone()))
             .add_service(TrustServiceServer::new(self.clone()))
             .add_service(AccessServiceServer::new(self.clone()))
             .add_service(AuditServiceServer::new(self.clone()))
+            .add_service(HealthServiceServer::new(self.clone()))
     }
 }
 
@@ -285,6 +294,43 @@ impl AuditService for Plane {
         &self,
         _: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        no()
+    }
+}
+
+#[async_trait]
+impl HealthService for Plane {
+    type WatchHealthCheckConfigsStream = Answers<v1::WatchHealthCheckConfigsResponse>;
+
+    async fn watch_health_check_configs(
+        &self,
+        _: Request<v1::WatchHealthCheckConfigsRequest>,
+    ) -> Result<Response<Self::WatchHealthCheckConfigsStream>, Status> {
+        let answers = WatchStream::new(self.health_configs.subscribe()).map(|configs| {
+            let configs = configs.into_iter().map(Into::into).collect();
+            Ok(v1::WatchHealthCheckConfigsResponse { configs })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn upsert_health_check_config(
+        &self,
+        _: Request<v1::UpsertHealthCheckConfigRequest>,
+    ) -> Result<Response<v1::HealthCheckConfig>, Status> {
+        no()
+    }
+
+    async fn list_health_check_configs(
+        &self,
+        _: Request<v1::ListHealthCheckConfigsRequest>,
+    ) -> Result<Response<v1::ListHealthCheckConfigsResponse>, Status> {
+        no()
+    }
+
+    async fn delete_health_check_config(
+        &self,
+        _: Request<v1::DeleteHealthCheckConfigRequest>,
+    ) -> Result<Response<v1::DeleteHealthCheckConfigResponse>, Status> {
         no()
     }
 }

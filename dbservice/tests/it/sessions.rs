@@ -55,7 +55,11 @@ pub(crate) async fn ready() -> (World, Line) {
     (world, line)
 }
 
-async fn database_end(cas: &Cas, listener: &TcpListener) -> server::TlsStream<TcpStream> {
+/// The database's end of the next connection that speaks.
+pub(crate) async fn database_end(
+    cas: &Cas,
+    listener: &TcpListener,
+) -> server::TlsStream<TcpStream> {
     let key = KeyPair::generate().unwrap();
     let issued = cas
         .db
@@ -76,7 +80,7 @@ async fn database_end(cas: &Cas, listener: &TcpListener) -> server::TlsStream<Tc
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 8];
-        // Health checks connect and say nothing.
+        // Most health checks connect and say nothing.
         if stream.read_exact(&mut request).await.is_ok() {
             assert_eq!(request, SSL_REQUEST);
             stream.write_all(b"S").await.unwrap();

@@ -245,6 +245,9 @@ impl World {
             &tasks,
         )
         .unwrap();
+        // The first health check comes before any session, and the next with TLS is longer away than a test lasts.
+        let mut checked = patiently(crate::sessions::database_end(&cas, &database)).await;
+        assert_eq!(patiently(checked.read(&mut [0; 1])).await.unwrap(), 0);
         Self {
             cas,
             plane,

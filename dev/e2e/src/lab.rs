@@ -21,6 +21,7 @@ use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
 use etcd::Etcd;
+pub use measured::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION};
 pub use part::Part;
 pub use people::{PASSWORD, Person, words};
 use programs::{Names, nss_wrapper};

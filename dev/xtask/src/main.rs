@@ -21,7 +21,7 @@ usage: cargo xtask COMMAND
                           with --check: prove it, stop everything, exit
   test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first
   ci                      format, lints, dependency arrows, generated code, then `test`
-  bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory)
+  bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory, agent)
   gen [--check]           generate code from proto/, and reference pages from code
 ";
 
@@ -94,8 +94,8 @@ fn ci() -> Result<()> {
 }
 
 fn bench(name: &str, args: &[&str]) -> Result<()> {
-    if !["session", "discovery", "inventory"].contains(&name) {
-        bail!("there is no benchmark `{name}`: try `session`, `discovery` or `inventory`");
+    if !["session", "discovery", "inventory", "agent"].contains(&name) {
+        bail!("there is no benchmark `{name}`: try `session`, `discovery`, `inventory` or `agent`");
     }
     needs::check_all()?;
     step(

@@ -288,6 +288,54 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
+/// What a connection to a database passes through, from below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthLayer {
+    /// The host's name resolves.
+    Dns,
+    /// Every address takes connections.
+    Tcp,
+    /// The certificate can be trusted.
+    Tls,
+    /// There are credentials to log in with.
+    Credential,
+    /// The database lets them in.
+    Login,
+}
+
+impl HealthLayer {
+    /// All of them, from below.
+    pub const ALL: [Self; 5] = [
+        Self::Dns,
+        Self::Tcp,
+        Self::Tls,
+        Self::Credential,
+        Self::Login,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Credential => "credential",
+            Self::Login => "login",
+        }
+    }
+}
+
+/// How a layer fared in people's own sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsSaw {
+    /// Whether the last one got through it.
+    pub passed: bool,
+    /// Since when all of them fare so.
+    pub since: Timestamp,
+}
+
 /// The outcome of health checks, with the field names of the `db_server` resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetHealth {
@@ -306,6 +354,18 @@ pub struct TargetHealth {
     pub transition_error: String,
     /// One line for people.
     pub message: String,
+    /// The lowest layer that failed; `None` unless unhealthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_layer: Option<HealthLayer>,
+    /// The last instant at which the database's certificate counts, as the last TLS handshake showed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Timestamp>,
+    /// Whether sessions got credentials; `None` before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<SessionsSaw>,
+    /// Whether sessions were let in; `None` before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<SessionsSaw>,
 }
 
 /// Why an agent assumes the role that it does.

@@ -29,8 +29,8 @@ pub use access::{
     Traits,
 };
 pub use database::{
-    AwsMetadata, Database, DatabaseServer, HealthStatus, Origin, Protocol, RoleSource,
-    TargetHealth, TlsMode, TlsSettings, Uri,
+    AwsMetadata, Database, DatabaseServer, HealthLayer, HealthStatus, Origin, Protocol, RoleSource,
+    SessionsSaw, TargetHealth, TlsMode, TlsSettings, Uri,
 };
 pub use doctor::Diagnosis;
 pub use error::{ErrorCode, Layer, Problem};

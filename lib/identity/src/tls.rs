@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
     client::{
@@ -175,6 +176,18 @@ pub fn first_certificate_der(pem: &str) -> Result<Vec<u8>, IdentityError> {
         .ok_or(IdentityError::Pem {
             what: "certificate",
         })
+}
+
+/// The last instant at which a certificate in DER counts (RFC 5280, section 4.1.2.5).
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn expires_at(certificate: &[u8]) -> Result<Timestamp, IdentityError> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| IdentityError::Malformed(error.to_string()))?;
+    Timestamp::from_second(parsed.validity().not_after.timestamp())
+        .map_err(|error| IdentityError::Malformed(error.to_string()))
 }
 
 /// Whether the first certificate of a chain is for a key.

@@ -1,6 +1,8 @@
 //! Database servers: which agent serves what, and how it fares.
 
-use tidegate_core::{DatabaseServer, HealthStatus, RoleSource, TargetHealth};
+use tidegate_core::{
+    DatabaseServer, HealthLayer, HealthStatus, RoleSource, SessionsSaw, TargetHealth,
+};
 
 use super::{Invalid, assume_role, instant, parse, timestamp};
 use crate::v1;
@@ -20,7 +22,37 @@ impl From<TargetHealth> for v1::TargetHealth {
             transition_reason: health.transition_reason,
             transition_error: health.transition_error,
             message: health.message,
+            failed_layer: health
+                .failed_layer
+                .map(|layer| layer.as_str().to_owned())
+                .unwrap_or_default(),
+            certificate_not_after: health.certificate_not_after.map(timestamp),
+            credential: health.credential.map(Into::into),
+            login: health.login.map(Into::into),
         }
+    }
+}
+
+impl From<SessionsSaw> for v1::SessionsSaw {
+    fn from(saw: SessionsSaw) -> Self {
+        Self {
+            passed: saw.passed,
+            since: Some(timestamp(saw.since)),
+        }
+    }
+}
+
+impl TryFrom<v1::SessionsSaw> for SessionsSaw {
+    type Error = Invalid;
+
+    fn try_from(saw: v1::SessionsSaw) -> Result<Self, Invalid> {
+        let since = saw
+            .since
+            .ok_or_else(|| Invalid::new("since", "is missing"))?;
+        Ok(Self {
+            passed: saw.passed,
+            since: instant(&since)?,
+        })
     }
 }
 
@@ -51,8 +83,25 @@ impl TryFrom<v1::TargetHealth> for TargetHealth {
             transition_reason: health.transition_reason,
             transition_error: health.transition_error,
             message: health.message,
+            // A layer that a later version knows is left out and nothing else is lost.
+            failed_layer: HealthLayer::ALL
+                .into_iter()
+                .find(|layer| layer.as_str() == health.failed_layer),
+            certificate_not_after: health
+                .certificate_not_after
+                .as_ref()
+                .map(instant)
+                .transpose()?,
+            credential: saw("credential", health.credential)?,
+            login: saw("login", health.login)?,
         })
     }
+}
+
+fn saw(field: &str, saw: Option<v1::SessionsSaw>) -> Result<Option<SessionsSaw>, Invalid> {
+    saw.map(SessionsSaw::try_from)
+        .transpose()
+        .map_err(|invalid| invalid.within(field))
 }
 
 impl From<DatabaseServer> for v1::DatabaseServer {

@@ -1,6 +1,6 @@
 use tidegate_core::{
-    AwsMetadata, Database, DatabaseServer, EndpointFilter, Lock, LockTarget, Origin, Role,
-    RoleSource, ScanScope, TargetHealth, TlsMode, TlsSettings,
+    AwsMetadata, Database, DatabaseServer, EndpointFilter, HealthLayer, Lock, LockTarget, Origin,
+    Role, RoleSource, ScanScope, SessionsSaw, TargetHealth, TlsMode, TlsSettings,
 };
 
 use super::*;
@@ -64,6 +64,16 @@ fn a_database_server_survives_the_wire() {
         remarks: vec!["a label".to_owned()],
         target_health: TargetHealth {
             transition_timestamp: Some(Timestamp::new(5, 7).unwrap()),
+            failed_layer: Some(HealthLayer::Tls),
+            certificate_not_after: Some(Timestamp::new(9, 0).unwrap()),
+            credential: Some(SessionsSaw {
+                passed: true,
+                since: Timestamp::new(7, 0).unwrap(),
+            }),
+            login: Some(SessionsSaw {
+                passed: false,
+                since: Timestamp::new(8, 0).unwrap(),
+            }),
             ..TargetHealth::default()
         },
     };

@@ -115,6 +115,28 @@ pub struct TargetHealth {
     pub transition_error: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub message: ::prost::alloc::string::String,
+    /// The lowest layer that failed: `dns`, `tcp`, `tls`; empty unless unhealthy.
+    #[prost(string, tag = "8")]
+    pub failed_layer: ::prost::alloc::string::String,
+    /// The last instant at which the database's certificate counts; absent until a TLS handshake showed it.
+    #[prost(message, optional, tag = "9")]
+    pub certificate_not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether people's sessions got credentials; absent before there were any.
+    #[prost(message, optional, tag = "10")]
+    pub credential: ::core::option::Option<SessionsSaw>,
+    /// Whether people's sessions were let in; absent before there were any.
+    #[prost(message, optional, tag = "11")]
+    pub login: ::core::option::Option<SessionsSaw>,
+}
+/// How a layer fared in people's own sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionsSaw {
+    /// Whether the last one got through it.
+    #[prost(bool, tag = "1")]
+    pub passed: bool,
+    /// Since when all of them fare so.
+    #[prost(message, optional, tag = "2")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Presence: one agent serving one database.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -37,6 +37,7 @@ mod field {
 mod health {
     pub(super) const STATUS: u32 = 3;
     pub(super) const MESSAGE: u32 = 7;
+    pub(super) const FAILED_LAYER: u32 = 8;
 }
 /// One agent serving one database.
 #[derive(Debug, PartialEq)]
@@ -154,6 +155,7 @@ impl Fields for ServerRow {
                 known => known,
             },
             "health.message" => health.text(health::MESSAGE),
+            "health.failed_layer" => health.text(health::FAILED_LAYER),
             "effective_role" => fields.message(field::EFFECTIVE_ROLE).text(ROLE_ARN),
             "role_source" => role_source(fields.number(field::ROLE_SOURCE)),
             _ => return database_text(self.of_database(), path),

@@ -51,6 +51,7 @@ fn server() -> v1::DatabaseServer {
         target_health: Some(v1::TargetHealth {
             status: "healthy".to_owned(),
             message: "reached".to_owned(),
+            failed_layer: "tls".to_owned(),
             ..v1::TargetHealth::default()
         }),
         ..v1::DatabaseServer::default()

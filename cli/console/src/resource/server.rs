@@ -61,6 +61,37 @@ pub struct TargetHealthStatus {
     /// One line for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The lowest layer that failed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub failed_layer: String,
+    /// The last instant at which the database's certificate counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Timestamp>,
+    /// Whether sessions got credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<SessionsSawStatus>,
+    /// Whether sessions were let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<SessionsSawStatus>,
+}
+
+/// How a layer fared in people's own sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionsSawStatus {
+    /// `passed` or `failed`.
+    pub last: &'static str,
+    /// Since when all of them fare so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+impl From<v1::SessionsSaw> for SessionsSawStatus {
+    fn from(saw: v1::SessionsSaw) -> Self {
+        Self {
+            last: if saw.passed { "passed" } else { "failed" },
+            since: instant(saw.since.as_ref()),
+        }
+    }
 }
 
 impl From<&v1::DatabaseServer> for super::DatabaseServer {
@@ -96,6 +127,10 @@ impl From<&v1::DatabaseServer> for super::DatabaseServer {
                     transition_reason: health.transition_reason,
                     transition_error: health.transition_error,
                     message: health.message,
+                    failed_layer: health.failed_layer,
+                    certificate_not_after: instant(health.certificate_not_after.as_ref()),
+                    credential: health.credential.map(Into::into),
+                    login: health.login.map(Into::into),
                 },
                 effective_role_arn: server
                     .effective_role
@@ -147,6 +182,19 @@ mod tests {
                 transition_reason: "threshold_reached".to_owned(),
                 transition_error: "timed out".to_owned(),
                 message: "3 health checks failed".to_owned(),
+                failed_layer: "tcp".to_owned(),
+                certificate_not_after: Some(prost_types::Timestamp {
+                    seconds: 1_800_000_000,
+                    nanos: 0,
+                }),
+                credential: None,
+                login: Some(v1::SessionsSaw {
+                    passed: true,
+                    since: Some(prost_types::Timestamp {
+                        seconds: 1_700_000_000,
+                        nanos: 0,
+                    }),
+                }),
             }),
             revision: 7,
             role_reason: "entry 1 of `db_service.resources` (line 9) is the first that matches"
@@ -180,6 +228,9 @@ mod tests {
                     "transition_reason": "threshold_reached",
                     "transition_error": "timed out",
                     "message": "3 health checks failed",
+                    "failed_layer": "tcp",
+                    "certificate_not_after": "2027-01-15T08:00:00Z",
+                    "login": { "last": "passed", "since": "2023-11-14T22:13:20Z" },
                 },
                 "effective_role_arn": "arn:aws:iam::111122223333:role/access",
                 "role_source": "override",

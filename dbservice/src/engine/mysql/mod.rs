@@ -12,7 +12,7 @@
 mod answers;
 mod greeted;
 mod login;
-mod packets;
+pub(crate) mod packets;
 mod session;
 #[cfg(test)]
 mod session_tests;

@@ -3,9 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use awssim::{Cluster, ClusterId, Native, PasswordEncryption, Region, World};
+use awssim::{Cluster, ClusterId, Endpoint, Native, PasswordEncryption, Region, World};
 
 use super::{Lab, Part};
+
+/// Where the measured cluster is.
+pub const BENCH_ACCOUNT: &str = "111111111111";
+/// Where the measured cluster is.
+pub const BENCH_REGION: &str = "us-east-1";
+/// Its identifier.
+pub const BENCH_CLUSTER: &str = "bench";
 
 impl Lab {
     /// Starts a system of one agent and one cluster that is a PostgreSQL with TLS of its own, to measure against.
@@ -14,35 +21,46 @@ impl Lab {
     ///
     /// When a part does not start.
     pub async fn start_bench() -> Result<Self> {
-        let mut world = World::from_json(crate::DEMO_WORLD)?;
-        for account in world.accounts.values_mut() {
-            account
-                .regions
-                .values_mut()
-                .for_each(|region| *region = Region::default());
-        }
-        let native = Native {
-            password_encryption: PasswordEncryption::ScramSha256,
-        };
-        let cluster = Cluster {
-            native: Some(native),
-            ..Cluster::with([("env", "prod")], ["reader"])
-        };
-        world.put_cluster(&bench_cluster(), cluster);
+        let world = bench_world(&["reader"])?;
         let lab = Self::start_in(
             world,
             &[Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA],
         )
         .await?;
-        lab.aws()
-            .sql(
-                &bench_cluster(),
-                "CREATE ROLE direct LOGIN SUPERUSER PASSWORD 'direct'",
-            )
-            .await?;
+        lab.prepare_direct().await?;
         lab.wait_for_databases(&["bench"]).await?;
         lab.wait_for_servers(&["bench"], 1).await?;
         Ok(lab)
+    }
+
+    /// Starts a control plane, a proxy and that cluster, with these database users, and neither worker nor agent.
+    ///
+    /// # Errors
+    ///
+    /// When a part does not start.
+    pub async fn start_bench_cluster(db_users: &[&str]) -> Result<Self> {
+        let lab = Self::start_in(bench_world(db_users)?, &[Part::Auth, Part::Proxy]).await?;
+        lab.prepare_direct().await?;
+        Ok(lab)
+    }
+
+    /// A user for who comes straight to the measured database.
+    async fn prepare_direct(&self) -> Result<()> {
+        let statement = "CREATE ROLE direct LOGIN SUPERUSER PASSWORD 'direct'";
+        self.aws().sql(&bench_cluster(), statement).await?;
+        Ok(())
+    }
+
+    /// Where the measured database listens.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub async fn bench_endpoint(&self) -> Result<Endpoint> {
+        self.aws()
+            .endpoint(&bench_cluster())
+            .await
+            .context("the measured cluster is gone")
     }
 
     /// What a stock client needs to reach the measured database through proxy and agent.
@@ -61,11 +79,7 @@ impl Lab {
     ///
     /// When the database is gone.
     pub async fn bench_direct(&self) -> Result<BTreeMap<String, String>> {
-        let endpoint = self
-            .aws()
-            .endpoint(&bench_cluster())
-            .await
-            .context("the measured cluster is gone")?;
+        let endpoint = self.bench_endpoint().await?;
         let ca = self.sim.ca_pem_path();
         let pairs = [
             ("PGHOST", endpoint.host),
@@ -90,5 +104,25 @@ impl Lab {
 }
 
 fn bench_cluster() -> ClusterId {
-    ClusterId::new("111111111111", "us-east-1", "bench")
+    ClusterId::new(BENCH_ACCOUNT, BENCH_REGION, BENCH_CLUSTER)
+}
+
+/// The demo's accounts and people, and nothing in them but that cluster.
+fn bench_world(db_users: &[&str]) -> Result<World> {
+    let mut world = World::from_json(crate::DEMO_WORLD)?;
+    for account in world.accounts.values_mut() {
+        account
+            .regions
+            .values_mut()
+            .for_each(|region| *region = Region::default());
+    }
+    let native = Native {
+        password_encryption: PasswordEncryption::ScramSha256,
+    };
+    let cluster = Cluster {
+        native: Some(native),
+        ..Cluster::with([("env", "prod")], db_users.iter().copied())
+    };
+    world.put_cluster(&bench_cluster(), cluster);
+    Ok(world)
 }

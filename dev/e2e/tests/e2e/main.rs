@@ -4,6 +4,7 @@ mod bad_clients;
 mod fault_table;
 mod faults;
 mod ha;
+mod health;
 mod joining;
 mod locks;
 mod logins;

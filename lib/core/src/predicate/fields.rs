@@ -94,6 +94,7 @@ impl Fields for DatabaseServer {
                 HealthStatus::Unhealthy => "unhealthy",
             },
             "health.message" => &self.target_health.message,
+            "health.failed_layer" => self.target_health.failed_layer?.as_str(),
             "effective_role" => role(self.effective_role.as_ref())?,
             "role_source" => match self.role_source {
                 RoleSource::Override => "override",
@@ -246,7 +247,7 @@ fn searched_labels(labels: &Labels, found: &mut dyn FnMut(&str) -> bool) -> bool
 mod tests {
     use super::*;
     use crate::{
-        database::{AwsMetadata, Origin, Protocol, TargetHealth, TlsSettings},
+        database::{AwsMetadata, HealthLayer, Origin, Protocol, TargetHealth, TlsSettings},
         matcher::{DatabaseKind, EndpointFilter},
         predicate::{FieldType, Predicate, Schema},
         selector::Selector,
@@ -304,6 +305,7 @@ mod tests {
             target_health: TargetHealth {
                 status: HealthStatus::Healthy,
                 message: "reached".to_owned(),
+                failed_layer: Some(HealthLayer::Tls),
                 ..TargetHealth::default()
             },
         }

@@ -19,7 +19,7 @@ pub const KINDS: [(&str, &Schema); 10] = [
 ];
 
 /// What fields mean; where a kind is named, of that kind alone.
-const MEANINGS: [(&str, &str, &str); 69] = [
+const MEANINGS: [(&str, &str, &str); 70] = [
     ("", "account_id", "the AWS account"),
     ("", "allow.db_names", "what the role allows"),
     ("", "allow.db_roles", "what the role allows"),
@@ -63,6 +63,11 @@ const MEANINGS: [(&str, &str, &str); 69] = [
     ("", "error", "the class of the last scan's failure"),
     ("", "expires_at", "an instant in UTC; absent for never"),
     ("", "group", "the discovery group"),
+    (
+        "",
+        "health.failed_layer",
+        "the lowest layer that failed: `dns`, `tcp` or `tls`",
+    ),
     ("", "health.message", "what the agent said of it"),
     ("", "health.status", "`healthy`, `unknown` or `unhealthy`"),
     (

@@ -112,6 +112,10 @@ const SERVED: &[Field] = &[
     text("version", &["resource.spec.version"]),
     text("health.status", &["resource.status.target_health.status"]),
     text("health.message", &["resource.status.target_health.message"]),
+    text(
+        "health.failed_layer",
+        &["resource.status.target_health.failed_layer"],
+    ),
     text("effective_role", &[]),
     text("role_source", &[]),
 ];

@@ -46,6 +46,7 @@ use crate::{
     certificate::client_facing,
     credentials::{Credentials, LoginPlan},
     engine::{AgentNames, Connector, DbLogin, Engine, Incoming},
+    health::Health,
     locks::Locks,
     metrics::ServiceMetrics,
     places::Places,
@@ -137,6 +138,7 @@ impl Bed {
             cancels: CancelRegistry::default(),
             audit,
             metrics,
+            health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
             shutdown: ShutdownToken::new(),
         };

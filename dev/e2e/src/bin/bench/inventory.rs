@@ -21,14 +21,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use awssim::World;
 use clap::ValueEnum;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prost::Message;
 use tidegate_e2e::{Lab, Part};
 use tidegate_proto::v1::{self, inventory_service_client::InventoryServiceClient};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Channel;
 
-use crate::{Args, figure::Figure};
+use crate::{Args, figure::Figure, usage};
 use load::Worker;
 use member::Gate;
 use raw::Raw;
@@ -103,7 +102,7 @@ impl Options {
 /// Measures, prints each figure when it is there, and stops everything.
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let options = &args.inventory;
-    raise_open_files(options.agents as u64 + FILES_BESIDE)?;
+    usage::raise_open_files(options.agents as u64 + FILES_BESIDE)?;
     if options.only.is_empty() || options.only.iter().any(|section| *section != Section::Etcd) {
         let mut lab = Lab::start_in(World::default(), &[Part::Auth]).await?;
         let outcome = until_signal(on_sqlite(&mut lab, args)).await;
@@ -322,17 +321,4 @@ async fn restart(
     let (answered, running) = tokio::join!(answered, lab.start_part(Part::Auth));
     running?;
     Ok(answered?.as_secs_f64())
-}
-
-/// Makes room for this process's connections; those that it starts inherit it.
-fn raise_open_files(wanted: u64) -> Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).with_context(|| {
-            format!(
-                "{wanted} open files are not allowed: raise `ulimit -n`, or ask for fewer --agents"
-            )
-        })?;
-    }
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! `cargo xtask bench NAME [--json]`: ours beside the reference, interleaved in one run, as medians of ratios.
 //!
 //! Machines are noisy and shared: ratios count, and CPU per unit of work is steadier than throughput. Each benchmark is
-//! one module; [`figure`] prints. `floor` and `bare` are references that benchmarks start as processes of their own.
+//! one module; [`figure`] prints. `floor`, `bare` and `far` are what benchmarks start as processes of
+//! their own.
 
+mod agent;
 mod discovery;
 mod figure;
 mod floor;
@@ -16,12 +18,12 @@ use clap::Parser;
 /// Measures ours beside the reference.
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// What to measure: `session`, `discovery` or `inventory`.
+    /// What to measure: `session`, `discovery`, `inventory` or `agent`.
     name: String,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
-    /// Rounds of `session`, and of the queries of `inventory`; each measures both sides.
+    /// Rounds of `session`, of the queries of `inventory`, and of the connections of `agent`; each measures both sides.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each pgbench run of `session`.
@@ -47,6 +49,8 @@ pub(crate) struct Args {
     region_list: Vec<String>,
     #[command(flatten)]
     inventory: inventory::Options,
+    #[command(flatten)]
+    agent: agent::AgentOptions,
 }
 
 #[tokio::main]
@@ -57,10 +61,14 @@ async fn main() -> Result<()> {
         "discovery" => discovery::run(&args).await?,
         // It is long: each figure is printed when it is there.
         "inventory" => return inventory::run(&args).await,
+        "agent" => return agent::run(&args).await,
+        "far" => return agent::far::run(args.agent.served).await,
         "floor" => return floor::run(&args).await,
         "bare" => return inventory::bare::run().await,
         other => {
-            bail!("there is no benchmark `{other}`: try `session`, `discovery` or `inventory`")
+            bail!(
+                "there is no benchmark `{other}`: try `session`, `discovery`, `inventory` or `agent`"
+            )
         }
     };
     figures.iter().for_each(|figure| figure.print(args.json));

@@ -5,6 +5,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Clock ticks that a second has in `/proc`: part of Linux's interface on every architecture that we build for.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -35,16 +36,30 @@ pub(crate) fn cpu_seconds(process_id: u32) -> Result<f64> {
 ///
 /// When there is no such process.
 pub(crate) fn peak_mib(process_id: u32) -> Result<f64> {
+    Ok(status_kib(process_id, "VmHWM:")? / 1024.0)
+}
+
+/// The bytes that a process has resident, the program's own code included.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub(crate) fn resident_bytes(process_id: u32) -> Result<f64> {
+    Ok(status_kib(process_id, "VmRSS:")? * 1024.0)
+}
+
+fn status_kib(process_id: u32, line: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process_id}/status"))
         .context("a measured process is gone")?;
-    let kib = status.lines().find_map(|line| {
-        line.strip_prefix("VmHWM:")?
+    let kib = status.lines().find_map(|found| {
+        found
+            .strip_prefix(line)?
             .split_whitespace()
             .next()?
             .parse::<f64>()
             .ok()
     });
-    Ok(kib.context("/proc/PID/status has no VmHWM")? / 1024.0)
+    kib.with_context(|| format!("/proc/PID/status has no {line}"))
 }
 
 /// The bytes that are resident and no other process's: heap, stacks, and the page cache that SQLite keeps for itself. The
@@ -66,4 +81,19 @@ pub(crate) fn private_bytes(process_id: u32) -> Result<f64> {
         "/proc/PID/smaps_rollup tells nothing private"
     );
     Ok(kib.iter().sum::<f64>() * 1024.0)
+}
+
+/// Makes room for this process's connections; those that it starts inherit it.
+///
+/// # Errors
+///
+/// When the system does not allow so many.
+pub(crate) fn raise_open_files(wanted: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).with_context(|| {
+            format!("{wanted} open files are not allowed: raise `ulimit -n`, or ask for less")
+        })?;
+    }
+    Ok(())
 }

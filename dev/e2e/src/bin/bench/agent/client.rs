@@ -1,0 +1,149 @@
+//! A PostgreSQL client that connects, sends `SELECT 1`, and goes, as libpq would over TLS. One implementation for both
+//! ways, so that what is compared is the way.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::BytesMut;
+use postgres_protocol::{
+    authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
+    message::{backend::Message, frontend},
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// What the server reads at once.
+const READ_BYTES: usize = 8 * 1024;
+
+/// A way to a database.
+#[derive(Clone)]
+pub(super) struct Way {
+    pub(super) address: SocketAddr,
+    pub(super) tls: Arc<ClientConfig>,
+    /// The name that is asked for, and that the certificate has to carry.
+    pub(super) host: String,
+    pub(super) user: String,
+    pub(super) password: Option<String>,
+}
+
+/// The logical database.
+const DATABASE: &str = "dev";
+
+impl Way {
+    /// The same way to another host.
+    pub(super) fn to(&self, host: String) -> Self {
+        Self {
+            host,
+            ..self.clone()
+        }
+    }
+
+    /// The same way as another user.
+    pub(super) fn as_user(&self, user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Connects, sends `SELECT 1`, reads the answer, and says goodbye.
+    ///
+    /// # Errors
+    ///
+    /// With what the server said, when it refuses.
+    pub(super) async fn select_one(&self) -> Result<()> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let mut out = BytesMut::new();
+        frontend::ssl_request(&mut out);
+        stream.write_all(&out).await?;
+        ensure!(stream.read_u8().await? == b'S', "no TLS");
+        let name = ServerName::try_from(self.host.clone())?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, stream)
+            .await?;
+        let mut connection = Connection {
+            stream,
+            read: BytesMut::new(),
+        };
+        self.log_in(&mut connection).await?;
+        let mut out = BytesMut::new();
+        frontend::query("SELECT 1", &mut out)?;
+        connection.stream.write_all(&out).await?;
+        let mut rows = 0;
+        loop {
+            match connection.next().await? {
+                Message::DataRow(_) => rows += 1,
+                Message::ReadyForQuery(_) => break,
+                _ => {}
+            }
+        }
+        ensure!(rows == 1, "{rows} rows");
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        connection.stream.write_all(&out).await?;
+        connection.stream.shutdown().await.ok(); // the server may be gone first
+        Ok(())
+    }
+
+    async fn log_in(&self, connection: &mut Connection) -> Result<()> {
+        let mut out = BytesMut::new();
+        let parameters = [("user", self.user.as_str()), ("database", DATABASE)];
+        frontend::startup_message(parameters, &mut out)?;
+        connection.stream.write_all(&out).await?;
+        let mut scram: Option<ScramSha256> = None;
+        loop {
+            let mut out = BytesMut::new();
+            match connection.next().await? {
+                Message::AuthenticationSasl(_) => {
+                    let password = self.password.as_ref().context("a password is asked for")?;
+                    let begun =
+                        ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+                    frontend::sasl_initial_response(SCRAM_SHA_256, begun.message(), &mut out)?;
+                    scram = Some(begun);
+                }
+                Message::AuthenticationSaslContinue(body) => {
+                    let scram = scram.as_mut().context("SASL goes on before it began")?;
+                    scram.update(body.data())?;
+                    frontend::sasl_response(scram.message(), &mut out)?;
+                }
+                Message::AuthenticationSaslFinal(body) => {
+                    let scram = scram.as_mut().context("SASL ends before it began")?;
+                    scram.finish(body.data())?;
+                }
+                Message::ReadyForQuery(_) => return Ok(()),
+                _ => {}
+            }
+            connection.stream.write_all(&out).await?;
+        }
+    }
+}
+
+struct Connection {
+    stream: TlsStream<TcpStream>,
+    read: BytesMut,
+}
+
+impl Connection {
+    async fn next(&mut self) -> Result<Message> {
+        loop {
+            // The fields of an error, each behind one byte of its kind and ended by a zero.
+            let text = self
+                .read
+                .starts_with(b"E")
+                .then(|| String::from_utf8_lossy(&self.read).replace('\0', " "));
+            match Message::parse(&mut self.read)? {
+                Some(Message::ErrorResponse(_)) => bail!("{}", text.unwrap_or_default()),
+                Some(message) => return Ok(message),
+                None => {}
+            }
+            self.read.reserve(READ_BYTES);
+            let read = self.stream.read_buf(&mut self.read).await?;
+            ensure!(read > 0, "the server closed the connection");
+        }
+    }
+}
