@@ -145,11 +145,7 @@ impl DatabaseService {
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
         let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
-        let trust = Arc::new(Trust::new(
-            folder,
-            settings.clone(),
-            Arc::clone(&clock),
-        ));
+        let trust = Arc::new(Trust::new(folder, settings.clone(), Arc::clone(&clock)));
         let connector = Arc::new(Connector::new(
             metrics.connect_seconds.clone(),
             Arc::clone(&trust),

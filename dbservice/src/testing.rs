@@ -6,13 +6,13 @@ use tidegate_core::{
     AssumeRole, AwsMetadata, Database, DatabaseKind, EffectiveRole, Origin, Protocol, RoleSource,
     TlsSettings, overrides,
 };
-use tidegate_service::{clock::SystemClock, settings::{CaBundlePlace, DatabaseSettings}};
+use tidegate_service::{
+    clock::SystemClock,
+    settings::{CaBundlePlace, DatabaseSettings},
+};
 use tokio::sync::watch;
 
-use crate::{
-    trust::Trust,
-    wanted::Wanted,
-};
+use crate::{trust::Trust, wanted::Wanted};
 
 /// Trust that no test's database asks for a bundle.
 pub(crate) fn trust() -> Arc<Trust> {

@@ -132,10 +132,7 @@ mod tests {
 
     #[test]
     fn a_healthy_agent_is_asked_unless_another_is_named_by_name_or_id() {
-        let servers = [
-            server("a", "unhealthy"),
-            server("b", "healthy"),
-        ];
+        let servers = [server("a", "unhealthy"), server("b", "healthy")];
         let choose = |wanted| choose(&servers, wanted, "orders");
         assert_eq!(choose(None).unwrap(), "id-b");
         assert_eq!(choose(Some("a")).unwrap(), "id-a");

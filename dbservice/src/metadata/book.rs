@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_aws::{
-    AwsErrorClass, AwsFailure,
-    describe::Listing,
-};
+use tidegate_aws::{AwsErrorClass, AwsFailure, describe::Listing};
 use tidegate_core::{Database, DatabaseName, EffectiveRole, Origin};
 use tidegate_service::{rpc::Backoff, telemetry::SaidOnce};
 use tokio::{sync::Notify, time::Instant};
@@ -229,7 +226,13 @@ impl Book {
     }
 
     /// Writes down what AWS said of the databases that were asked about.
-    pub(super) fn answered(&self, place: &Place, asked: &[Arc<Database>], answer: &Answer, now: Instant) {
+    pub(super) fn answered(
+        &self,
+        place: &Place,
+        asked: &[Arc<Database>],
+        answer: &Answer,
+        now: Instant,
+    ) {
         let mut state = self.state();
         let mut learned = Vec::new();
         let mut contradicted = false;
@@ -269,7 +272,10 @@ impl State {
     /// A database of which nothing is known yet; its place is asked about at once.
     fn begin(&mut self, database: Database, place: Option<Place>, now: Instant) -> Row {
         let outcome = place.clone().map(|place| {
-            let state = self.places.entry(place).or_insert_with(|| PlaceState::new(now));
+            let state = self
+                .places
+                .entry(place)
+                .or_insert_with(|| PlaceState::new(now));
             state.came(now);
             state.outcome
         });
@@ -331,9 +337,10 @@ impl Row {
                 is_news
             }
             Err(failure) if is_discovered => match (failure.class, &self.verdict) {
-                (AwsErrorClass::AccessDenied, Verdict::Awaited | Verdict::Unchecked | Verdict::Absent) => {
-                    self.becomes(Verdict::Denied)
-                }
+                (
+                    AwsErrorClass::AccessDenied,
+                    Verdict::Awaited | Verdict::Unchecked | Verdict::Absent,
+                ) => self.becomes(Verdict::Denied),
                 (_, Verdict::Awaited) => self.becomes(Verdict::Unchecked),
                 _ => false,
             },
@@ -374,7 +381,10 @@ impl PlaceState {
 
     fn answered(&mut self, place: &Place, answer: &Answer, contradicted: bool, now: Instant) {
         self.is_asked = false;
-        let failures = answer.listed.values().filter_map(|said| said.as_ref().err());
+        let failures = answer
+            .listed
+            .values()
+            .filter_map(|said| said.as_ref().err());
         let mut is_denied = false;
         let mut failed = None;
         for failure in failures {

@@ -112,8 +112,16 @@ fn generate(database: &mut Database, known: Option<&Known>) {
     let aws = &database.aws;
     let mut generated: Vec<(&str, String)> = Vec::new();
     generated.extend(database.kind.map(|_| (labels::CLOUD, "AWS".to_owned())));
-    generated.extend(aws.account_id.as_ref().map(|id| (labels::ACCOUNT_ID, id.to_string())));
-    generated.extend(aws.region.as_ref().map(|region| (labels::REGION, region.to_string())));
+    generated.extend(
+        aws.account_id
+            .as_ref()
+            .map(|id| (labels::ACCOUNT_ID, id.to_string())),
+    );
+    generated.extend(
+        aws.region
+            .as_ref()
+            .map(|region| (labels::REGION, region.to_string())),
+    );
     if let Some(known) = known {
         generated.extend(known.labels.iter().cloned());
         if !known.status.is_empty() {
@@ -126,7 +134,9 @@ fn generate(database: &mut Database, known: Option<&Known>) {
         }
     }
     let tags = known.map(|known| known.tags.as_slice()).unwrap_or_default();
-    let tags = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let tags = tags
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
     let left_out = database.labels.add_tags(tags);
     if left_out > 0 {
         tracing::debug!(db.name = %database.name, left_out, "left out tags that cannot be labels");
@@ -178,7 +188,12 @@ mod tests {
     #[test]
     fn aws_tells_the_rest_and_its_tags_become_labels() {
         let database = written(HOST, &[("env", "prod")]);
-        let tags = [("team", "data"), ("env", "dev"), ("account-id", "1"), ("a b", "x")];
+        let tags = [
+            ("team", "data"),
+            ("env", "dev"),
+            ("account-id", "1"),
+            ("a b", "x"),
+        ];
         let whole = completed(&database, Some(&known(&database, &tags))).into_owned();
         assert_eq!(whole.aws.account_id.unwrap().as_str(), "123456789012");
         let expected: Labels = [

@@ -78,10 +78,9 @@ pub(crate) fn question(database: &Database) -> Option<(Listing, String)> {
         (DatabaseKind::Redshift, Some(EndpointName::RedshiftEndpoint(name))) => {
             Some((Listing::RedshiftEndpoints, name))
         }
-        (DatabaseKind::Redshift, _) => named(
-            Listing::RedshiftClusters,
-            aws.redshift_cluster_id.as_ref(),
-        ),
+        (DatabaseKind::Redshift, _) => {
+            named(Listing::RedshiftClusters, aws.redshift_cluster_id.as_ref())
+        }
         (DatabaseKind::RedshiftServerless, Some(EndpointName::WorkgroupEndpoint(name))) => {
             Some((Listing::ServerlessEndpoints, name))
         }
@@ -167,7 +166,12 @@ pub(crate) mod tests {
     fn each_form_of_address_is_looked_for_in_the_list_that_has_it() {
         use DatabaseKind::{Rds, Rdsproxy, Redshift, RedshiftServerless};
         for (kind, host, listing, name) in [
-            (Redshift, "orders.abc.us-east-1.redshift", Listing::RedshiftClusters, "id"),
+            (
+                Redshift,
+                "orders.abc.us-east-1.redshift",
+                Listing::RedshiftClusters,
+                "id",
+            ),
             (
                 Redshift,
                 "e-endpoint-0a1b2c3d.abc.us-east-1.redshift",
@@ -187,9 +191,24 @@ pub(crate) mod tests {
                 "e",
             ),
             (Rds, "i.abc.us-east-1.rds", Listing::RdsInstances, "id"),
-            (Rds, "c.cluster-ro-abc.us-east-1.rds", Listing::RdsClusters, "id"),
-            (Rds, "x.cluster-custom-abc.us-east-1.rds", Listing::RdsClusters, "id"),
-            (Rdsproxy, "p.proxy-abc.us-east-1.rds", Listing::RdsProxies, "id"),
+            (
+                Rds,
+                "c.cluster-ro-abc.us-east-1.rds",
+                Listing::RdsClusters,
+                "id",
+            ),
+            (
+                Rds,
+                "x.cluster-custom-abc.us-east-1.rds",
+                Listing::RdsClusters,
+                "id",
+            ),
+            (
+                Rdsproxy,
+                "p.proxy-abc.us-east-1.rds",
+                Listing::RdsProxies,
+                "id",
+            ),
             (
                 Rdsproxy,
                 "x.endpoint.proxy-abc.us-east-1.rds",

@@ -76,8 +76,15 @@ impl AwsDescribe {
         }
     }
 
-    fn looked_at<T>(&self, chain: &RoleChain, answer: Result<T, AwsFailure>) -> Result<T, AwsFailure> {
-        if answer.as_ref().is_err_and(|failure| failure.class.is_of_credentials()) {
+    fn looked_at<T>(
+        &self,
+        chain: &RoleChain,
+        answer: Result<T, AwsFailure>,
+    ) -> Result<T, AwsFailure> {
+        if answer
+            .as_ref()
+            .is_err_and(|failure| failure.class.is_of_credentials())
+        {
             self.factory.refused(chain, &self.session);
         }
         answer

@@ -88,8 +88,7 @@ pub(crate) fn judge(database: &Database, listed: &Listed) -> Verdict {
 fn listens_at(one: &Described, database: &Database) -> bool {
     let (host, port) = (database.uri.host(), database.uri.port());
     one.endpoints.iter().any(|endpoint| {
-        endpoint.host.eq_ignore_ascii_case(host)
-            && endpoint.port.is_none_or(|told| told == port)
+        endpoint.host.eq_ignore_ascii_case(host) && endpoint.port.is_none_or(|told| told == port)
     })
 }
 
@@ -102,9 +101,9 @@ fn is_named(one: &Described, database: &Database) -> bool {
     };
     let host = endpoint::read(database.uri.host()).ok().flatten();
     match host.map(|found| found.name) {
-        Some(
-            EndpointName::RedshiftEndpoint(name) | EndpointName::WorkgroupEndpoint(name),
-        ) => one.name.eq_ignore_ascii_case(&name),
+        Some(EndpointName::RedshiftEndpoint(name) | EndpointName::WorkgroupEndpoint(name)) => {
+            one.name.eq_ignore_ascii_case(&name)
+        }
         _ => {
             same(&one.aws.redshift_cluster_id, &aws.redshift_cluster_id)
                 || (aws.redshift_serverless_endpoint.is_none()
@@ -184,7 +183,9 @@ pub(crate) mod tests {
         database.kind = Some(DatabaseKind::Rds);
         database.aws.redshift_cluster_id = None;
         database.aws.rds_cluster_id = Some("c".to_owned());
-        database.uri = "c.cluster-abc.us-east-1.rds.amazonaws.com:5432".parse().unwrap();
+        database.uri = "c.cluster-abc.us-east-1.rds.amazonaws.com:5432"
+            .parse()
+            .unwrap();
         assert_eq!(judge(&database, &listed([member])), Verdict::Absent);
     }
 }

@@ -47,7 +47,9 @@ pub(crate) enum Unacceptable {
     Truncated,
 
     /// More than anybody sends.
-    #[error("it is larger than {BUNDLE_BYTES_MAX} bytes or has more than {CERTIFICATES_MAX} certificates")]
+    #[error(
+        "it is larger than {BUNDLE_BYTES_MAX} bytes or has more than {CERTIFICATES_MAX} certificates"
+    )]
     TooLarge,
 }
 
@@ -86,8 +88,7 @@ pub(crate) fn accept(
         count = number;
         let unreadable = |problem: String| Unacceptable::Certificate { number, problem };
         let der = der.map_err(|error| unreadable(error.to_string()))?;
-        let facts =
-            CertificateFacts::read(&der).map_err(|error| unreadable(error.to_string()))?;
+        let facts = CertificateFacts::read(&der).map_err(|error| unreadable(error.to_string()))?;
         if !facts.is_ca {
             let subject = facts.subject;
             return Err(Unacceptable::NotACa { number, subject });

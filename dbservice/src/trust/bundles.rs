@@ -16,7 +16,8 @@ use std::{
 use rustls_pki_types::CertificateDer;
 use tidegate_identity::secret;
 use tidegate_service::{
-    clock::SharedClock, https::Https, rpc::Backoff, settings::DatabaseSettings, tasks::ShutdownToken, telemetry::SaidOnce,
+    clock::SharedClock, https::Https, rpc::Backoff, settings::DatabaseSettings,
+    tasks::ShutdownToken, telemetry::SaidOnce,
 };
 use tokio::{
     sync::{Mutex as Gate, Notify, watch},
@@ -347,9 +348,7 @@ impl Bundles {
         etag: Option<&str>,
     ) -> Result<Option<(Kept, Vec<CertificateDer<'static>>)>, RefreshError> {
         let place = self.settings.borrow().ca_bundles.clone();
-        let location = name
-            .location(place.as_ref())
-            .ok_or(RefreshError::NoPlace)?;
+        let location = name.location(place.as_ref()).ok_or(RefreshError::NoPlace)?;
         match fetch(&self.https, &location, etag).await? {
             Fetched::Same => Ok(None),
             Fetched::Bytes(kept) => match accept(&kept.bytes, self.clock.now()) {

@@ -178,15 +178,33 @@ mod tests {
     #[tokio::test]
     async fn every_other_answer_is_an_error_that_names_the_place() {
         for (answer, expected) in [
-            (&b"HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n"[..], "302"),
-            (b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno", "403"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\ncut", "cannot fetch"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", "cannot fetch"),
+            (
+                &b"HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n"[..],
+                "302",
+            ),
+            (
+                b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno",
+                "403",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\ncut",
+                "cannot fetch",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n",
+                "cannot fetch",
+            ),
             (b"SSH-2.0-OpenSSH\r\n", "cannot fetch"),
         ] {
             let (location, _asked) = answering(answer).await;
-            let error = fetch(&client(), &location, None).await.unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("127.0.0.1"), "{error}");
+            let error = fetch(&client(), &location, None)
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(expected) && error.contains("127.0.0.1"),
+                "{error}"
+            );
         }
     }
 

@@ -5,11 +5,7 @@ use std::io;
 use rustls::{CertificateError, Error};
 use tidegate_core::{Database, ErrorCode, Problem};
 
-use super::{
-    bundles::Provenance,
-    source::TrustSource,
-    tls::Trusted,
-};
+use super::{bundles::Provenance, source::TrustSource, tls::Trusted};
 
 /// What a failed handshake means, and who has to act.
 pub(crate) fn handshake_problem(

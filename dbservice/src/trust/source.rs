@@ -106,7 +106,9 @@ impl std::fmt::Display for BundleName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Rds(region) => write!(f, "CA bundle of RDS in {region}"),
-            Self::Redshift(partition) => write!(f, "CA bundle of Redshift in partition {partition}"),
+            Self::Redshift(partition) => {
+                write!(f, "CA bundle of Redshift in partition {partition}")
+            }
         }
     }
 }
@@ -202,7 +204,11 @@ mod tests {
         let rds = |region: &str| TrustSource::Rds(BundleName::Rds(region.parse().unwrap()));
         for (kind, region, expected) in [
             (Some(Redshift), Some("us-east-1"), redshift("aws")),
-            (Some(RedshiftServerless), Some("cn-north-1"), redshift("aws-cn")),
+            (
+                Some(RedshiftServerless),
+                Some("cn-north-1"),
+                redshift("aws-cn"),
+            ),
             (Some(Redshift), None, redshift("aws")),
             (Some(Rds), Some("us-gov-west-1"), rds("us-gov-west-1")),
             (Some(Rds), None, TrustSource::System),

@@ -39,7 +39,9 @@ impl Ca {
     fn signs(&self) -> Arc<rustls::ServerConfig> {
         let (key, cluster) = (KeyPair::generate().unwrap(), CLUSTER.parse().unwrap());
         let public = key.public_key_der();
-        let issued = self.0.issue_database_server(&public, &cluster, Timestamp::now(), TTL);
+        let issued = self
+            .0
+            .issue_database_server(&public, &cluster, Timestamp::now(), TTL);
         tls::server_config(ServerTls {
             chain_pem: &issued.unwrap().chain_pem,
             key: &key,

@@ -67,7 +67,11 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// Keeps bundles in `folder`; fetches them from AWS, or from where the settings say at that time.
-    pub(crate) fn new(folder: PathBuf, settings: watch::Receiver<DatabaseSettings>, clock: SharedClock) -> Self {
+    pub(crate) fn new(
+        folder: PathBuf,
+        settings: watch::Receiver<DatabaseSettings>,
+        clock: SharedClock,
+    ) -> Self {
         Self {
             bundles: Arc::new(Bundles::new(folder, settings, clock)),
             system_roots: OnceCell::new(),
@@ -126,9 +130,7 @@ impl Trust {
     /// once, has changed since, so that another try makes sense.
     pub(crate) async fn changed_since(&self, trusted: &Trusted) -> bool {
         match (trusted.source.bundle(), trusted.bundle) {
-            (Some(name), Some((_, generation))) => {
-                self.bundles.newer_than(name, generation).await
-            }
+            (Some(name), Some((_, generation))) => self.bundles.newer_than(name, generation).await,
             _ => false,
         }
     }

@@ -60,7 +60,11 @@ impl Aws {
             operation_timeout: Duration::from_secs(5),
             ..Limits::default()
         };
-        let factory = AwsFactory::builder().limits(limits).loader(loader).load().await;
+        let factory = AwsFactory::builder()
+            .limits(limits)
+            .loader(loader)
+            .load()
+            .await;
         Self {
             factory,
             asked,
@@ -111,18 +115,34 @@ const CLUSTERS: &str = r#"<DescribeClustersResponse xmlns="http://redshift.amazo
 #[tokio::test]
 async fn a_cluster_is_read_with_its_account_its_address_and_its_tags() {
     let aws = Aws::saying(StatusCode::OK, CLUSTERS).await;
-    let page = aws.page(Listing::RedshiftClusters, None, Some("m1")).await.unwrap();
+    let page = aws
+        .page(Listing::RedshiftClusters, None, Some("m1"))
+        .await
+        .unwrap();
     assert_eq!(page.next.as_deref(), Some("m2"));
     let (action, body) = aws.asked();
     assert_eq!(action, "DescribeClusters");
-    assert!(body.contains("Marker=m1") && body.contains("MaxRecords=100"), "{body}");
+    assert!(
+        body.contains("Marker=m1") && body.contains("MaxRecords=100"),
+        "{body}"
+    );
     let cluster = only(page);
-    assert_eq!((cluster.kind, cluster.status.as_str()), (DatabaseKind::Redshift, "paused"));
+    assert_eq!(
+        (cluster.kind, cluster.status.as_str()),
+        (DatabaseKind::Redshift, "paused")
+    );
     assert_eq!(cluster.account.as_ref().unwrap().as_str(), "111122223333");
     let host = "orders.abc.us-east-1.redshift.amazonaws.com".to_owned();
     assert_eq!(at(&cluster), [(host, Some(5439), "cluster")]);
-    assert_eq!(cluster.tags, Some(vec![("env".to_owned(), "prod".to_owned())]));
-    for label in [("namespace", "ns-1"), ("vpc-id", "vpc-1"), ("encrypted", "true")] {
+    assert_eq!(
+        cluster.tags,
+        Some(vec![("env".to_owned(), "prod".to_owned())])
+    );
+    for label in [
+        ("namespace", "ns-1"),
+        ("vpc-id", "vpc-1"),
+        ("encrypted", "true"),
+    ] {
         let label = (label.0, label.1.to_owned());
         assert!(cluster.labels.contains(&label), "{:?}", cluster.labels);
     }
@@ -131,14 +151,18 @@ async fn a_cluster_is_read_with_its_account_its_address_and_its_tags() {
 #[tokio::test]
 async fn one_is_asked_for_by_its_name_and_not_found_is_an_empty_page() {
     let aws = Aws::saying(StatusCode::OK, CLUSTERS).await;
-    aws.page(Listing::RedshiftClusters, Some("orders"), None).await.unwrap();
+    aws.page(Listing::RedshiftClusters, Some("orders"), None)
+        .await
+        .unwrap();
     let (_, body) = aws.asked();
     assert!(body.contains("ClusterIdentifier=orders"), "{body}");
     assert!(!body.contains("MaxRecords"), "{body}");
 
     let gone = r#"<ErrorResponse><Error><Type>Sender</Type><Code>ClusterNotFound</Code><Message>no</Message></Error></ErrorResponse>"#;
     let aws = Aws::saying(StatusCode::NOT_FOUND, gone).await;
-    let page = aws.page(Listing::RedshiftClusters, Some("orders"), None).await;
+    let page = aws
+        .page(Listing::RedshiftClusters, Some("orders"), None)
+        .await;
     assert_eq!(page.unwrap(), Page::default());
 }
 
@@ -150,8 +174,14 @@ async fn a_refusal_names_the_action_that_a_policy_has_to_allow() {
         (None, "redshift-serverless:ListWorkgroups"),
         (Some("w"), "redshift-serverless:GetWorkgroup"),
     ] {
-        let failure = aws.page(Listing::ServerlessWorkgroups, name, None).await.unwrap_err();
-        assert_eq!((failure.class, failure.action), (AwsErrorClass::AccessDenied, action));
+        let failure = aws
+            .page(Listing::ServerlessWorkgroups, name, None)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (failure.class, failure.action),
+            (AwsErrorClass::AccessDenied, action)
+        );
     }
 }
 
@@ -165,11 +195,20 @@ async fn a_workgroup_tells_everything_but_its_tags() {
         "endpoint":{"address":"w.111122223333.us-east-1.redshift-serverless.amazonaws.com","port":5439,"vpcEndpoints":[{"vpcId":"vpc-1"}]}}}"#,
     )
     .await;
-    let page = aws.page(Listing::ServerlessWorkgroups, Some("w"), None).await.unwrap();
+    let page = aws
+        .page(Listing::ServerlessWorkgroups, Some("w"), None)
+        .await
+        .unwrap();
     let workgroup = only(page);
     assert_eq!(aws.asked().0, "RedshiftServerless.GetWorkgroup");
-    assert_eq!((workgroup.tags.as_ref(), workgroup.arn.as_deref()), (None, Some(arn)));
-    assert_eq!(workgroup.aws.redshift_serverless_workgroup.as_deref(), Some("w"));
+    assert_eq!(
+        (workgroup.tags.as_ref(), workgroup.arn.as_deref()),
+        (None, Some(arn))
+    );
+    assert_eq!(
+        workgroup.aws.redshift_serverless_workgroup.as_deref(),
+        Some("w")
+    );
     assert!(workgroup.labels.contains(&("vpc-id", "vpc-1".to_owned())));
 }
 
@@ -179,7 +218,10 @@ async fn tags_of_a_workgroup_are_a_call_of_their_own() {
     let (chain, session) = (RoleChain::default(), SessionTag::new("test"));
     let region = "us-east-1".parse().unwrap();
     let kind = DatabaseKind::RedshiftServerless;
-    let tags = aws.factory.tags_of(&chain, &region, &session, kind, "arn:x").await;
+    let tags = aws
+        .factory
+        .tags_of(&chain, &region, &session, kind, "arn:x")
+        .await;
     assert_eq!(tags.unwrap(), [("env".to_owned(), "prod".to_owned())]);
     assert_eq!(aws.asked().0, "RedshiftServerless.ListTagsForResource");
 }
@@ -197,8 +239,18 @@ async fn a_cluster_of_rds_listens_at_all_its_endpoints() {
     )
     .await;
     let cluster = only(aws.page(Listing::RdsClusters, None, None).await.unwrap());
-    let types: Vec<_> = at(&cluster).into_iter().map(|(_, port, kind)| (port, kind)).collect();
-    assert_eq!(types, [(Some(5432), "primary"), (Some(5432), "reader"), (Some(5432), "custom")]);
+    let types: Vec<_> = at(&cluster)
+        .into_iter()
+        .map(|(_, port, kind)| (port, kind))
+        .collect();
+    assert_eq!(
+        types,
+        [
+            (Some(5432), "primary"),
+            (Some(5432), "reader"),
+            (Some(5432), "custom")
+        ]
+    );
     assert_eq!(cluster.aws.rds_iam_auth, Some(true));
     assert_eq!(cluster.aws.rds_resource_id.as_deref(), Some("cluster-ID"));
 }
@@ -215,11 +267,18 @@ async fn an_instance_tells_the_cluster_that_it_is_a_member_of() {
         </DBInstance></DBInstances></DescribeDBInstancesResult></DescribeDBInstancesResponse>"#,
     )
     .await;
-    let instance = only(aws.page(Listing::RdsInstances, Some("i"), None).await.unwrap());
+    let instance = only(
+        aws.page(Listing::RdsInstances, Some("i"), None)
+            .await
+            .unwrap(),
+    );
     assert!(aws.asked().1.contains("DBInstanceIdentifier=i"));
     assert_eq!(instance.aws.rds_instance_id.as_deref(), Some("i"));
     assert_eq!(instance.aws.rds_cluster_id.as_deref(), Some("c"));
-    assert_eq!(instance.tags, Some(vec![("env".to_owned(), "prod".to_owned())]));
+    assert_eq!(
+        instance.tags,
+        Some(vec![("env".to_owned(), "prod".to_owned())])
+    );
 }
 
 #[tokio::test]
@@ -234,6 +293,9 @@ async fn a_proxy_tells_no_port_and_no_tags() {
     .await;
     let proxy = only(aws.page(Listing::RdsProxies, None, None).await.unwrap());
     let host = "p.proxy-abc.us-east-1.rds.amazonaws.com".to_owned();
-    assert_eq!((at(&proxy), proxy.tags), (vec![(host, None, "proxy")], None));
+    assert_eq!(
+        (at(&proxy), proxy.tags),
+        (vec![(host, None, "proxy")], None)
+    );
     assert_eq!(proxy.aws.rdsproxy_name.as_deref(), Some("p"));
 }

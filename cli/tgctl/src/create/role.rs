@@ -198,7 +198,11 @@ spec:
     fn users_that_would_have_to_be_removed_are_kept_and_that_is_told() {
         let (_, warnings) = parse(&WHOLE.replace("mode: keep", "mode: best_effort_drop")).unwrap();
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].message.contains("removes none"), "{}", warnings[0].message);
+        assert!(
+            warnings[0].message.contains("removes none"),
+            "{}",
+            warnings[0].message
+        );
     }
 
     #[test]

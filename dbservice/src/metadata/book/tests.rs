@@ -93,7 +93,9 @@ async fn what_aws_says_late_still_counts() {
     facts.tick(Instant::now());
     let mut moved = lists(&["orders"]);
     let other = cluster("orders", &host("elsewhere"), 5439);
-    moved.listed.insert(Listing::RedshiftClusters, Ok(listed([other])));
+    moved
+        .listed
+        .insert(Listing::RedshiftClusters, Ok(listed([other])));
     facts.answered(&due[0].0, &due[0].1, &moved, Instant::now());
     assert!(matches!(verdict(&facts, &orders), Verdict::Contradicted(_)));
 }
@@ -238,7 +240,10 @@ async fn a_contradicted_database_is_refused_and_says_what_aws_says() {
     follow(&facts, std::slice::from_ref(&orders));
     answer(&facts, &lists(&["orders"]));
     let refusal = complete(&facts, &orders).unwrap_err().to_string();
-    assert!(refusal.contains(":5440") && refusal.contains(":5439"), "{refusal}");
+    assert!(
+        refusal.contains(":5440") && refusal.contains(":5439"),
+        "{refusal}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,23 +104,37 @@ async fn until_kept(bundles: &Bundles, name: &BundleName) {
 
 #[tokio::test]
 async fn a_region_that_is_compiled_in_waits_for_nobody() {
-    let (dir, place) = (tempfile::tempdir().unwrap(), Place::start(forbidden()).await);
+    let (dir, place) = (
+        tempfile::tempdir().unwrap(),
+        Place::start(forbidden()).await,
+    );
     let bundles = bundles(&dir, &place.mirror);
     let anchors = bundles.get(&rds("us-east-1")).await;
     assert_eq!(
-        (anchors.provenance, anchors.certificates.len(), place.asked()),
+        (
+            anchors.provenance,
+            anchors.certificates.len(),
+            place.asked()
+        ),
         (Provenance::CompiledIn, 3, 0)
     );
 }
 
 #[tokio::test]
 async fn a_region_that_nobody_knows_waits_for_its_download_and_goes_without_when_that_is_blocked() {
-    let (dir, place) = (tempfile::tempdir().unwrap(), Place::start(forbidden()).await);
+    let (dir, place) = (
+        tempfile::tempdir().unwrap(),
+        Place::start(forbidden()).await,
+    );
     let bundles = bundles(&dir, &place.mirror);
     let name = rds("us-gov-west-1");
     let anchors = bundles.get(&name).await;
     assert_eq!(
-        (anchors.provenance, anchors.certificates.len(), place.asked()),
+        (
+            anchors.provenance,
+            anchors.certificates.len(),
+            place.asked()
+        ),
         (Provenance::Nowhere, 0, 1)
     );
     // Everybody who comes after asks nobody.
@@ -183,17 +197,26 @@ async fn the_next_start_has_the_bundle_that_this_one_fetched() {
 
 #[tokio::test]
 async fn a_damaged_file_is_as_good_as_none() {
-    let (dir, place) = (tempfile::tempdir().unwrap(), Place::start(forbidden()).await);
+    let (dir, place) = (
+        tempfile::tempdir().unwrap(),
+        Place::start(forbidden()).await,
+    );
     let bundles = bundles(&dir, &place.mirror);
     let (name, bytes) = (rds("us-east-1"), b"-----BEGIN CERT".to_vec());
-    bundles.files.write(&name, &Kept { bytes, etag: None }).unwrap();
+    bundles
+        .files
+        .write(&name, &Kept { bytes, etag: None })
+        .unwrap();
     let anchors = bundles.get(&name).await;
     assert_eq!(anchors.provenance, Provenance::CompiledIn);
 }
 
 #[tokio::test]
 async fn failed_handshakes_ask_once_a_minute_however_many_they_are() {
-    let (dir, place) = (tempfile::tempdir().unwrap(), Place::start(forbidden()).await);
+    let (dir, place) = (
+        tempfile::tempdir().unwrap(),
+        Place::start(forbidden()).await,
+    );
     let bundles = bundles(&dir, &place.mirror);
     let name = rds("us-east-1");
     let old = bundles.get(&name).await.generation;
@@ -216,7 +239,12 @@ async fn bundles_are_refreshed_every_day_and_failures_sooner() {
     let (dir, place) = (tempfile::tempdir().unwrap(), Place::start(ok(&ca())).await);
     let bundles = bundles(&dir, &place.mirror);
     let name = rds("us-east-1");
-    let due = |bundles: &Bundles| bundles.next_due().1.saturating_duration_since(Instant::now());
+    let due = |bundles: &Bundles| {
+        bundles
+            .next_due()
+            .1
+            .saturating_duration_since(Instant::now())
+    };
     bundles.get(&name).await;
     assert_eq!(due(&bundles), Duration::ZERO);
     bundles.refresh(&name).await;

@@ -193,7 +193,9 @@ fn lower(value: Option<&str>) -> String {
 }
 
 /// Labels of what AWS told.
-fn labels<const N: usize>(told: [(&'static str, Option<String>); N]) -> Vec<(&'static str, String)> {
+fn labels<const N: usize>(
+    told: [(&'static str, Option<String>); N],
+) -> Vec<(&'static str, String)> {
     let told = told.into_iter();
     told.filter_map(|(key, value)| Some((key, value?)))
         .collect()

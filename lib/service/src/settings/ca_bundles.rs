@@ -49,8 +49,12 @@ impl FromStr for CaBundlePlace {
             };
         }
         let scheme = text.find("://").ok_or(InvalidCaBundlePlace)? + 3;
-        let authority = text[scheme..].find('/').map_or(text.len(), |at| scheme + at);
-        let endpoint: StsEndpoint = text[..authority].parse().map_err(|_| InvalidCaBundlePlace)?;
+        let authority = text[scheme..]
+            .find('/')
+            .map_or(text.len(), |at| scheme + at);
+        let endpoint: StsEndpoint = text[..authority]
+            .parse()
+            .map_err(|_| InvalidCaBundlePlace)?;
         let path = text[authority..].trim_end_matches('/');
         let is_path = path
             .bytes()
@@ -90,9 +94,18 @@ mod tests {
             path: path.to_owned(),
         };
         for (text, expected) in [
-            ("https://mirror.example.com", host(true, "mirror.example.com", 443, "")),
-            ("https://mirror:8443/aws/ca/", host(true, "mirror", 8443, "/aws/ca")),
-            ("http://127.0.0.1:8080/ca", host(false, "127.0.0.1", 8080, "/ca")),
+            (
+                "https://mirror.example.com",
+                host(true, "mirror.example.com", 443, ""),
+            ),
+            (
+                "https://mirror:8443/aws/ca/",
+                host(true, "mirror", 8443, "/aws/ca"),
+            ),
+            (
+                "http://127.0.0.1:8080/ca",
+                host(false, "127.0.0.1", 8080, "/ca"),
+            ),
             ("file:///etc/ca", CaBundlePlace::Folder("/etc/ca".into())),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
@@ -106,7 +119,11 @@ mod tests {
             "https://mirror/a?b",
             "/etc/ca",
         ] {
-            assert_eq!(text.parse::<CaBundlePlace>(), Err(InvalidCaBundlePlace), "{text}");
+            assert_eq!(
+                text.parse::<CaBundlePlace>(),
+                Err(InvalidCaBundlePlace),
+                "{text}"
+            );
         }
     }
 }
