@@ -396,6 +396,7 @@ mod tests {
             let mut own = redshift("own", &[("env", "prod")]);
             own.protocol = protocol;
             own.kind = None;
+            own.origin = Origin::Dynamic;
             assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
         }
     }
