@@ -14,11 +14,11 @@ fn world() -> Result<World> {
     let account = &mut world["accounts"][ACCOUNT];
     let may_ask =
         json!({ "Effect": "Allow", "Action": "redshift:DescribeClusters", "Resource": "*" });
-    for who in [
-        &mut account["users"]["tidegate-agent-a"],
-        &mut account["roles"]["tidegate-access-a"],
+    for (sort, who) in [
+        ("users", "tidegate-agent-a"),
+        ("roles", "tidegate-access-a"),
     ] {
-        let statements = who["policies"][0]["Statement"].as_array_mut();
+        let statements = account[sort][who]["policies"][0]["Statement"].as_array_mut();
         statements.context("no statements")?.push(may_ask.clone());
     }
     Ok(World::from_json(&world.to_string())?)
