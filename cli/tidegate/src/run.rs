@@ -118,7 +118,7 @@ async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Option<Agent
             .with_context(|| format!("cannot listen on diag_addr {address}"))?;
         shared.serve_diagnostics(listener);
     }
-    wiring::start(settings, &shared).await
+    Box::pin(wiring::start(settings, &shared)).await
 }
 
 /// The two signals that ask a process to end.
