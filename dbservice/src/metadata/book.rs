@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_aws::{
-    AwsErrorClass, AwsFailure,
-    describe::Listing,
-};
+use tidegate_aws::{AwsErrorClass, AwsFailure, describe::Listing};
 use tidegate_core::{Database, DatabaseName, EffectiveRole, Origin};
 use tidegate_service::{rpc::Backoff, telemetry::SaidOnce};
 use tokio::{sync::Notify, time::Instant};
@@ -229,7 +226,13 @@ impl Book {
     }
 
     /// Writes down what AWS said of the databases that were asked about.
-    pub(super) fn answered(&self, place: &Place, asked: &[Arc<Database>], answer: &Answer, now: Instant) {
+    pub(super) fn answered(
+        &self,
+        place: &Place,
+        asked: &[Arc<Database>],
+        answer: &Answer,
+        now: Instant,
+    ) {
         let mut state = self.state();
         let mut learned = Vec::new();
         let mut contradicted = false;
@@ -269,7 +272,10 @@ impl State {
     /// A database of which nothing is known yet; its place is asked about at once.
     fn begin(&mut self, database: Database, place: Option<Place>, now: Instant) -> Row {
         let outcome = place.clone().map(|place| {
-            let state = self.places.entry(place).or_insert_with(|| PlaceState::new(now));
+            let state = self
+                .places
+                .entry(place)
+                .or_insert_with(|| PlaceState::new(now));
             state.came(now);
             state.outcome
         });
@@ -331,9 +337,10 @@ impl Row {
                 is_news
             }
             Err(failure) if is_discovered => match (failure.class, &self.verdict) {
-                (AwsErrorClass::AccessDenied, Verdict::Awaited | Verdict::Unchecked | Verdict::Absent) => {
-                    self.becomes(Verdict::Denied)
-                }
+                (
+                    AwsErrorClass::AccessDenied,
+                    Verdict::Awaited | Verdict::Unchecked | Verdict::Absent,
+                ) => self.becomes(Verdict::Denied),
                 (_, Verdict::Awaited) => self.becomes(Verdict::Unchecked),
                 _ => false,
             },
@@ -374,13 +381,16 @@ impl PlaceState {
 
     fn answered(&mut self, place: &Place, answer: &Answer, contradicted: bool, now: Instant) {
         self.is_asked = false;
-        let failures = answer.listed.values().filter_map(|said| said.as_ref().err());
+        let failures = answer
+            .listed
+            .values()
+            .filter_map(|said| said.as_ref().err());
         let mut is_denied = false;
         let mut failed = None;
         for failure in failures {
             if failure.class == AwsErrorClass::AccessDenied {
                 is_denied = true;
-                if self.said.is_new(&failure.to_string()) {
+                if self.said.is_new(&kind_of(failure)) {
                     warn!(%place, error = %failure, hint = failure.hint(), "AWS may not be asked about databases; their addresses' form alone decides whether they are served");
                 }
             } else {
@@ -389,11 +399,16 @@ impl PlaceState {
         }
         let wait = match failed {
             Some(failure) => {
-                if self.said.is_new(&failure.to_string()) {
+                if self.said.is_new(&kind_of(failure)) {
                     warn!(%place, error = %failure, "cannot ask AWS about databases; going on with what is known");
                 }
                 self.outcome = Outcome::Failed;
-                self.backoff.next()
+                let is_lasting = failure.class == AwsErrorClass::InvalidRequest;
+                if is_lasting {
+                    DENIED_INTERVAL
+                } else {
+                    self.backoff.next()
+                }
             }
             None if is_denied => {
                 self.outcome = Outcome::Denied;
@@ -412,6 +427,18 @@ impl PlaceState {
         };
         self.due = now + wait;
     }
+}
+
+/// What makes a failure another one than the last: the ids of requests, which are in its text, do not.
+fn kind_of(failure: &AwsFailure) -> String {
+    let hop = failure.hop.as_ref().map(ToString::to_string);
+    let code = failure.code.as_deref().unwrap_or_default();
+    format!(
+        "{} {} {code} {}",
+        failure.action,
+        failure.class,
+        hop.unwrap_or_default()
+    )
 }
 
 /// Whether two records say the same of where and what a database is.

@@ -58,7 +58,8 @@ pub(crate) fn questions<'d>(databases: impl Iterator<Item = &'d Database>) -> Ve
     names
         .into_iter()
         .flat_map(|(listing, names)| {
-            let all = names.len() > NAMED_MAX;
+            // Asking for one VPC endpoint would be one more permission than discovery needs.
+            let all = names.len() > NAMED_MAX || listing == Listing::ServerlessEndpoints;
             let named = names.into_iter().map(Some);
             let names: Vec<_> = if all { vec![None] } else { named.collect() };
             names
@@ -78,10 +79,9 @@ pub(crate) fn question(database: &Database) -> Option<(Listing, String)> {
         (DatabaseKind::Redshift, Some(EndpointName::RedshiftEndpoint(name))) => {
             Some((Listing::RedshiftEndpoints, name))
         }
-        (DatabaseKind::Redshift, _) => named(
-            Listing::RedshiftClusters,
-            aws.redshift_cluster_id.as_ref(),
-        ),
+        (DatabaseKind::Redshift, _) => {
+            named(Listing::RedshiftClusters, aws.redshift_cluster_id.as_ref())
+        }
         (DatabaseKind::RedshiftServerless, Some(EndpointName::WorkgroupEndpoint(name))) => {
             Some((Listing::ServerlessEndpoints, name))
         }
@@ -167,7 +167,12 @@ pub(crate) mod tests {
     fn each_form_of_address_is_looked_for_in_the_list_that_has_it() {
         use DatabaseKind::{Rds, Rdsproxy, Redshift, RedshiftServerless};
         for (kind, host, listing, name) in [
-            (Redshift, "orders.abc.us-east-1.redshift", Listing::RedshiftClusters, "id"),
+            (
+                Redshift,
+                "orders.abc.us-east-1.redshift",
+                Listing::RedshiftClusters,
+                "id",
+            ),
             (
                 Redshift,
                 "e-endpoint-0a1b2c3d.abc.us-east-1.redshift",
@@ -187,9 +192,24 @@ pub(crate) mod tests {
                 "e",
             ),
             (Rds, "i.abc.us-east-1.rds", Listing::RdsInstances, "id"),
-            (Rds, "c.cluster-ro-abc.us-east-1.rds", Listing::RdsClusters, "id"),
-            (Rds, "x.cluster-custom-abc.us-east-1.rds", Listing::RdsClusters, "id"),
-            (Rdsproxy, "p.proxy-abc.us-east-1.rds", Listing::RdsProxies, "id"),
+            (
+                Rds,
+                "c.cluster-ro-abc.us-east-1.rds",
+                Listing::RdsClusters,
+                "id",
+            ),
+            (
+                Rds,
+                "x.cluster-custom-abc.us-east-1.rds",
+                Listing::RdsClusters,
+                "id",
+            ),
+            (
+                Rdsproxy,
+                "p.proxy-abc.us-east-1.rds",
+                Listing::RdsProxies,
+                "id",
+            ),
             (
                 Rdsproxy,
                 "x.endpoint.proxy-abc.us-east-1.rds",

@@ -93,7 +93,9 @@ async fn what_aws_says_late_still_counts() {
     facts.tick(Instant::now());
     let mut moved = lists(&["orders"]);
     let other = cluster("orders", &host("elsewhere"), 5439);
-    moved.listed.insert(Listing::RedshiftClusters, Ok(listed([other])));
+    moved
+        .listed
+        .insert(Listing::RedshiftClusters, Ok(listed([other])));
     facts.answered(&due[0].0, &due[0].1, &moved, Instant::now());
     assert!(matches!(verdict(&facts, &orders), Verdict::Contradicted(_)));
 }
@@ -238,7 +240,10 @@ async fn a_contradicted_database_is_refused_and_says_what_aws_says() {
     follow(&facts, std::slice::from_ref(&orders));
     answer(&facts, &lists(&["orders"]));
     let refusal = complete(&facts, &orders).unwrap_err().to_string();
-    assert!(refusal.contains(":5440") && refusal.contains(":5439"), "{refusal}");
+    assert!(
+        refusal.contains(":5440") && refusal.contains(":5439"),
+        "{refusal}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,4 +252,17 @@ async fn a_strangers_host_is_not_even_asked_about() {
     orders.uri = "orders.evil.example.com:5439".parse().unwrap();
     assert!(complete(&facts, &orders).is_ok());
     assert!(facts.take_due(9, Instant::now()).is_empty());
+}
+
+#[test]
+fn a_failure_that_comes_again_under_another_request_id_is_not_another_one() {
+    let failure = |id: &str| {
+        let action = "redshift:DescribeClusters";
+        let mut failure = AwsFailure::new(AwsErrorClass::Throttled, action, "no");
+        failure.request_id = Some(id.into());
+        failure
+    };
+    assert_eq!(kind_of(&failure("1")), kind_of(&failure("2")));
+    let other = AwsFailure::new(AwsErrorClass::Timeout, "redshift:DescribeClusters", "no");
+    assert_ne!(kind_of(&failure("1")), kind_of(&other));
 }

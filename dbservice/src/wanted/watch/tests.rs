@@ -303,7 +303,11 @@ fn a_poisoned_record_is_refused_and_audited_once() {
     assert!(bed.reconciler.served.all().is_empty());
     let event = bed.events.try_recv().unwrap();
     assert_eq!(
-        (event.event.as_str(), event.code.as_str(), event.db_service.as_str()),
+        (
+            event.event.as_str(),
+            event.code.as_str(),
+            event.db_service.as_str()
+        ),
         ("db.endpoint.refused", "TDE00W", "orders")
     );
     assert!(!event.success && event.error.contains("evil.example.com"));

@@ -162,7 +162,9 @@ fn proxy(proxy: &DbProxy) -> Option<Described> {
         kind: DatabaseKind::Rdsproxy,
         arn: text(proxy.db_proxy_arn()),
         account: account_of(proxy.db_proxy_arn()),
-        endpoints: endpoint(proxy.endpoint(), None, "proxy").into_iter().collect(),
+        endpoints: endpoint(proxy.endpoint(), None, "proxy")
+            .into_iter()
+            .collect(),
         aws: AwsMetadata {
             rdsproxy_name: Some(name.clone()),
             ..AwsMetadata::default()
