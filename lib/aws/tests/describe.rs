@@ -45,12 +45,21 @@ impl Aws {
                     },
                     str::to_owned,
                 );
-                journal.lock().unwrap().push((action, body));
+                journal
+                    .lock()
+                    .expect("no test panics with it")
+                    .push((action, body));
                 (status, answer)
             });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("a bound port"));
+        let server = tokio::spawn(async move {
+            axum::serve(listener, app)
+                .await
+                .expect("serves until dropped")
+        });
         let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .region(aws_config::Region::from_static("us-east-1"))
             .credentials_provider(Credentials::new("AKIAOWN", "secret", None, None, "test"))
@@ -60,7 +69,11 @@ impl Aws {
             operation_timeout: Duration::from_secs(5),
             ..Limits::default()
         };
-        let factory = AwsFactory::builder().limits(limits).loader(loader).load().await;
+        let factory = AwsFactory::builder()
+            .limits(limits)
+            .loader(loader)
+            .load()
+            .await;
         Self {
             factory,
             asked,
@@ -75,7 +88,7 @@ impl Aws {
         marker: Option<&str>,
     ) -> Result<Page, tidegate_aws::AwsFailure> {
         let (chain, session) = (RoleChain::default(), SessionTag::new("test"));
-        let region: Region = "us-east-1".parse().unwrap();
+        let region: Region = "us-east-1".parse().expect("a region");
         let marker = marker.map(str::to_owned);
         self.factory
             .describe(&chain, &region, &session, listing, name, marker)
@@ -83,14 +96,15 @@ impl Aws {
     }
 
     fn asked(&self) -> (String, String) {
-        self.asked.lock().unwrap().last().cloned().unwrap()
+        let asked = self.asked.lock().expect("no test panics with it");
+        asked.last().cloned().expect("a call was made")
     }
 }
 
 /// The only one on a page.
 fn only(page: Page) -> Described {
     assert_eq!(page.items.len(), 1, "{page:?}");
-    page.items.into_iter().next().unwrap()
+    page.items.into_iter().next().expect("there is one")
 }
 
 fn at(described: &Described) -> Vec<(String, Option<u16>, &'static str)> {
@@ -111,18 +125,34 @@ const CLUSTERS: &str = r#"<DescribeClustersResponse xmlns="http://redshift.amazo
 #[tokio::test]
 async fn a_cluster_is_read_with_its_account_its_address_and_its_tags() {
     let aws = Aws::saying(StatusCode::OK, CLUSTERS).await;
-    let page = aws.page(Listing::RedshiftClusters, None, Some("m1")).await.unwrap();
+    let page = aws
+        .page(Listing::RedshiftClusters, None, Some("m1"))
+        .await
+        .unwrap();
     assert_eq!(page.next.as_deref(), Some("m2"));
     let (action, body) = aws.asked();
     assert_eq!(action, "DescribeClusters");
-    assert!(body.contains("Marker=m1") && body.contains("MaxRecords=100"), "{body}");
+    assert!(
+        body.contains("Marker=m1") && body.contains("MaxRecords=100"),
+        "{body}"
+    );
     let cluster = only(page);
-    assert_eq!((cluster.kind, cluster.status.as_str()), (DatabaseKind::Redshift, "paused"));
+    assert_eq!(
+        (cluster.kind, cluster.status.as_str()),
+        (DatabaseKind::Redshift, "paused")
+    );
     assert_eq!(cluster.account.as_ref().unwrap().as_str(), "111122223333");
     let host = "orders.abc.us-east-1.redshift.amazonaws.com".to_owned();
     assert_eq!(at(&cluster), [(host, Some(5439), "cluster")]);
-    assert_eq!(cluster.tags, Some(vec![("env".to_owned(), "prod".to_owned())]));
-    for label in [("namespace", "ns-1"), ("vpc-id", "vpc-1"), ("encrypted", "true")] {
+    assert_eq!(
+        cluster.tags,
+        Some(vec![("env".to_owned(), "prod".to_owned())])
+    );
+    for label in [
+        ("namespace", "ns-1"),
+        ("vpc-id", "vpc-1"),
+        ("encrypted", "true"),
+    ] {
         let label = (label.0, label.1.to_owned());
         assert!(cluster.labels.contains(&label), "{:?}", cluster.labels);
     }
@@ -131,14 +161,18 @@ async fn a_cluster_is_read_with_its_account_its_address_and_its_tags() {
 #[tokio::test]
 async fn one_is_asked_for_by_its_name_and_not_found_is_an_empty_page() {
     let aws = Aws::saying(StatusCode::OK, CLUSTERS).await;
-    aws.page(Listing::RedshiftClusters, Some("orders"), None).await.unwrap();
+    aws.page(Listing::RedshiftClusters, Some("orders"), None)
+        .await
+        .unwrap();
     let (_, body) = aws.asked();
     assert!(body.contains("ClusterIdentifier=orders"), "{body}");
     assert!(!body.contains("MaxRecords"), "{body}");
 
     let gone = r#"<ErrorResponse><Error><Type>Sender</Type><Code>ClusterNotFound</Code><Message>no</Message></Error></ErrorResponse>"#;
     let aws = Aws::saying(StatusCode::NOT_FOUND, gone).await;
-    let page = aws.page(Listing::RedshiftClusters, Some("orders"), None).await;
+    let page = aws
+        .page(Listing::RedshiftClusters, Some("orders"), None)
+        .await;
     assert_eq!(page.unwrap(), Page::default());
 }
 
@@ -150,8 +184,14 @@ async fn a_refusal_names_the_action_that_a_policy_has_to_allow() {
         (None, "redshift-serverless:ListWorkgroups"),
         (Some("w"), "redshift-serverless:GetWorkgroup"),
     ] {
-        let failure = aws.page(Listing::ServerlessWorkgroups, name, None).await.unwrap_err();
-        assert_eq!((failure.class, failure.action), (AwsErrorClass::AccessDenied, action));
+        let failure = aws
+            .page(Listing::ServerlessWorkgroups, name, None)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (failure.class, failure.action),
+            (AwsErrorClass::AccessDenied, action)
+        );
     }
 }
 
@@ -165,11 +205,20 @@ async fn a_workgroup_tells_everything_but_its_tags() {
         "endpoint":{"address":"w.111122223333.us-east-1.redshift-serverless.amazonaws.com","port":5439,"vpcEndpoints":[{"vpcId":"vpc-1"}]}}}"#,
     )
     .await;
-    let page = aws.page(Listing::ServerlessWorkgroups, Some("w"), None).await.unwrap();
+    let page = aws
+        .page(Listing::ServerlessWorkgroups, Some("w"), None)
+        .await
+        .unwrap();
     let workgroup = only(page);
     assert_eq!(aws.asked().0, "RedshiftServerless.GetWorkgroup");
-    assert_eq!((workgroup.tags.as_ref(), workgroup.arn.as_deref()), (None, Some(arn)));
-    assert_eq!(workgroup.aws.redshift_serverless_workgroup.as_deref(), Some("w"));
+    assert_eq!(
+        (workgroup.tags.as_ref(), workgroup.arn.as_deref()),
+        (None, Some(arn))
+    );
+    assert_eq!(
+        workgroup.aws.redshift_serverless_workgroup.as_deref(),
+        Some("w")
+    );
     assert!(workgroup.labels.contains(&("vpc-id", "vpc-1".to_owned())));
 }
 
@@ -179,7 +228,10 @@ async fn tags_of_a_workgroup_are_a_call_of_their_own() {
     let (chain, session) = (RoleChain::default(), SessionTag::new("test"));
     let region = "us-east-1".parse().unwrap();
     let kind = DatabaseKind::RedshiftServerless;
-    let tags = aws.factory.tags_of(&chain, &region, &session, kind, "arn:x").await;
+    let tags = aws
+        .factory
+        .tags_of(&chain, &region, &session, kind, "arn:x")
+        .await;
     assert_eq!(tags.unwrap(), [("env".to_owned(), "prod".to_owned())]);
     assert_eq!(aws.asked().0, "RedshiftServerless.ListTagsForResource");
 }
@@ -197,8 +249,18 @@ async fn a_cluster_of_rds_listens_at_all_its_endpoints() {
     )
     .await;
     let cluster = only(aws.page(Listing::RdsClusters, None, None).await.unwrap());
-    let types: Vec<_> = at(&cluster).into_iter().map(|(_, port, kind)| (port, kind)).collect();
-    assert_eq!(types, [(Some(5432), "primary"), (Some(5432), "reader"), (Some(5432), "custom")]);
+    let types: Vec<_> = at(&cluster)
+        .into_iter()
+        .map(|(_, port, kind)| (port, kind))
+        .collect();
+    assert_eq!(
+        types,
+        [
+            (Some(5432), "primary"),
+            (Some(5432), "reader"),
+            (Some(5432), "custom")
+        ]
+    );
     assert_eq!(cluster.aws.rds_iam_auth, Some(true));
     assert_eq!(cluster.aws.rds_resource_id.as_deref(), Some("cluster-ID"));
 }
@@ -215,11 +277,18 @@ async fn an_instance_tells_the_cluster_that_it_is_a_member_of() {
         </DBInstance></DBInstances></DescribeDBInstancesResult></DescribeDBInstancesResponse>"#,
     )
     .await;
-    let instance = only(aws.page(Listing::RdsInstances, Some("i"), None).await.unwrap());
+    let instance = only(
+        aws.page(Listing::RdsInstances, Some("i"), None)
+            .await
+            .unwrap(),
+    );
     assert!(aws.asked().1.contains("DBInstanceIdentifier=i"));
     assert_eq!(instance.aws.rds_instance_id.as_deref(), Some("i"));
     assert_eq!(instance.aws.rds_cluster_id.as_deref(), Some("c"));
-    assert_eq!(instance.tags, Some(vec![("env".to_owned(), "prod".to_owned())]));
+    assert_eq!(
+        instance.tags,
+        Some(vec![("env".to_owned(), "prod".to_owned())])
+    );
 }
 
 #[tokio::test]
@@ -234,6 +303,9 @@ async fn a_proxy_tells_no_port_and_no_tags() {
     .await;
     let proxy = only(aws.page(Listing::RdsProxies, None, None).await.unwrap());
     let host = "p.proxy-abc.us-east-1.rds.amazonaws.com".to_owned();
-    assert_eq!((at(&proxy), proxy.tags), (vec![(host, None, "proxy")], None));
+    assert_eq!(
+        (at(&proxy), proxy.tags),
+        (vec![(host, None, "proxy")], None)
+    );
     assert_eq!(proxy.aws.rdsproxy_name.as_deref(), Some("p"));
 }
