@@ -100,7 +100,7 @@ pub(crate) trait Facts: fmt::Debug + Send + Sync {
     fn forget(&self, name: &DatabaseName);
 }
 
-/// Databases are what was written of them: for who has asked nobody else.
+/// Databases are what was written of them: for who asks AWS about none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsWritten;
 
@@ -406,6 +406,7 @@ mod tests {
         for protocol in [Protocol::Mysql, Protocol::Postgres] {
             let mut own = redshift("own", &[("env", "prod")]);
             own.protocol = protocol;
+            own.origin = Origin::Dynamic;
             own.kind = None;
             own.origin = Origin::Dynamic;
             assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
