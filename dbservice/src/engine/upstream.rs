@@ -136,7 +136,8 @@ impl Connector {
     ) -> Result<Upstream, Problem> {
         let trusted = self.trusted(database).await?;
         let (request, consents) = (&SSL_REQUEST, Some(TLS_ACCEPTED));
-        let shaken = self.shake(database, stream, request, consents, &trusted);
+        // Large, and not needed for as long as the session.
+        let shaken = Box::pin(self.shake(database, stream, request, consents, &trusted));
         let error = match shaken.await? {
             Ok(upstream) => return Ok(upstream),
             Err(error) => error,
@@ -146,7 +147,8 @@ impl Connector {
         }
         let trusted = self.trusted(database).await?;
         let stream = self.tcp(database).await?;
-        self.shake(database, stream, request, consents, &trusted)
+        let shaken = Box::pin(self.shake(database, stream, request, consents, &trusted));
+        shaken
             .await?
             .map_err(|error| handshake_problem(database, &error, &trusted))
     }
@@ -165,7 +167,8 @@ impl Connector {
         consents: Option<u8>,
     ) -> Result<Upstream, Problem> {
         let trusted = self.trusted(database).await?;
-        let shaken = self.shake(database, stream, request, consents, &trusted);
+        // Large, and not needed for as long as the session.
+        let shaken = Box::pin(self.shake(database, stream, request, consents, &trusted));
         match shaken.await? {
             Ok(upstream) => Ok(upstream),
             Err(error) => {

@@ -390,7 +390,7 @@ impl PlaceState {
         for failure in failures {
             if failure.class == AwsErrorClass::AccessDenied {
                 is_denied = true;
-                if self.said.is_new(&failure.to_string()) {
+                if self.said.is_new(&kind_of(failure)) {
                     warn!(%place, error = %failure, hint = failure.hint(), "AWS may not be asked about databases; their addresses' form alone decides whether they are served");
                 }
             } else {
@@ -399,11 +399,16 @@ impl PlaceState {
         }
         let wait = match failed {
             Some(failure) => {
-                if self.said.is_new(&failure.to_string()) {
+                if self.said.is_new(&kind_of(failure)) {
                     warn!(%place, error = %failure, "cannot ask AWS about databases; going on with what is known");
                 }
                 self.outcome = Outcome::Failed;
-                self.backoff.next()
+                let is_lasting = failure.class == AwsErrorClass::InvalidRequest;
+                if is_lasting {
+                    DENIED_INTERVAL
+                } else {
+                    self.backoff.next()
+                }
             }
             None if is_denied => {
                 self.outcome = Outcome::Denied;
@@ -422,6 +427,18 @@ impl PlaceState {
         };
         self.due = now + wait;
     }
+}
+
+/// What makes a failure another one than the last: the ids of requests, which are in its text, do not.
+fn kind_of(failure: &AwsFailure) -> String {
+    let hop = failure.hop.as_ref().map(ToString::to_string);
+    let code = failure.code.as_deref().unwrap_or_default();
+    format!(
+        "{} {} {code} {}",
+        failure.action,
+        failure.class,
+        hop.unwrap_or_default()
+    )
 }
 
 /// Whether two records say the same of where and what a database is.

@@ -58,7 +58,8 @@ pub(crate) fn questions<'d>(databases: impl Iterator<Item = &'d Database>) -> Ve
     names
         .into_iter()
         .flat_map(|(listing, names)| {
-            let all = names.len() > NAMED_MAX;
+            // Asking for one VPC endpoint would be one more permission than discovery needs.
+            let all = names.len() > NAMED_MAX || listing == Listing::ServerlessEndpoints;
             let named = names.into_iter().map(Some);
             let names: Vec<_> = if all { vec![None] } else { named.collect() };
             names

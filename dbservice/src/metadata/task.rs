@@ -32,6 +32,9 @@ const PLACES_AT_ONCE: usize = 8;
 /// Between two calls as one role in one region: four a second, whatever the kinds of database.
 const CALL_APART: Duration = Duration::from_millis(250);
 
+/// Calls that may come together after a pause, so that a few databases of several kinds are known at once.
+const BURST_CALLS: u32 = 8;
+
 /// Roles and regions whose last call is remembered; when there are more, all are forgotten.
 const PACES_MAX: usize = 4096;
 
@@ -237,10 +240,11 @@ impl Paces {
                 next.clear();
             }
             let key = (place.role.clone(), place.region.clone());
-            let at = next.entry(key).or_insert_with(Instant::now);
-            let turn = (*at).max(Instant::now());
-            *at = turn + CALL_APART;
-            turn
+            let now = Instant::now();
+            let at = next.entry(key).or_insert(now);
+            // When the last call that was let through would have had its turn without bursts.
+            *at = (*at).max(now) + CALL_APART;
+            (*at - CALL_APART * BURST_CALLS).max(now)
         };
         sleep_until(turn).await;
     }

@@ -392,6 +392,16 @@ mod tests {
     }
 
     #[test]
+    fn what_claims_to_be_discovered_and_is_of_no_kind_is_not_served() {
+        let mut orders = redshift("orders", &[("env", "prod")]);
+        orders.kind = None;
+        orders.uri = "orders.evil.example.com:5439".parse().unwrap();
+        let refusal = found(&orders, &[entry("prod", None)]).refusal;
+        let missing = EndpointError::Incomplete { missing: "kind" };
+        assert_eq!(refusal, Some(Refusal::Endpoint(missing)));
+    }
+
+    #[test]
     fn both_protocols_are_served() {
         for protocol in [Protocol::Mysql, Protocol::Postgres] {
             let mut own = redshift("own", &[("env", "prod")]);

@@ -45,12 +45,21 @@ impl Aws {
                     },
                     str::to_owned,
                 );
-                journal.lock().unwrap().push((action, body));
+                journal
+                    .lock()
+                    .expect("no test panics with it")
+                    .push((action, body));
                 (status, answer)
             });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("a bound port"));
+        let server = tokio::spawn(async move {
+            axum::serve(listener, app)
+                .await
+                .expect("serves until dropped")
+        });
         let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .region(aws_config::Region::from_static("us-east-1"))
             .credentials_provider(Credentials::new("AKIAOWN", "secret", None, None, "test"))
@@ -79,7 +88,7 @@ impl Aws {
         marker: Option<&str>,
     ) -> Result<Page, tidegate_aws::AwsFailure> {
         let (chain, session) = (RoleChain::default(), SessionTag::new("test"));
-        let region: Region = "us-east-1".parse().unwrap();
+        let region: Region = "us-east-1".parse().expect("a region");
         let marker = marker.map(str::to_owned);
         self.factory
             .describe(&chain, &region, &session, listing, name, marker)
@@ -87,14 +96,15 @@ impl Aws {
     }
 
     fn asked(&self) -> (String, String) {
-        self.asked.lock().unwrap().last().cloned().unwrap()
+        let asked = self.asked.lock().expect("no test panics with it");
+        asked.last().cloned().expect("a call was made")
     }
 }
 
 /// The only one on a page.
 fn only(page: Page) -> Described {
     assert_eq!(page.items.len(), 1, "{page:?}");
-    page.items.into_iter().next().unwrap()
+    page.items.into_iter().next().expect("there is one")
 }
 
 fn at(described: &Described) -> Vec<(String, Option<u16>, &'static str)> {

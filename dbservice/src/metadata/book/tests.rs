@@ -253,3 +253,16 @@ async fn a_strangers_host_is_not_even_asked_about() {
     assert!(complete(&facts, &orders).is_ok());
     assert!(facts.take_due(9, Instant::now()).is_empty());
 }
+
+#[test]
+fn a_failure_that_comes_again_under_another_request_id_is_not_another_one() {
+    let failure = |id: &str| {
+        let action = "redshift:DescribeClusters";
+        let mut failure = AwsFailure::new(AwsErrorClass::Throttled, action, "no");
+        failure.request_id = Some(id.into());
+        failure
+    };
+    assert_eq!(kind_of(&failure("1")), kind_of(&failure("2")));
+    let other = AwsFailure::new(AwsErrorClass::Timeout, "redshift:DescribeClusters", "no");
+    assert_ne!(kind_of(&failure("1")), kind_of(&other));
+}

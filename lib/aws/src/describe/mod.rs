@@ -50,8 +50,7 @@ impl Listing {
             (Self::RdsProxyEndpoints, _) => "rds:DescribeDBProxyEndpoints",
             (Self::RedshiftClusters, _) => "redshift:DescribeClusters",
             (Self::RedshiftEndpoints, _) => "redshift:DescribeEndpointAccess",
-            (Self::ServerlessEndpoints, false) => "redshift-serverless:ListEndpointAccess",
-            (Self::ServerlessEndpoints, true) => "redshift-serverless:GetEndpointAccess",
+            (Self::ServerlessEndpoints, _) => "redshift-serverless:ListEndpointAccess",
             (Self::ServerlessWorkgroups, false) => "redshift-serverless:ListWorkgroups",
             (Self::ServerlessWorkgroups, true) => "redshift-serverless:GetWorkgroup",
         }
@@ -103,7 +102,7 @@ pub struct Page {
 
 impl AwsFactory {
     /// One page of a listing, as the last role of `chain`: all, or with `name` that one. What is named and not there is
-    /// an empty page.
+    /// an empty page. VPC endpoints of workgroups are always listed.
     ///
     /// # Errors
     ///

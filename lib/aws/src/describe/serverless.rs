@@ -20,21 +20,17 @@ pub(super) async fn page(
     name: Option<String>,
     marker: Option<String>,
 ) -> Result<Page, AwsFailure> {
-    let is_endpoints = listing == Listing::ServerlessEndpoints;
     match name {
-        Some(name) if is_endpoints => {
-            let request = client.get_endpoint_access().endpoint_name(name);
-            let answer = request.send().await;
-            let answer = answer.map_err(|error| failed(listing, true, error))?;
-            Ok(whole(answer.endpoint().and_then(vpc_endpoint)))
-        }
-        Some(name) => {
+        Some(name) if listing == Listing::ServerlessWorkgroups => {
             let request = client.get_workgroup().workgroup_name(name);
             let answer = request.send().await;
             let answer = answer.map_err(|error| failed(listing, true, error))?;
-            Ok(whole(answer.workgroup().and_then(workgroup)))
+            Ok(Page {
+                items: answer.workgroup().and_then(workgroup).into_iter().collect(),
+                next: None,
+            })
         }
-        None if is_endpoints => {
+        _ if listing == Listing::ServerlessEndpoints => {
             let request = client.list_endpoint_access().max_results(PAGE_RECORDS);
             let answer = request.set_next_token(marker).send().await;
             let answer = answer.map_err(|error| failed(listing, false, error))?;
@@ -43,7 +39,7 @@ pub(super) async fn page(
                 next: answer.next_token,
             })
         }
-        None => {
+        _ => {
             let request = client.list_workgroups().max_results(PAGE_RECORDS);
             let answer = request.set_next_token(marker).send().await;
             let answer = answer.map_err(|error| failed(listing, false, error))?;
@@ -66,13 +62,6 @@ pub(super) async fn tags_of(
     Ok(tags
         .map(|tag| (tag.key().to_owned(), tag.value().to_owned()))
         .collect())
-}
-
-fn whole(item: Option<Described>) -> Page {
-    Page {
-        items: item.into_iter().collect(),
-        next: None,
-    }
 }
 
 fn workgroup(workgroup: &Workgroup) -> Option<Described> {
