@@ -13,11 +13,11 @@ fn world() -> Result<World> {
     let mut world: Value = serde_json::from_str(DEMO_WORLD)?;
     let account = &mut world["accounts"][ACCOUNT];
     let may_ask = json!({ "Effect": "Allow", "Action": "redshift:DescribeClusters", "Resource": "*" });
-    for who in [
-        &mut account["users"]["tidegate-agent-a"],
-        &mut account["roles"]["tidegate-access-a"],
+    for (kind, name) in [
+        ("users", "tidegate-agent-a"),
+        ("roles", "tidegate-access-a"),
     ] {
-        let statements = who["policies"][0]["Statement"].as_array_mut();
+        let statements = account[kind][name]["policies"][0]["Statement"].as_array_mut();
         statements.context("no statements")?.push(may_ask.clone());
     }
     Ok(World::from_json(&world.to_string())?)
