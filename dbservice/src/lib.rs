@@ -226,10 +226,7 @@ impl DatabaseService {
             Arc::clone(&clock),
         );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
-        tasks.spawn(
-            "ca_bundles",
-            trust.bundles().keep_fresh(shutdown.clone()),
-        );
+        tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
         let session = format!("tidegate-agent-{}", host.host_id());
         tasks.spawn(
             "metadata",

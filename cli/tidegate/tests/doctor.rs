@@ -282,6 +282,7 @@ impl Lab {
             "tidegate: {{nodename: agent-a, data_dir: {:?}, proxy_server: p.example.com}}
 db_service:
   enabled: yes
+  ca_bundles: 'file://{}'
   databases:
     - name: orders
       protocol: postgres
@@ -290,6 +291,7 @@ db_service:
       aws: {{region: {EAST}, account_id: '{AWAY}', assume_role_arn: '{}'{external_id}, redshift: {{cluster_id: {}}}}}
 ",
             self.dir.path().join("data"),
+            self.dir.path().join("no-bundles").display(),
             role(AWAY, case.role),
             case.cluster,
         );

@@ -5,13 +5,16 @@
 
 use jiff::Timestamp;
 use tidegate_core::{
-    Database, Problem, TlsMode, TlsSettings,
+    Database, Problem, TlsMode,
     doctor::{Stop, Verdict, Who},
 };
 use tokio::net::TcpStream;
 
 use super::shown;
-use crate::engine::{Connector, Upstream};
+use crate::{
+    engine::{Connector, Upstream},
+    trust::Trust,
+};
 
 /// How hints of the connector begin.
 const OPERATOR: &str = "an operator has to ";
@@ -27,7 +30,7 @@ pub(super) async fn shake(
     stream: TcpStream,
     now: Timestamp,
 ) -> Result<(Upstream, Vec<String>), Stop> {
-    let mut evidence = vec![trust(&database.tls, database.uri.host())];
+    let mut evidence = Vec::new();
     match connector.tls(database, stream).await {
         Ok(upstream) => {
             evidence.extend(certificates(&upstream, now));
@@ -45,18 +48,21 @@ pub(super) async fn shake(
 }
 
 /// What is verified, and with whose certificates.
-pub(super) fn trust(tls: &TlsSettings, host: &str) -> String {
-    let name = tls.server_name.as_deref().unwrap_or(host);
-    let whose = if tls.ca_cert_pem.is_some() {
-        "the CA given for this database"
-    } else {
-        "the CAs that this system trusts"
+pub(super) async fn trusted(trust: &Trust, database: &Database) -> Vec<String> {
+    let tls = &database.tls;
+    let name = tls
+        .server_name
+        .as_deref()
+        .unwrap_or_else(|| database.uri.host());
+    let whom = match trust.of(database).await {
+        Ok(trusted) => trusted.told(),
+        Err(error) => format!("nobody, since {error}"),
     };
-    match tls.mode {
-        TlsMode::VerifyFull => format!("verify-full: {whose}, for the name {name}"),
-        TlsMode::VerifyCa => format!("verify-ca: {whose}, for any name"),
+    vec![match tls.mode {
+        TlsMode::VerifyFull => format!("verify-full for the name {name}; trusted: {whom}"),
+        TlsMode::VerifyCa => format!("verify-ca for any name; trusted: {whom}"),
         TlsMode::Insecure => "insecure: nothing is verified".to_owned(),
-    }
+    }]
 }
 
 pub(super) fn certificates(upstream: &Upstream, now: Timestamp) -> Vec<String> {
@@ -96,21 +102,28 @@ pub(super) fn verdict(problem: &Problem) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
-    #[test]
-    fn it_is_told_what_is_verified_and_with_whose_certificates() {
-        let mut tls = TlsSettings::default();
-        assert_eq!(
-            trust(&tls, "h"),
-            "verify-full: the CAs that this system trusts, for the name h"
+    #[tokio::test]
+    async fn it_is_told_what_is_verified_and_whose_certificates_are_trusted() {
+        let trust = testing::trust();
+        let mut database = testing::redshift("orders", &[]);
+        database.kind = None;
+        database.uri = "h:5432".parse().unwrap();
+        let told = trusted(&trust, &database).await.remove(0);
+        assert!(
+            told.starts_with("verify-full for the name h; trusted: the system"),
+            "{told}"
         );
-        tls.server_name = Some("other".to_owned());
-        tls.ca_cert_pem = Some("pem".to_owned());
-        assert_eq!(
-            trust(&tls, "h"),
-            "verify-full: the CA given for this database, for the name other"
+        database.tls.server_name = Some("other".to_owned());
+        database.tls.ca_cert_pem = Some("no certificate".to_owned());
+        let told = trusted(&trust, &database).await.remove(0);
+        assert!(
+            told.contains("for the name other; trusted: nobody, since"),
+            "{told}"
         );
-        tls.mode = TlsMode::Insecure;
-        assert_eq!(trust(&tls, "h"), "insecure: nothing is verified");
+        database.tls.mode = TlsMode::Insecure;
+        let told = trusted(&trust, &database).await;
+        assert_eq!(told, ["insecure: nothing is verified"]);
     }
 }

@@ -80,13 +80,8 @@ impl Live {
             };
             let aws = AwsFactory::load().await;
             let naming = self.settings.borrow().aws_session.clone();
-            let doctor = Doctor::trusting(
-                aws,
-                Arc::clone(&self.clock),
-                self.hostname.clone(),
-                naming,
-                Arc::clone(&self.trust),
-            );
+            let (clock, trust) = (Arc::clone(&self.clock), Arc::clone(&self.trust));
+            let doctor = Doctor::within(aws, clock, self.hostname.clone(), naming, trust);
             doctor.walk(found, &question).await
         })
     }

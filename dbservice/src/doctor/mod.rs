@@ -32,6 +32,7 @@ use tidegate_core::{
     doctor::{Ladder, StepName, Stop, Verdict, Who},
 };
 use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
+
 use tokio::sync::watch;
 
 use crate::{
@@ -69,6 +70,7 @@ pub struct Doctor {
     clock: SharedClock,
     host: String,
     naming: SessionNaming,
+    trust: Arc<Trust>,
 }
 
 impl fmt::Debug for Doctor {
@@ -92,8 +94,8 @@ enum Reached {
 type Outcome<T> = Result<T, Verdict>;
 
 impl Doctor {
-    /// A doctor on `host`, whose agent has these settings and its state in `data_dir`, where CA bundles are kept too. `aws`
-    /// should be fresh: roles whose sessions it keeps are not assumed again.
+    /// A doctor on `host` that looks as an agent with these settings; `data_dir` is where agents keep CA bundles. `aws` should
+    /// be fresh: roles whose sessions it keeps are not assumed again.
     #[must_use]
     pub fn new(
         aws: AwsFactory,
@@ -102,15 +104,15 @@ impl Doctor {
         settings: &DatabaseSettings,
         data_dir: &Path,
     ) -> Self {
-        let naming = settings.aws_session.clone();
-        let told = watch::Sender::new(settings.clone()).subscribe();
         let folder = data_dir.join(CA_BUNDLES_FOLDER);
-        let trust = Arc::new(Trust::new(folder, told, Arc::clone(&clock)));
-        Self::trusting(aws, clock, host, naming, trust)
+        let naming = settings.aws_session.clone();
+        let unchanging = watch::Sender::new(settings.clone()).subscribe();
+        let trust = Arc::new(Trust::new(folder, unchanging, Arc::clone(&clock)));
+        Self::within(aws, clock, host, naming, trust)
     }
 
-    /// The same, trusting what an agent that runs trusts.
-    pub(crate) fn trusting(
+    /// A doctor inside an agent, which has its trust already.
+    pub(crate) fn within(
         aws: AwsFactory,
         clock: SharedClock,
         host: impl Into<String>,
@@ -120,7 +122,8 @@ impl Doctor {
         Self {
             naming,
             aws,
-            connector: Connector::new(metrics::connect_seconds(), trust),
+            connector: Connector::new(metrics::connect_seconds(), Arc::clone(&trust)),
+            trust,
             clock,
             host: host.into(),
         }
@@ -225,6 +228,7 @@ impl Doctor {
 
         let begun = Instant::now();
         let now = self.clock.now();
+        let trusted = handshake::trusted(&self.trust, database).await;
         let shaken = match database.protocol {
             Protocol::Mysql => mysql::shake(&self.connector, database, stream, db_name, now)
                 .await
@@ -232,6 +236,10 @@ impl Doctor {
             Protocol::Postgres => handshake::shake(&self.connector, database, stream, now)
                 .await
                 .map(|(upstream, told)| (Reached::Postgres(Box::new(upstream)), told)),
+        };
+        let shaken = match shaken {
+            Ok((reached, told)) => Ok((reached, [trusted, told].concat())),
+            Err(stop) => Err(with_evidence(stop, &trusted)),
         };
         note(
             ladder,

@@ -19,7 +19,7 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::handshake::{certificates, trust, verdict};
+use super::handshake::{certificates, verdict};
 use crate::engine::{
     Connector, DbLogin, Upstream,
     mysql::{Greeted, LoginFailure, greeted, log_in, next_packet},
@@ -55,7 +55,7 @@ pub(super) async fn shake(
     db_name: &str,
     now: Timestamp,
 ) -> Result<(Reached, Vec<String>), Stop> {
-    let mut evidence = vec![trust(&database.tls, database.uri.host())];
+    let mut evidence = Vec::new();
     match secured(connector, database, stream, db_name).await {
         Ok(reached) => {
             evidence.push(format!(

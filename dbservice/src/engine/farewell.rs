@@ -33,6 +33,15 @@ pub(crate) enum Farewell {
 }
 
 impl Farewell {
+    /// The same with another text, where the text is ours.
+    pub(crate) fn map(self, text: impl FnOnce(Problem) -> Problem) -> Self {
+        match self {
+            Self::Said(problem) => Self::Said(Box::new(text(*problem))),
+            Self::SaidAs(state, problem) => Self::SaidAs(state, Box::new(text(*problem))),
+            other => other,
+        }
+    }
+
     fn bytes(&self, words: impl Fn(SqlState, &Problem) -> Bytes) -> Option<Bytes> {
         match self {
             Self::AsSent(bytes) => Some(bytes.clone()),

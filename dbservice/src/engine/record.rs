@@ -99,6 +99,11 @@ impl fmt::Debug for SharedClockDebug {
 }
 
 impl Record {
+    /// The database user that was asked for, once that is known.
+    pub(crate) fn db_user(&self) -> Option<&str> {
+        Some(self.subject.db_user.as_str()).filter(|user| !user.is_empty())
+    }
+
     /// Opens the record of a client's connection.
     pub(crate) fn open(
         wanted: Arc<Wanted>,

@@ -115,6 +115,66 @@ pub(crate) fn available(wanted: &Wanted) -> Result<(), Problem> {
     .hint("connect again when it is available"))
 }
 
+/// A problem on the way to a database with what was tried, and the command that explains it; any other as it is.
+pub(crate) fn with_the_way(
+    mut problem: Problem,
+    wanted: &Wanted,
+    db_user: Option<&str>,
+) -> Problem {
+    let is_on_the_way = match problem.code {
+        ErrorCode::AwsAccessDenied
+        | ErrorCode::AwsCredentials
+        | ErrorCode::AwsUnavailable
+        | ErrorCode::DatabaseLogin
+        | ErrorCode::DatabaseTls
+        | ErrorCode::DatabaseUnreachable => true,
+        ErrorCode::AccessDenied
+        | ErrorCode::AgentUnavailable
+        | ErrorCode::ClientCertificate
+        | ErrorCode::DatabaseNotAvailable
+        | ErrorCode::Internal
+        | ErrorCode::Locked
+        | ErrorCode::ProtocolViolation
+        | ErrorCode::TooMany
+        | ErrorCode::UnknownDatabase => false,
+    };
+    let Some(db_user) = db_user.filter(|_| is_on_the_way) else {
+        return problem;
+    };
+    let name = &wanted.database.name;
+    problem.detail.get_or_insert_with(|| {
+        let role = wanted.effective.role.as_ref();
+        let role = role.map_or_else(
+            || "the database service's own AWS identity".to_owned(),
+            |role| format!("AWS role {}", role.role_arn),
+        );
+        let whose = wanted
+            .database
+            .kind
+            .map_or_else(String::new, |_| format!(", with {role}"));
+        format!("tried: to log in to database `{name}` as database user `{db_user}`{whose}")
+    });
+    let explains = format!(
+        "an operator reads what was seen on the way with: tidegate db doctor {name} --db-user={}",
+        quoted(db_user)
+    );
+    problem.hint = Some(match problem.hint {
+        Some(hint) => format!("{hint}; {explains}"),
+        None => explains,
+    });
+    problem
+}
+
+/// A word that a shell takes as it is.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// The answer while the auth service has not told any roles.
 pub(crate) fn roles_unknown() -> Problem {
     Problem::new(
@@ -122,4 +182,43 @@ pub(crate) fn roles_unknown() -> Problem {
         "the database service does not know the cluster's roles yet",
     )
     .hint("try again in a moment")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::wanted_as;
+
+    #[test]
+    fn a_failure_on_the_way_says_what_was_tried_and_which_command_explains_it() {
+        let wanted = wanted_as(Some("agent"));
+        let problem = Problem::new(ErrorCode::AwsAccessDenied, "sts:AssumeRole was denied")
+            .because("10.0.0.1 said no")
+            .hint("an AWS administrator has to act");
+        let told = with_the_way(problem, &wanted, Some("it's me"));
+        assert_eq!(
+            told.detail.as_deref(),
+            Some(
+                "tried: to log in to database `orders` as database user `it's me`, with AWS role \
+                 arn:aws:iam::123456789012:role/agent"
+            )
+        );
+        assert_eq!(
+            told.hint.as_deref(),
+            Some(
+                "an AWS administrator has to act; an operator reads what was seen on the way with: \
+                 tidegate db doctor orders --db-user='it'\\''s me'"
+            )
+        );
+        assert!(!told.detail.unwrap().contains("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_refusal_by_a_role_stays_as_it_is() {
+        let denied = Problem::new(ErrorCode::AccessDenied, "no").hint("ask");
+        let told = with_the_way(denied.clone(), &wanted_as(None), Some("reader"));
+        assert_eq!(told, denied);
+        let early = Problem::new(ErrorCode::DatabaseUnreachable, "no");
+        assert_eq!(with_the_way(early.clone(), &wanted_as(None), None), early);
+    }
 }

@@ -31,6 +31,7 @@ use super::{
     identify::{self, Asked},
     postgres::CancelRegistry,
     record::{Ended, Record},
+    refusals::with_the_way,
     running,
     terms::{AgentNames, Terms},
     upstream::{Connector, Upstream},
@@ -204,6 +205,8 @@ where
                 farewell,
                 ended,
             } = *turned;
+            let tried = |problem| with_the_way(problem, &serving.wanted, record.db_user());
+            let farewell = farewell.map(tried);
             let words = |state: SqlState, problem: &Problem| protocol.last_words(state, problem);
             farewell.say(&mut client, words).await;
             return ended;

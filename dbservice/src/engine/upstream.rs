@@ -179,9 +179,7 @@ impl Connector {
 
     async fn trusted(&self, database: &Database) -> Result<Trusted, Problem> {
         let trusted = self.trust.of(database).await;
-        trusted.map_err(|error| {
-            failed(database, "cannot verify the certificate").because(error)
-        })
+        trusted.map_err(|error| failed(database, "cannot verify the certificate").because(error))
     }
 
     /// One handshake; the inner error is what it failed with.

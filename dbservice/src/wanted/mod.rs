@@ -17,7 +17,8 @@ pub(crate) mod watch;
 use std::{fmt, sync::Arc};
 
 use tidegate_core::{
-    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, ResourceMatcher, RoleSource, overrides,
+    Database, DatabaseKind, DatabaseName, EffectiveRole, Origin, ResourceMatcher, RoleSource,
+    overrides,
 };
 use tidegate_wire::route::route_label;
 
@@ -99,7 +100,7 @@ pub(crate) trait Facts: fmt::Debug + Send + Sync {
     fn forget(&self, name: &DatabaseName);
 }
 
-/// Databases are what was written of them: for who has asked nobody else.
+/// Databases are what was written of them: for who asks AWS about none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsWritten;
 
@@ -395,7 +396,9 @@ mod tests {
         for protocol in [Protocol::Mysql, Protocol::Postgres] {
             let mut own = redshift("own", &[("env", "prod")]);
             own.protocol = protocol;
+            own.origin = Origin::Dynamic;
             own.kind = None;
+            own.origin = Origin::Dynamic;
             assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
         }
     }

@@ -217,7 +217,10 @@ mod tests {
         let cluster = read("dw-1.cabc123.us-west-2.redshift.amazonaws.com");
         assert_eq!(cluster.kind, DatabaseKind::Redshift);
         assert_eq!(cluster.region.as_str(), "us-west-2");
-        assert_eq!(cluster.name, EndpointName::RedshiftCluster("dw-1".to_owned()));
+        assert_eq!(
+            cluster.name,
+            EndpointName::RedshiftCluster("dw-1".to_owned())
+        );
         assert_eq!(cluster.account, None);
         let chinese = read("dw.cabc.cn-north-1.redshift.amazonaws.com.cn");
         assert_eq!(chinese.region.as_str(), "cn-north-1");
@@ -239,7 +242,10 @@ mod tests {
                 "x-endpoint-0a1b2c3d.111122223333.eu-west-1.redshift-serverless.amazonaws.com",
                 EndpointName::WorkgroupEndpoint(id()),
             ),
-            ("x.abc.us-east-1.rds.amazonaws.com", EndpointName::RdsInstance(id())),
+            (
+                "x.abc.us-east-1.rds.amazonaws.com",
+                EndpointName::RdsInstance(id()),
+            ),
             (
                 "x.cluster-abc.us-east-1.rds.amazonaws.com",
                 EndpointName::RdsCluster(id()),
@@ -299,7 +305,10 @@ mod tests {
     #[test]
     fn each_partition_has_its_own_domain_and_no_other() {
         for (host, region) in [
-            ("x.abc.us-gov-east-1.redshift.amazonaws.com", "us-gov-east-1"),
+            (
+                "x.abc.us-gov-east-1.redshift.amazonaws.com",
+                "us-gov-east-1",
+            ),
             ("x.abc.cn-north-1.rds.amazonaws.com.cn", "cn-north-1"),
             ("x.abc.rds.cn-north-1.amazonaws.com.cn", "cn-north-1"),
             ("x.abc.eusc-de-east-1.rds.amazonaws.eu", "eusc-de-east-1"),

@@ -6,8 +6,12 @@ use tidegate_wire::{SqlState, backend::ErrorResponse};
 
 /// A FATAL with the client's text of a problem; the code is in the detail, for whoever searches for it.
 pub(crate) fn fatal(state: SqlState, problem: &Problem) -> Bytes {
-    let error = ErrorResponse::fatal(state, problem.message.clone())
-        .detail(format!("tidegate error `{}`", problem.code));
+    let code = format!("tidegate error `{}`", problem.code);
+    let error =
+        ErrorResponse::fatal(state, problem.message.clone()).detail(match &problem.detail {
+            Some(detail) => format!("{detail} ({code})"),
+            None => code,
+        });
     match &problem.hint {
         Some(hint) => error.hint(hint.clone()),
         None => error,

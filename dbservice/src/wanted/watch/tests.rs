@@ -158,7 +158,7 @@ fn without_entries_nothing_of_the_inventory_is_served_or_kept() {
 #[test]
 fn databases_of_the_file_come_and_go_with_it_and_give_their_name_back() {
     let found = redshift("orders", &[("env", "prod")]);
-    let mut bed = listed(vec![entry("prod", None)], &[found.clone()]);
+    let mut bed = listed(vec![entry("prod", None)], std::slice::from_ref(&found));
     let mut own = redshift("orders", &[]);
     own.description = "own".to_owned();
     let with_own = DatabaseSettings {
@@ -303,7 +303,11 @@ fn a_poisoned_record_is_refused_and_audited_once() {
     assert!(bed.reconciler.served.all().is_empty());
     let event = bed.events.try_recv().unwrap();
     assert_eq!(
-        (event.event.as_str(), event.code.as_str(), event.db_service.as_str()),
+        (
+            event.event.as_str(),
+            event.code.as_str(),
+            event.db_service.as_str()
+        ),
         ("db.endpoint.refused", "TDE00W", "orders")
     );
     assert!(!event.success && event.error.contains("evil.example.com"));
