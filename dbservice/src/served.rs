@@ -146,7 +146,7 @@ impl ServedSet {
         &self,
         decided: impl IntoIterator<Item = (DatabaseName, Option<Arc<Wanted>>)>,
     ) -> Vec<(DatabaseName, Change)> {
-        let mut changes = Vec::new();
+        let (mut changes, mut told) = (Vec::new(), Vec::new());
         let mut ended = Vec::new();
         let mut now = self.write();
         for (name, wanted) in decided {
@@ -156,7 +156,6 @@ impl ServedSet {
                 continue;
             };
             let token = before.map(|serving| serving.ended.clone());
-            report(&name, change, wanted.as_deref());
             let kept = match change {
                 Change::Update => token,
                 Change::Add | Change::Remove | Change::Restart => {
@@ -164,13 +163,15 @@ impl ServedSet {
                     None
                 }
             };
-            match wanted {
+            match &wanted {
                 Some(wanted) => {
                     let ended = kept.unwrap_or_default();
+                    let wanted = Arc::clone(wanted);
                     now.put(name.clone(), Serving { wanted, ended });
                 }
                 None => now.take(&name),
             }
+            told.push(wanted);
             changes.push((name, change));
         }
         drop(now);
@@ -178,6 +179,9 @@ impl ServedSet {
         ended.iter().for_each(CancellationToken::cancel);
         if !changes.is_empty() {
             self.tell(&changes);
+        }
+        for ((name, change), wanted) in changes.iter().zip(told) {
+            report(name, *change, wanted.as_deref());
         }
         changes
     }

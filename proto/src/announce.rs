@@ -9,7 +9,7 @@ use prost::Message as _;
 use crate::v1::{AnnounceDelta, DatabaseServer};
 
 /// A part is not cut smaller than this, in bytes; one server alone may be larger.
-const PART_BYTES_MIN: usize = 4 << 10;
+const PART_BYTES_MIN: usize = 2 << 10;
 
 /// Nor made larger than this, in bytes: well below what gRPC takes.
 const PART_BYTES_MAX: usize = 1 << 20;

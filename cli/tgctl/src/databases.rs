@@ -72,7 +72,11 @@ pub(crate) fn table(servers: &[resource::DatabaseServer], verbose: bool) -> Tabl
         }
         let status = server.status.as_ref();
         if has_reasons {
-            row.push(status.map(|status| status.role_reason.clone()).unwrap_or_default());
+            row.push(
+                status
+                    .map(|status| status.role_reason.clone())
+                    .unwrap_or_default(),
+            );
         }
         if has_notes {
             row.push(status.map(notes).unwrap_or_default());
@@ -122,7 +126,10 @@ mod tests {
         let servers = [server("a")];
         assert!(printed(&servers, true).contains("entry 2 of `db_service.resources` (line 14)"));
         let short = printed(&servers, false);
-        assert!(!short.contains("Why") && !short.contains("Notes"), "{short}");
+        assert!(
+            !short.contains("Why") && !short.contains("Notes"),
+            "{short}"
+        );
     }
 
     #[test]

@@ -75,14 +75,13 @@ impl Labelled {
         commands: &BTreeMap<DatabaseName, Vec<LabelCommand>>,
     ) -> BTreeSet<DatabaseName> {
         let mut state = self.lock();
-        let before = std::mem::take(&mut state.running);
+        let mut before = std::mem::take(&mut state.running);
         let mut changed: BTreeSet<DatabaseName> = before
             .keys()
             .filter(|name| !commands.contains_key(*name))
             .cloned()
             .collect();
         state.shown.retain(|name, _| commands.contains_key(name));
-        let mut before = before;
         for (name, commands) in commands {
             let mut then = before.remove(name).unwrap_or_default();
             if then.iter().map(|running| &running.command).ne(commands) {

@@ -157,7 +157,7 @@ async fn session_task(
                 tls,
                 serving,
                 client_addr,
-                ahead,
+                ahead: ahead.map(|ahead| *ahead),
             };
             mysql::serve(&tunnel.engine, incoming).await;
         }
@@ -167,7 +167,7 @@ async fn session_task(
                 tls,
                 serving,
                 client_addr,
-                ahead,
+                ahead: ahead.map(|ahead| *ahead),
             };
             postgres::serve(&tunnel.engine, incoming).await;
         }
@@ -189,8 +189,8 @@ async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// A session's protocol, and the connection to its database that was begun.
 enum Begun {
-    Mysql(Option<Ahead<mysql::Greeted>>),
-    Postgres(Option<Ahead<Upstream>>),
+    Mysql(Option<Box<Ahead<mysql::Greeted>>>),
+    Postgres(Option<Box<Ahead<Upstream>>>),
 }
 
 /// Connects to the database, as far as TCP; the rest goes on while the client's handshake is under way.
@@ -208,11 +208,11 @@ async fn begin_ahead(tunnel: &Tunnel, serving: &Serving) -> Result<Begun, Proble
     Ok(match wanted.database.protocol {
         Protocol::Mysql => Begun::Mysql(connected.map(|(stream, permit)| {
             let work = async move { mysql::greeted(&wanted.database, stream).await };
-            Ahead::new(work, permit)
+            Box::new(Ahead::new(work, permit))
         })),
         Protocol::Postgres => Begun::Postgres(connected.map(|(stream, permit)| {
             let work = async move { connector.tls(&wanted.database, stream).await };
-            Ahead::new(work, permit)
+            Box::new(Ahead::new(work, permit))
         })),
     })
 }

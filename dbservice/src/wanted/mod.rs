@@ -396,7 +396,9 @@ mod tests {
         for protocol in [Protocol::Mysql, Protocol::Postgres] {
             let mut own = redshift("own", &[("env", "prod")]);
             own.protocol = protocol;
+            own.origin = Origin::Dynamic;
             own.kind = None;
+            own.origin = Origin::Dynamic;
             assert_eq!(found(&own, &[entry("prod", None)]).refusal, None);
         }
     }

@@ -115,8 +115,8 @@ impl Reconciler {
         let mut retry = Retry::new();
         let mut messages = self.watch(&channel, Duration::ZERO);
         retry.begin();
+        // It has seen what this has, so a change since the first look is still to be told.
         let mut settings = self.settings.clone();
-        settings.mark_unchanged();
         let again = Arc::clone(&self.again);
         loop {
             // A sender of settings that is gone sends no other ones.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tidegate_core::{Database, ResourceMatcher, Selector};
-use tidegate_proto::v1;
+use tidegate_proto::v1::{self, control_request, control_response};
 use tidegate_service::settings::LabelCommand;
+use tokio::sync::oneshot;
 
 use crate::world::{World, patiently, role};
 
@@ -109,4 +110,37 @@ async fn a_label_that_a_command_prints_is_announced_and_so_is_its_change() {
             })
         })
         .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_while_the_control_plane_is_away_lets_nobody_in_and_recovers_by_itself()
+ {
+    let (answer, answers) = oneshot::channel();
+    let mut world = World::start_while_away(async { drop(answers.await) }).await;
+    let mut line = world.line().await;
+    line.tell(control_response::Message::Dial(v1::Dial {
+        token: vec![7; 16],
+        route: "own".to_owned(),
+        client_addr: "192.0.2.7:5000".to_owned(),
+    }));
+    let control_request::Message::DialRefused(refused) = line.next().await else {
+        panic!("nobody is let in without roles")
+    };
+    assert!(
+        refused.reason.contains("no certificate for clients yet"),
+        "the database is served: {}",
+        refused.reason
+    );
+    assert!(!world.readiness.is_ready());
+
+    answer.send(()).unwrap();
+    world
+        .until_announced(|delta| delta.full && upserted(delta, "own").is_some())
+        .await;
+    patiently(async {
+        while !world.readiness.is_ready() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -192,12 +192,27 @@ pub(crate) struct World {
 impl World {
     /// An agent with one database of its own, `own`, and a selector for `env: prod`.
     pub(crate) async fn start() -> Self {
+        Self::start_beside(std::future::ready(()), false).await
+    }
+
+    /// The same, with a control plane that takes connections and answers nobody until `answers` is ready. The agent
+    /// knows its proxy from its settings.
+    pub(crate) async fn start_while_away(
+        answers: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self::start_beside(answers, true).await
+    }
+
+    async fn start_beside(
+        answers: impl Future<Output = ()> + Send + 'static,
+        knows_proxy: bool,
+    ) -> Self {
         let cas = Arc::new(Cas::new());
         let tasks = Tasks::new();
         let proxy_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy_addr = proxy_listener.local_addr().unwrap().to_string();
-        let (plane, seen) = Plane::new(Arc::clone(&cas), vec![proxy_addr]);
-        let auth_addr = serve_plane(&cas, &plane).await;
+        let (plane, seen) = Plane::new(Arc::clone(&cas), vec![proxy_addr.clone()]);
+        let auth_addr = serve_plane(&cas, &plane, answers).await;
         let (lines_sender, lines) = mpsc::unbounded_channel();
         let (dialled_sender, dialled) = mpsc::unbounded_channel();
         let proxy = Proxy {
@@ -235,7 +250,7 @@ impl World {
                 // Nothing is written there: no database of these tests needs a bundle of AWS.
                 data_dir: std::env::temp_dir().join("tidegate-agent"),
                 hostname: "agent".to_owned(),
-                proxy_server: None,
+                proxy_server: knows_proxy.then_some(proxy_addr),
             },
             host,
             AwsFactory::load().await,
@@ -329,13 +344,21 @@ fn own(cas: &Cas, database: &TcpListener) -> Database {
     }
 }
 
-async fn serve_plane(cas: &Cas, plane: &Plane) -> String {
+async fn serve_plane(
+    cas: &Cas,
+    plane: &Plane,
+    answers: impl Future<Output = ()> + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let config = Arc::new(ArcSwap::new(cas.server("auth-1", "auth", ALPN_AUTH)));
     let never = tokio_util::sync::CancellationToken::new();
     let incoming = rpc::tls_incoming(listener, config, never.clone());
-    tokio::spawn(rpc::serve(plane.routes(), incoming, never));
+    let serving = rpc::serve(plane.routes(), incoming, never);
+    tokio::spawn(async move {
+        answers.await;
+        serving.await
+    });
     address
 }
 

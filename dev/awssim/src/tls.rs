@@ -110,19 +110,20 @@ impl Ca {
         self.issuer.pem()
     }
 
-    /// A server certificate for exactly this host name.
-    pub(crate) fn leaf(&self, host: &str, with: &Certificate) -> Result<Leaf, TlsError> {
+    /// A server certificate for exactly these host names, the first of them the endpoint's own.
+    pub(crate) fn leaf(&self, hosts: &[&str], with: &Certificate) -> Result<Leaf, TlsError> {
         if with.unknown_ca {
             let known = Certificate {
                 unknown_ca: false,
                 ..with.clone()
             };
-            return Self::named("awssim unknown CA")?.leaf(host, &known);
+            return Self::named("awssim unknown CA")?.leaf(hosts, &known);
         }
         let make = || {
-            let named = with.host.as_deref().unwrap_or(host).to_owned();
-            // The common name holds 64 characters; the host name is in the SAN.
-            let mut params = params(vec![named], "awssim cluster")?;
+            let other = with.host.as_ref().map(|other| vec![other.clone()]);
+            let own = || hosts.iter().map(|host| (*host).to_owned()).collect();
+            // The common name holds 64 characters; the host names are in the SAN.
+            let mut params = params(other.unwrap_or_else(own), "awssim cluster")?;
             params.not_after = OffsetDateTime::now_utc() + Duration::days(with.days);
             let begins = params.not_after - Duration::days(VALID_DAYS);
             params.not_before = params.not_before.min(begins);
@@ -138,7 +139,7 @@ impl Ca {
                 key: PrivateKeyDer::Pkcs8(der),
             })
         };
-        make().map_err(|source| certificate_error(host, source))
+        make().map_err(|source| certificate_error(hosts.first().unwrap_or(&""), source))
     }
 }
 

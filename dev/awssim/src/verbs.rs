@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::faults::{FAULTS_MAX, Fault};
 use crate::fleet::{self, Endpoint, FleetError, settle};
 use crate::front::{DELAY_MS_MAX, Manner};
+use crate::iam::IdentityPolicy;
 use crate::state::State;
 use crate::tls::{Certificate, DAYS_MAX};
 use crate::world::{
-    AuthCode, Cluster, ClusterId, Kind, Machine, RateLimit, Resource, ResourceId, Role, User,
-    World, WorldError, check_iam_name, check_rate_limits, check_role, invalid,
+    AuthCode, Cluster, ClusterId, Kind, Machine, OidcProvider, RateLimit, Resource, ResourceId,
+    Role, User, World, WorldError, check_iam_name, check_rate_limits, check_role, invalid,
 };
 
 /// Why a simulation did not do what it was told.
@@ -142,6 +143,31 @@ impl State {
         let found = world.accounts.get_mut(account);
         let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
         found.roles.insert(name.to_owned(), role);
+        Ok(())
+    }
+
+    pub(crate) fn put_oidc_provider(
+        &self,
+        account: &str,
+        issuer: &str,
+        provider: OidcProvider,
+    ) -> Result<(), SimError> {
+        let mut world = self.world();
+        let found = world.accounts.get_mut(account);
+        let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
+        found.oidc_providers.insert(issuer.to_owned(), provider);
+        Ok(())
+    }
+
+    pub(crate) fn put_service_control_policies(
+        &self,
+        account: &str,
+        policies: Vec<IdentityPolicy>,
+    ) -> Result<(), SimError> {
+        let mut world = self.world();
+        let found = world.accounts.get_mut(account);
+        let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
+        found.service_control_policies = policies;
         Ok(())
     }
 

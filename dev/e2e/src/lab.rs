@@ -1,6 +1,7 @@
 //! The whole system on loopback: simulated AWS, auth, proxy, discovery, agents, and people who use it.
 
 mod etcd;
+mod given;
 mod measured;
 mod part;
 mod people;
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use awssim::{Sim, SimConfig, World};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
@@ -24,7 +25,7 @@ use etcd::Etcd;
 pub use measured::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION};
 pub use part::Part;
 pub use people::{PASSWORD, Person, words};
-use programs::{Names, nss_wrapper};
+use programs::Names;
 pub use programs::{postgres_program, program};
 
 /// The cluster's name in the example configurations.
@@ -382,121 +383,6 @@ impl Lab {
 
     fn token_file(&self) -> PathBuf {
         self.dir.path().join("token")
-    }
-
-    /// What the laboratory changes in a part's example configuration.
-    fn patch(&self, part: Part) -> Value {
-        let mut patch = json!({
-            "tidegate": {
-                "nodename": part.name(),
-                "data_dir": self.data_dir(part),
-                "diag_addr": self.diag_addr(part),
-                "storage": null,
-                "log": { "output": "stderr", "severity": "INFO" },
-            }
-        });
-        match part {
-            Part::Auth | Part::AuthB | Part::AuthC => {
-                patch["auth_service"] = json!({ "listen_addr": self.auth_addr_of(part) });
-                if let Some(etcd) = &self.etcd {
-                    patch["tidegate"]["storage"] = etcd.storage();
-                }
-            }
-            Part::Proxy => {
-                patch["proxy_service"] = json!({
-                    "listen_addr": self.proxy_addr(),
-                    "mysql_listen_addr": self.mysql_addr(),
-                    "public_addr": self.proxy_addr(),
-                    "https_keypairs": null,
-                });
-            }
-            Part::Discovery | Part::DiscoveryB | Part::DiscoveryC => {
-                patch["discovery_service"] = json!({ "poll_interval": "1s" })
-            }
-            Part::AgentA | Part::AgentB => {
-                let place = format!("file://{}", self.dir.path().join(CA_BUNDLES).display());
-                patch["db_service"] = json!({ "ca_bundles": place });
-            }
-        }
-        if !part.is_auth() {
-            let process = &mut patch["tidegate"];
-            process["ca_pin"] = json!(self.ca_pin);
-            process["auth_token"] = json!(self.token_file());
-            process["join_params"] = Value::Null;
-            match part {
-                Part::Proxy => process["auth_server"] = json!(self.auth_addr()),
-                _ => {
-                    process["auth_server"] = Value::Null;
-                    process["proxy_server"] = json!(self.proxy_addr());
-                }
-            }
-            if self.etcd.is_some() {
-                process["auth_server"] = Value::Null;
-                process["auth_servers"] = json!(self.auth_addrs(part));
-            }
-        }
-        patch
-    }
-
-    /// What a part sees of the environment: its AWS identity, and where AWS is.
-    ///
-    /// # Errors
-    ///
-    /// When libnss-wrapper is not installed.
-    pub fn environment(&self, part: Part) -> Result<BTreeMap<String, String>> {
-        let mut environment = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
-        if part.is_auth() {
-            // To ask who joins by its AWS identity.
-            let endpoint = self.sim.endpoint_url().to_owned();
-            environment.insert("AWS_ENDPOINT_URL_STS".to_owned(), endpoint.clone());
-            // To encrypt CA keys, where a test's world has a key and this user for it.
-            let (id, secret) = AUTH_KEY;
-            environment.extend(
-                [
-                    ("AWS_ENDPOINT_URL_KMS", endpoint.as_str()),
-                    ("AWS_ACCESS_KEY_ID", id),
-                    ("AWS_SECRET_ACCESS_KEY", secret),
-                    ("AWS_EC2_METADATA_DISABLED", "true"),
-                ]
-                .map(|(name, value)| (name.to_owned(), value.to_owned())),
-            );
-        }
-        if let Some((id, secret)) = part.access_key() {
-            let path = |path: &Path| {
-                path.to_str()
-                    .map(str::to_owned)
-                    .context("a temporary folder with an odd name")
-            };
-            environment.extend([
-                (
-                    "AWS_ENDPOINT_URL".to_owned(),
-                    self.sim.endpoint_url().to_owned(),
-                ),
-                ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
-                // The endpoints' certificates are signed by the simulated AWS, which plays Amazon's public CA.
-                ("SSL_CERT_FILE".to_owned(), path(&self.sim.ca_pem_path())?),
-            ]);
-            environment.extend(match self.machines.get(&part) {
-                Some(machine) => self.sim.environment_of(machine)?,
-                None => [
-                    ("AWS_ACCESS_KEY_ID", id),
-                    ("AWS_SECRET_ACCESS_KEY", secret),
-                    ("AWS_EC2_METADATA_DISABLED", "true"),
-                ]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            });
-            if self.names == Names::Preload {
-                environment.extend([
-                    ("LD_PRELOAD".to_owned(), path(&nss_wrapper()?)?),
-                    (
-                        "NSS_WRAPPER_HOSTS".to_owned(),
-                        path(&self.sim.hosts_file())?,
-                    ),
-                ]);
-            }
-        }
-        Ok(environment)
     }
 }
 

@@ -36,14 +36,18 @@ impl Minter for Aws {
     ) -> BoxFuture<'static, Result<DbCredentials, AwsFailure>> {
         async move {
             let number = self.mints.fetch_add(1, SeqCst) + 1;
-            let (outcome, takes) = (*self.outcome.lock().unwrap(), *self.takes.lock().unwrap());
+            let (outcome, takes) = (
+                *self.outcome.lock().expect("no test panics with it"),
+                *self.takes.lock().expect("no test panics with it"),
+            );
             tokio::time::sleep(takes).await;
             let life = self.life_seconds.load(SeqCst);
             match outcome {
                 Ok(()) => Ok(DbCredentials {
                     user: format!("IAM:alice-{number}"),
                     password: "hunter2".to_owned().into(),
-                    expires_at: Timestamp::from_second(self.now.load(SeqCst) + life).unwrap(),
+                    expires_at: Timestamp::from_second(self.now.load(SeqCst) + life)
+                        .expect("a valid time"),
                 }),
                 Err(class) => Err(AwsFailure::new(
                     class,
@@ -71,7 +75,7 @@ impl World {
             life_seconds: AtomicI64::new(LIFE_SECONDS),
             takes: Mutex::new(Duration::from_millis(10)),
         });
-        let clock = move || Timestamp::from_second(now.load(SeqCst)).unwrap();
+        let clock = move || Timestamp::from_second(now.load(SeqCst)).expect("a valid time");
         Self {
             cache: CredentialCache::new(clock, aws.clone()),
             aws,
@@ -88,7 +92,7 @@ impl World {
     }
 
     fn answers(&self, outcome: Outcome) {
-        *self.aws.outcome.lock().unwrap() = outcome;
+        *self.aws.outcome.lock().expect("no test panics with it") = outcome;
     }
 
     /// The user logged in as, or why not.
@@ -118,7 +122,7 @@ fn key(db_user: &str) -> CredentialKey {
     };
     let request = LoginRequest {
         login,
-        region: "eu-west-1".parse().unwrap(),
+        region: "eu-west-1".parse().expect("a region"),
         account: None,
         chain: RoleChain::default(),
     };

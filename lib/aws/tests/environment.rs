@@ -194,7 +194,9 @@ async fn child_of_metadata(variables: impl FnOnce(&str) -> Vec<(&'static str, St
             &environment,
         );
     };
-    tokio::task::spawn_blocking(run).await.unwrap();
+    tokio::task::spawn_blocking(run)
+        .await
+        .expect("the child ran");
     looks.load(SeqCst)
 }
 

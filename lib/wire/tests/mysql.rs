@@ -1,5 +1,7 @@
 //! MySQL's protocol: round trips, parsers that no bytes can hurt, and whose turn it is.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*};
 use tidegate_wire::{

@@ -191,7 +191,10 @@ mod tests {
 
     use super::*;
 
-    fn told(commands: &[Bytes]) -> Vec<(Kind, String, Option<(&'static str, String)>)> {
+    /// Kind, text and further fact of what was audited.
+    type Audited = (Kind, String, Option<(&'static str, String)>);
+
+    fn told(commands: &[Bytes]) -> Vec<Audited> {
         let mut view = MysqlView::new(Capabilities::WATCHED);
         let mut told = Vec::new();
         view.sent_by_client(&commands.concat(), |statement| {

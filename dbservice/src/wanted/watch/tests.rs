@@ -158,7 +158,7 @@ fn without_entries_nothing_of_the_inventory_is_served_or_kept() {
 #[test]
 fn databases_of_the_file_come_and_go_with_it_and_give_their_name_back() {
     let found = redshift("orders", &[("env", "prod")]);
-    let mut bed = listed(vec![entry("prod", None)], &[found.clone()]);
+    let mut bed = listed(vec![entry("prod", None)], std::slice::from_ref(&found));
     let mut own = redshift("orders", &[]);
     own.description = "own".to_owned();
     let with_own = DatabaseSettings {

@@ -10,6 +10,7 @@
 //! after every change and is the only place that starts and stops.
 
 mod address;
+mod change;
 mod database;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OnceCell};
 
 use self::address::{Places, allocate, bind, write_hosts};
+pub(crate) use self::change::{readdress, rename};
 pub(crate) use self::database::sql;
 use self::database::{Made, create_database, create_role, pg_prefix};
 use crate::front::{Front, Manner, Shows};
@@ -113,6 +115,8 @@ pub enum FleetError {
 #[derive(Debug)]
 struct Placed {
     endpoint: Endpoint,
+    /// The host of the endpoint that this one is a further one of, whose name its certificate has as well.
+    further_of: Option<String>,
     /// What it shows whenever it listens.
     certificate: Certificate,
     /// How it treats connections whenever it listens.
@@ -214,94 +218,6 @@ impl Fleet {
         placed.map(|placed| placed.endpoint.clone()).collect()
     }
 
-    /// Makes the fronts of something show another certificate from the next connection on, for good.
-    pub(crate) async fn show(
-        &self,
-        of: &ResourceId,
-        certificate: &Certificate,
-    ) -> Result<(), FleetError> {
-        let mut places = self.places.lock().await;
-        let unknown = || FleetError::Unknown(of.clone());
-        for placed in places
-            .by_owner
-            .get_mut(of)
-            .ok_or_else(unknown)?
-            .values_mut()
-        {
-            let host = &placed.endpoint.host;
-            match &placed.server {
-                Server::Native(_) => return Err(FleetError::Native(of.clone())),
-                Server::Front(front) => {
-                    let leaf = self.ca.leaf(host, certificate)?;
-                    front.shows().replace(leaf.server_config(host)?);
-                }
-                Server::Down => {}
-            }
-            placed.certificate = certificate.clone();
-        }
-        Ok(())
-    }
-
-    /// Makes the fronts of something treat connections otherwise from the next one on, for good.
-    pub(crate) async fn behave(&self, of: &ResourceId, manner: Manner) -> Result<(), FleetError> {
-        let mut places = self.places.lock().await;
-        let unknown = || FleetError::Unknown(of.clone());
-        for placed in places
-            .by_owner
-            .get_mut(of)
-            .ok_or_else(unknown)?
-            .values_mut()
-        {
-            match &placed.server {
-                Server::Native(_) => return Err(FleetError::Native(of.clone())),
-                Server::Front(front) => front.manners().set(manner),
-                Server::Down => {}
-            }
-            placed.manner = manner;
-        }
-        Ok(())
-    }
-
-    /// Puts the names of something into the hosts file, or takes them out.
-    pub(crate) async fn set_named(&self, of: &ResourceId, named: bool) -> Result<(), FleetError> {
-        {
-            let mut places = self.places.lock().await;
-            let unknown = || FleetError::Unknown(of.clone());
-            for placed in places
-                .by_owner
-                .get_mut(of)
-                .ok_or_else(unknown)?
-                .values_mut()
-            {
-                placed.named = named;
-            }
-        }
-        write_hosts(self).await
-    }
-
-    /// The endpoints whose names resolve.
-    async fn named_endpoints(&self) -> Vec<Endpoint> {
-        let places = self.places.lock().await;
-        let named = places.all().filter(|placed| placed.named);
-        named.map(|placed| placed.endpoint.clone()).collect()
-    }
-
-    /// Takes the endpoints of something down and gives each another address; [`settle`] brings them up there.
-    async fn move_away(&self, of: &ResourceId) -> Result<(), FleetError> {
-        let mut places = self.places.lock().await;
-        let unknown = || FleetError::Unknown(of.clone());
-        let mut moving = places.by_owner.remove(of).ok_or_else(unknown)?;
-        for placed in moving.values_mut() {
-            placed.stop().await;
-            // The old address is not given out again soon: see `Places::next`.
-            let port = placed.endpoint.port;
-            let (address, _listener) = allocate(&mut places, of, None, port).await?;
-            placed.endpoint.address = address;
-        }
-        places.by_owner.insert(of.clone(), moving);
-        Ok(())
-    }
-
     /// Stops every front and server.
     pub(crate) async fn stop(&self) {
         let mut places = self.places.lock().await;
@@ -340,7 +256,7 @@ impl Fleet {
         endpoint: &Endpoint,
         reserved: Option<TcpListener>,
     ) -> Result<Postgres, FleetError> {
-        let leaf = self.ca.leaf(&endpoint.host, &Certificate::default())?;
+        let leaf = self.ca.leaf(&[&endpoint.host], &Certificate::default())?;
         let tcp = Tcp {
             address: endpoint.address,
             port: endpoint.port,
@@ -366,6 +282,11 @@ fn native_home(of: &ResourceId) -> String {
 }
 
 impl Placed {
+    fn certificate_names(&self) -> Vec<&str> {
+        let own = std::iter::once(self.endpoint.host.as_str());
+        own.chain(self.further_of.as_deref()).collect()
+    }
+
     async fn stop(&mut self) {
         std::mem::replace(&mut self.server, Server::Down)
             .stop()
@@ -389,34 +310,6 @@ impl Server {
 pub(crate) async fn settle(state: &Arc<State>, of: &ResourceId) -> Result<(), FleetError> {
     settle_quietly(state, of).await?;
     write_hosts(&state.fleet).await
-}
-
-/// Moves the endpoints of something to other addresses, as AWS does when it replaces a node: names stay, the hosts
-/// file says where they are now, and connections end.
-pub(crate) async fn readdress(state: &Arc<State>, of: &ResourceId) -> Result<(), FleetError> {
-    state.fleet.move_away(of).await?;
-    settle(state, of).await
-}
-
-/// Follows a new name in the world: what has the old one goes down, its databases get names by the new one, and its
-/// endpoints come up under theirs.
-pub(crate) async fn rename(
-    state: &Arc<State>,
-    from: &ResourceId,
-    to: &ResourceId,
-) -> Result<(), FleetError> {
-    withdraw(&state.fleet, from, &[]).await;
-    {
-        let mut servers = state.fleet.mariadb.lock().await;
-        if let Some(server) = servers.remove(from) {
-            servers.insert(to.clone(), server);
-        }
-    }
-    let databases = state.world().holder(to).filter(|holder| holder.at == *to);
-    let databases = databases.map(|holder| holder.databases).unwrap_or_default();
-    state.fleet.rename_databases(from, to, &databases).await?;
-    settle(state, from).await?;
-    settle(state, to).await
 }
 
 /// As [`settle`] for everything in the world.
@@ -501,6 +394,7 @@ async fn settle_once(
             };
             let placed = Placed {
                 endpoint,
+                further_of: wanted.further_of.clone(),
                 certificate: Certificate::default(),
                 manner: Manner::default(),
                 named: true,
@@ -546,7 +440,8 @@ async fn start(
         Some(listener) => listener,
         None => bind(&of, endpoint.address, endpoint.port).await?,
     };
-    let leaf = fleet.ca.leaf(&endpoint.host, &placed.certificate)?;
+    let names = placed.certificate_names();
+    let leaf = fleet.ca.leaf(&names, &placed.certificate)?;
     let tls = leaf.server_config(&endpoint.host)?;
     let (state, shows) = (Arc::clone(state), Shows::new(tls));
     let front = Front::start(state, endpoint, wanted.speaks, listener, shows);

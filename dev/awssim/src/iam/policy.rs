@@ -351,7 +351,7 @@ mod tests {
             Err(Denial::Explicit(Layer::Boundary))
         );
         let missing = Err(Denial::Missing(Layer::ServiceControl));
-        assert_eq!(decide(&[], None, &[other.clone()]), missing);
+        assert_eq!(decide(&[], None, std::slice::from_ref(&other)), missing);
         let forbidden = Err(Denial::Explicit(Layer::ServiceControl));
         assert_eq!(
             decide(&[], Some(&other), &[all.clone(), deny.clone()]),

@@ -11,7 +11,6 @@ mod instance;
 mod token;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, Method};
@@ -278,9 +277,5 @@ fn write_token(state: &State, name: &str, token: &str) -> Result<String, SimErro
         path: path.clone(),
         source,
     })?;
-    Ok(display(&path))
-}
-
-fn display(path: &PathBuf) -> String {
-    path.display().to_string()
+    Ok(path.display().to_string())
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::Sim;
 use crate::fleet::{Endpoint, sql};
 use crate::front::Manner;
+use crate::iam::IdentityPolicy;
 use crate::machines;
 use crate::postgres::sql::Rows;
 use crate::tls::Certificate;
 use crate::verbs::{self, ClusterPatch, SimError};
 use crate::world::{
-    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, Machine, RateLimit, Resource,
-    ResourceId, Role, User, Workgroup,
+    Cluster, ClusterId, DbCluster, DbInstance, DbProxy, Kind, Machine, OidcProvider, RateLimit,
+    Resource, ResourceId, Role, User, Workgroup,
 };
 
 impl Sim {
@@ -150,6 +151,33 @@ impl Sim {
     /// [`SimError`]: no such account, or a rule broken.
     pub fn put_role(&self, account: &str, name: &str, role: Role) -> Result<(), SimError> {
         self.state.put_role(account, name, role)
+    }
+
+    /// Adds or replaces an OIDC provider of an account, by issuer without `https://`.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::UnknownAccount`].
+    pub fn put_oidc_provider(
+        &self,
+        account: &str,
+        issuer: &str,
+        provider: OidcProvider,
+    ) -> Result<(), SimError> {
+        self.state.put_oidc_provider(account, issuer, provider)
+    }
+
+    /// Replaces the service control policies of an account.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::UnknownAccount`].
+    pub fn put_service_control_policies(
+        &self,
+        account: &str,
+        policies: Vec<IdentityPolicy>,
+    ) -> Result<(), SimError> {
+        self.state.put_service_control_policies(account, policies)
     }
 
     /// Adds or replaces a machine; what it handed out before is good until it ends.

@@ -91,6 +91,19 @@ pub(crate) struct Wanted {
     /// Whether it accepts connections in this status.
     pub(crate) listens: bool,
     pub(crate) speaks: Speaks,
+    /// The host of the endpoint that this one is a further one of. AWS's certificates for further endpoints are those of
+    /// the first one.
+    pub(crate) further_of: Option<String>,
+}
+
+/// All endpoints of something, the first of them its own.
+fn with_further(own: Wanted, further: impl Iterator<Item = Wanted>) -> Vec<Wanted> {
+    let first = own.host.clone();
+    let further = further.map(|it| Wanted {
+        further_of: Some(first.clone()),
+        ..it
+    });
+    std::iter::once(own).chain(further).collect()
 }
 
 impl World {
@@ -115,6 +128,7 @@ impl World {
             address,
             listens,
             speaks: Speaks::Redshift,
+            further_of: None,
         };
         let own = wanted(self.host_name(id), cluster.address, cluster.listens());
         // A native cluster's server has one address.
@@ -129,7 +143,7 @@ impl World {
                 cluster.listens() && it.is_active(),
             )
         });
-        std::iter::once(own).chain(managed).collect()
+        with_further(own, managed)
     }
 
     fn wanted_of_workgroup(&self, id: &ClusterId) -> Vec<Wanted> {
@@ -144,6 +158,7 @@ impl World {
             address,
             listens: listens && workgroup.listens(),
             speaks: Speaks::Redshift,
+            further_of: None,
         };
         let own = wanted(&id.id, workgroup.address, true);
         let managed = workgroup.vpc_endpoints.iter();
@@ -153,7 +168,7 @@ impl World {
                 let label = serverless_endpoint_label(&id.account, &id.region, name);
                 wanted(&label, None, it.is_active())
             });
-        std::iter::once(own).chain(managed).collect()
+        with_further(own, managed)
     }
 
     fn wanted_of_db_instance(&self, id: &ClusterId) -> Vec<Wanted> {
@@ -170,6 +185,7 @@ impl World {
             address: instance.address,
             listens: rds_listens(&instance.status),
             speaks,
+            further_of: None,
         });
         wanted.into_iter().collect()
     }
@@ -189,14 +205,13 @@ impl World {
             address,
             listens: rds_listens(&cluster.status),
             speaks,
+            further_of: None,
         };
-        let mut all = vec![
-            wanted("cluster-", &id.id, cluster.address),
-            wanted("cluster-ro-", &id.id, None),
-        ];
+        let own = wanted("cluster-", &id.id, cluster.address);
+        let reader = std::iter::once(wanted("cluster-ro-", &id.id, None));
         let custom = cluster.custom_endpoints.iter();
-        all.extend(custom.map(|name| wanted("cluster-custom-", name, None)));
-        all
+        let custom = custom.map(|name| wanted("cluster-custom-", name, None));
+        with_further(own, reader.chain(custom))
     }
 
     fn wanted_of_db_proxy(&self, id: &ClusterId) -> Vec<Wanted> {
@@ -214,13 +229,14 @@ impl World {
             address,
             listens: listens && rds_listens(&proxy.status),
             speaks,
+            further_of: None,
         };
         let own = wanted("proxy-", &id.id, proxy.address, true);
         let others = proxy
             .endpoints
             .iter()
             .map(|(name, it)| wanted("endpoint.proxy-", name, None, rds_listens(&it.status)));
-        std::iter::once(own).chain(others).collect()
+        with_further(own, others)
     }
 
     /// Whether data of its own is behind MySQL's protocol.

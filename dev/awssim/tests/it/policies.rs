@@ -11,6 +11,9 @@ use awssim::{Cluster, IdentityPolicy, Role, TrustPolicy, World};
 use crate::machines::request_with;
 use crate::{EAST, Fixture, HOME, cluster_id, world};
 
+/// What is done to a role before it is asked for.
+type Limit<'a> = &'a dyn Fn(&mut Role);
+
 const ACTION: &str = "redshift:GetClusterCredentials";
 
 /// A role of the worker's own account that may log everybody in to cluster `c1`, as far as its own policies go.
@@ -78,7 +81,7 @@ async fn each_limit_is_told_by_its_name() {
         "User: arn:aws:sts::{HOME}:assumed-role/login/it is not authorized to perform: {ACTION} on resource: {arn}"
     );
     let told = |end: &str| format!("{head} {end}");
-    let cases: [(&dyn Fn(&mut Role), String); 5] = [
+    let cases: [(Limit<'_>, String); 5] = [
         (&|role| role.boundary = Some(all()), "allowed".to_owned()),
         (
             &|role| role.boundary = Some(other()),

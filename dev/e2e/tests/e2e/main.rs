@@ -6,6 +6,7 @@ mod faults;
 mod ha;
 mod health;
 mod joining;
+mod kinds;
 mod locks;
 mod logins;
 mod main_job;

@@ -12,12 +12,13 @@ const ACCOUNT: &str = "111111111111";
 fn world() -> Result<World> {
     let mut world: Value = serde_json::from_str(DEMO_WORLD)?;
     let account = &mut world["accounts"][ACCOUNT];
-    let may_ask = json!({ "Effect": "Allow", "Action": "redshift:DescribeClusters", "Resource": "*" });
-    for who in [
-        &mut account["users"]["tidegate-agent-a"],
-        &mut account["roles"]["tidegate-access-a"],
+    let may_ask =
+        json!({ "Effect": "Allow", "Action": "redshift:DescribeClusters", "Resource": "*" });
+    for (sort, who) in [
+        ("users", "tidegate-agent-a"),
+        ("roles", "tidegate-access-a"),
     ] {
-        let statements = who["policies"][0]["Statement"].as_array_mut();
+        let statements = account[sort][who]["policies"][0]["Statement"].as_array_mut();
         statements.context("no statements")?.push(may_ask.clone());
     }
     Ok(World::from_json(&world.to_string())?)
@@ -28,7 +29,8 @@ fn analytics() -> ClusterId {
 }
 
 #[tokio::test]
-async fn agents_complete_what_is_written_go_without_downloads_and_refuse_what_aws_contradicts() -> Result<()> {
+async fn agents_complete_what_is_written_go_without_downloads_and_refuse_what_aws_contradicts()
+-> Result<()> {
     let world = world()?;
     let host = world.host_name(&analytics());
     let mut lab = Lab::start_in(world, &[Part::Auth, Part::Proxy, Part::Discovery]).await?;
@@ -44,13 +46,20 @@ async fn agents_complete_what_is_written_go_without_downloads_and_refuse_what_aw
 
     // Its address is all that was written of it.
     let written = wait::until("the facts of AWS", || async {
-        let servers = lab.database_servers().await.map_err(|error| format!("{error:#}"))?;
+        let servers = lab
+            .database_servers()
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         let databases = servers.into_iter().filter_map(|server| server.database);
         let mut written = databases.filter(|database| database.name == "written");
         let written = written.next().ok_or("there is no such server".to_owned())?;
         let label = |key: &str| written.labels.get(key).cloned().unwrap_or_default();
         let told = (label("account-id"), label("region"), label("env"));
-        let expected = (ACCOUNT.to_owned(), "us-east-1".to_owned(), "prod".to_owned());
+        let expected = (
+            ACCOUNT.to_owned(),
+            "us-east-1".to_owned(),
+            "prod".to_owned(),
+        );
         if told == expected {
             Ok(written)
         } else {
@@ -97,7 +106,9 @@ async fn agents_complete_what_is_written_go_without_downloads_and_refuse_what_aw
     ensure!(event.error.contains(":5555"), "{event:?}");
     let servers = lab.database_servers().await?;
     let served = servers.iter().filter_map(|server| server.database.as_ref());
-    let names: Vec<&str> = served.map(|database| database.discovered_name.as_str()).collect();
+    let names: Vec<&str> = served
+        .map(|database| database.discovered_name.as_str())
+        .collect();
     ensure!(!names.contains(&"analytics"), "{names:?}");
     lab.stop().await
 }

@@ -13,7 +13,7 @@ use super::*;
 fn key(login: Login, session: &SessionTag) -> CredentialKey {
     let request = LoginRequest {
         login,
-        region: "eu-west-1".parse().unwrap(),
+        region: "eu-west-1".parse().expect("a region"),
         account: None,
         chain: two_hops(),
     };

@@ -54,7 +54,8 @@ fn are_values_apart(one: &str, other: &str) -> bool {
 }
 
 fn is_plain(value: &str) -> bool {
-    !value.contains('*') && !(value.starts_with('^') && value.ends_with('$'))
+    let is_expression = value.starts_with('^') && value.ends_with('$');
+    !value.contains('*') && !is_expression
 }
 
 fn matches(pattern: &str, value: &str) -> bool {

@@ -248,7 +248,10 @@ fn commands_for_labels_that_cannot_be_are_refused() {
     for (dynamic, told) in [
         ("[{name: a, command: []}]", "command: is empty"),
         ("[{name: a, command: [' ']}]", "names no program"),
-        ("[{name: a, command: x, period: 10ms}]", "period: `10ms` is out of range"),
+        (
+            "[{name: a, command: x, period: 10ms}]",
+            "period: `10ms` is out of range",
+        ),
         ("[{name: 'a b', command: x}]", "is not a label key"),
         (
             "[{name: teleport.dev/origin, command: x}]",

@@ -178,7 +178,6 @@ impl Fleet {
     async fn delete(&self, name: &str) -> Result<()> {
         let request = v1::DeleteDatabaseRequest {
             name: name.to_owned(),
-            ..v1::DeleteDatabaseRequest::default()
         };
         self.inventory.clone().delete_database(request).await?;
         Ok(())

@@ -111,6 +111,6 @@ async fn serve(mut stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {
     ensure!(request == SSL_REQUEST);
     stream.write_all(TLS_ACCEPTED).await?;
     let mut client = TlsAcceptor::from(config).accept(stream).await?;
-    client.read(&mut [0; 1]).await?;
+    ensure!(client.read(&mut [0; 1]).await? == 0);
     Ok(())
 }
