@@ -41,7 +41,7 @@ pub(super) async fn shake(
             evidence.extend(shown_unverified(connector, database, now).await);
             Err(Stop {
                 evidence,
-                verdict: verdict(&problem),
+                verdict: Box::new(verdict(&problem)),
             })
         }
     }

@@ -190,7 +190,7 @@ mod tests {
             user: "IAM:read\"er".to_owned(),
             password: None,
         };
-        refused(&redshift("orders", &[]), &login, "dev", &failure).verdict
+        *refused(&redshift("orders", &[]), &login, "dev", &failure).verdict
     }
 
     #[test]

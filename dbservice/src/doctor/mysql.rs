@@ -76,7 +76,7 @@ pub(super) async fn shake(
             }
             Err(Stop {
                 evidence,
-                verdict: verdict(&problem),
+                verdict: Box::new(verdict(&problem)),
             })
         }
     }

@@ -111,7 +111,7 @@ pub(super) async fn connect(
     let from = addresses.first().and_then(own_address);
     Err(Stop {
         evidence: told,
-        verdict: unreachable(database, &causes, from),
+        verdict: Box::new(unreachable(database, &causes, from)),
     })
 }
 

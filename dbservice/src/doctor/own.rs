@@ -20,7 +20,7 @@ pub(super) fn read(sources: &Sources) -> Result<Vec<String>, Stop> {
     evidence.extend(sources.instance.as_ref().map(seen));
     Err(Stop {
         evidence,
-        verdict: verdict(sources),
+        verdict: Box::new(verdict(sources)),
     })
 }
 

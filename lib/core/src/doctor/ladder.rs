@@ -15,7 +15,7 @@ pub struct Stop {
     /// What was seen.
     pub evidence: Vec<String>,
     /// What it means.
-    pub verdict: Verdict,
+    pub verdict: Box<Verdict>,
 }
 
 impl Stop {
@@ -24,7 +24,7 @@ impl Stop {
     pub fn new(verdict: Verdict, evidence: impl Into<String>) -> Self {
         Self {
             evidence: vec![evidence.into()],
-            verdict,
+            verdict: Box::new(verdict),
         }
     }
 }
@@ -83,7 +83,7 @@ impl Ladder {
         took: Duration,
     ) -> Verdict {
         self.push(step, StepStatus::Failed, what.into(), stop.evidence, took);
-        stop.verdict
+        *stop.verdict
     }
 
     /// Ends with a verdict; steps that were not reached are named.
