@@ -78,7 +78,7 @@ impl Prober {
             leave(reached, patience).await;
             return Ok(Passed::Tcp);
         }
-        let shaking = timeout(patience, self.shake_hands(database, reached));
+        let shaking = timeout(patience, Box::pin(self.shake_hands(database, reached)));
         let not_after = self
             .timed(CheckedLayer::Tls, shaking)
             .await

@@ -11,8 +11,8 @@ use tidegate_core::ErrorCode;
 const PLACES: [&str; 4] = ["auth/src", "dbservice/src", "lib/aws/src", "proxy/src"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("they can be read").path();
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|end| end == "rs")

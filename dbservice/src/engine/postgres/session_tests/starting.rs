@@ -119,10 +119,16 @@ async fn what_aws_refuses_is_told_with_what_to_do() {
     assert_eq!(error.code.as_str(), "08001");
     let hint = error.hint.unwrap_or_default();
     assert!(hint.starts_with("add a statement; "), "{hint}");
-    assert!(hint.ends_with("tidegate db doctor orders --db-user=reader"), "{hint}");
+    assert!(
+        hint.ends_with("tidegate db doctor orders --db-user=reader"),
+        "{hint}"
+    );
     let detail = error.detail.unwrap_or_default();
     assert!(detail.contains("as database user `reader`"), "{detail}");
-    assert!(detail.contains("tidegate error `aws_access_denied`"), "{detail}");
+    assert!(
+        detail.contains("tidegate error `aws_access_denied`"),
+        "{detail}"
+    );
     drop(client);
     serving.await.unwrap();
     assert!(bed.event().error.contains("secret cause"));
