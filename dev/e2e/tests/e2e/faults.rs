@@ -131,7 +131,8 @@ async fn throttling_passes_and_a_paused_cluster_stays_listed() -> Result<()> {
             .err()
             .map(|error| format!("{error:#}"))
             .unwrap_or_default();
-        if error.contains("paused") {
+        // `tg` says by itself that it was paused when it was last looked at; the agent's word counts here.
+        if error.contains("FATAL") && error.contains("paused") {
             Ok(error)
         } else {
             Err(error)
