@@ -13,16 +13,12 @@ use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tidegate_core::{Lock, LockTarget};
 use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
-use tidegate_service::{
-    clock::SharedClock,
-    rpc::{self, MESSAGE_BYTES_MAX},
-    tasks::ShutdownToken,
-};
+use tidegate_service::{clock::SharedClock, rpc::MESSAGE_BYTES_MAX, tasks::ShutdownToken};
 use tokio::{sync::watch, time::timeout};
 use tonic::{Status, transport::Channel};
 use tracing::{error, info, warn};
 
-use crate::retry::Retry;
+use crate::retry;
 
 /// The auth service says at least every minute which locks there are; after this long without a word it is asked anew.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
@@ -73,18 +69,10 @@ pub(crate) async fn follow(
     clock: SharedClock,
     shutdown: ShutdownToken,
 ) {
-    let mut retry = Retry::new();
-    loop {
-        retry.begin();
-        let watched = shutdown
-            .run_until_cancelled(watch_once(channel.clone(), &locks, &clock))
-            .await;
-        let cause = match watched {
-            None => return,
-            Some(Ok(())) => "the auth service ended the watch".to_owned(),
-            Some(Err(status)) => rpc::describe(&status),
-        };
-        if retry.failed(&cause) {
+    retry::follow(
+        &shutdown,
+        || watch_once(channel.clone(), &locks, &clock),
+        |cause| {
             let known = locks.known();
             warn!(
                 error = cause,
@@ -92,11 +80,9 @@ pub(crate) async fn follow(
                 known_at = known.at.map(|at| at.to_string()),
                 "cannot watch locks; enforcing what was last known"
             );
-        }
-        if !retry.wait(&shutdown).await {
-            return;
-        }
-    }
+        },
+    )
+    .await;
 }
 
 async fn watch_once(channel: Channel, locks: &Locks, clock: &SharedClock) -> Result<(), Status> {

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use tidegate_service::{rpc::Backoff, tasks::ShutdownToken, telemetry::SaidOnce};
+use tidegate_service::{
+    rpc::{self, Backoff},
+    tasks::ShutdownToken,
+    telemetry::SaidOnce,
+};
 use tokio::time::Instant;
+use tonic::Status;
 
 /// An attempt that lived this long was a good one: its end is a new failure, and the first wait is short again.
 const STEADY_AFTER: Duration = Duration::from_secs(30);
@@ -60,5 +65,29 @@ impl Retry {
     /// Waits before the next attempt; `false` when there is none because of shutdown.
     pub(crate) async fn wait(&mut self, shutdown: &ShutdownToken) -> bool {
         shutdown.run_until_cancelled(self.pause()).await.is_some()
+    }
+}
+
+/// Keeps one stream to the auth service until shutdown: `once` opens it and returns when it ends, `lost` says a cause that
+/// has not been said yet.
+pub(crate) async fn follow<O, F>(shutdown: &ShutdownToken, mut once: O, lost: impl Fn(&str))
+where
+    O: FnMut() -> F,
+    F: Future<Output = Result<(), Status>>,
+{
+    let mut retry = Retry::new();
+    loop {
+        retry.begin();
+        let cause = match shutdown.run_until_cancelled(once()).await {
+            None => return,
+            Some(Ok(())) => "the auth service ended the stream".to_owned(),
+            Some(Err(status)) => rpc::describe(&status),
+        };
+        if retry.failed(&cause) {
+            lost(&cause);
+        }
+        if !retry.wait(shutdown).await {
+            return;
+        }
     }
 }

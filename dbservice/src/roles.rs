@@ -8,14 +8,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tidegate_core::{Policy, Role};
 use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
-use tidegate_service::{
-    rpc::{self, MESSAGE_BYTES_MAX},
-    tasks::ShutdownToken,
-};
+use tidegate_service::{rpc::MESSAGE_BYTES_MAX, tasks::ShutdownToken};
 use tonic::{Status, transport::Channel};
 use tracing::{error, info, warn};
 
-use crate::retry::Retry;
+use crate::retry;
 
 /// The present policy; absent until the first answer of the auth service.
 #[derive(Clone, Debug, Default)]
@@ -37,28 +34,18 @@ impl Roles {
 
 /// Follows the roles until shutdown.
 pub(crate) async fn follow(channel: Channel, roles: Roles, shutdown: ShutdownToken) {
-    let mut retry = Retry::new();
-    loop {
-        retry.begin();
-        let watched = shutdown
-            .run_until_cancelled(watch_once(channel.clone(), &roles))
-            .await;
-        let cause = match watched {
-            None => return,
-            Some(Ok(())) => "the auth service ended the watch".to_owned(),
-            Some(Err(status)) => rpc::describe(&status),
-        };
-        if retry.failed(&cause) {
+    retry::follow(
+        &shutdown,
+        || watch_once(channel.clone(), &roles),
+        |cause| {
             let has_roles = roles.policy().is_some();
             warn!(
                 error = cause,
                 has_roles, "cannot watch roles; deciding by what was last known"
             );
-        }
-        if !retry.wait(&shutdown).await {
-            return;
-        }
-    }
+        },
+    )
+    .await;
 }
 
 async fn watch_once(channel: Channel, roles: &Roles) -> Result<(), Status> {

@@ -15,10 +15,7 @@ use tidegate_proto::v1::{
     self, diagnose_service_client::DiagnoseServiceClient, serve_diagnoses_request::Message,
 };
 use tidegate_service::{
-    clock::SharedClock,
-    rpc::{self, MESSAGE_BYTES_MAX},
-    settings::DatabaseSettings,
-    tasks::ShutdownToken,
+    clock::SharedClock, rpc::MESSAGE_BYTES_MAX, settings::DatabaseSettings, tasks::ShutdownToken,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +23,7 @@ use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
 
 use super::{Doctor, Question};
-use crate::{retry::Retry, served::ServedSet, trust::Trust, wanted::Wanted};
+use crate::{retry, served::ServedSet, trust::Trust, wanted::Wanted};
 
 /// Messages that wait to be sent: ready, and one answer.
 const OUTGOING_MAX: usize = 2;
@@ -44,25 +41,12 @@ pub(crate) struct Live {
 impl Live {
     /// Takes questions until shutdown.
     pub(crate) async fn take_questions(self, channel: Channel, shutdown: ShutdownToken) {
-        let mut retry = Retry::new();
-        loop {
-            retry.begin();
-            let answer = |question| self.answer(question);
-            let served = shutdown
-                .run_until_cancelled(serve(channel.clone(), answer))
-                .await;
-            let cause = match served {
-                None => return,
-                Some(Ok(())) => "the auth service ended the stream".to_owned(),
-                Some(Err(status)) => rpc::describe(&status),
-            };
-            if retry.failed(&cause) {
-                warn!(error = cause, "cannot take questions for the doctor");
-            }
-            if !retry.wait(&shutdown).await {
-                return;
-            }
-        }
+        retry::follow(
+            &shutdown,
+            || serve(channel.clone(), |question| self.answer(question)),
+            |cause| warn!(error = cause, "cannot take questions for the doctor"),
+        )
+        .await;
     }
 
     fn answer(&self, asked: v1::DiagnoseRequest) -> BoxFuture<'_, Diagnosis> {

@@ -5,15 +5,12 @@ use std::sync::Arc;
 
 use tidegate_core::HealthCheckConfig;
 use tidegate_proto::v1::{self, health_service_client::HealthServiceClient};
-use tidegate_service::{
-    rpc::{self, MESSAGE_BYTES_MAX},
-    tasks::ShutdownToken,
-};
+use tidegate_service::{rpc::MESSAGE_BYTES_MAX, tasks::ShutdownToken};
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 use tracing::{error, info, warn};
 
-use crate::retry::Retry;
+use crate::retry;
 
 /// Configurations that are kept. The auth service keeps no more.
 const CONFIGS_MAX: usize = 100;
@@ -53,27 +50,17 @@ impl Configs {
 
 /// Follows the configurations until shutdown.
 pub(crate) async fn follow(channel: Channel, configs: Configs, shutdown: ShutdownToken) {
-    let mut retry = Retry::new();
-    loop {
-        retry.begin();
-        let watched = shutdown
-            .run_until_cancelled(watch_once(channel.clone(), &configs))
-            .await;
-        let cause = match watched {
-            None => return,
-            Some(Ok(())) => "the auth service ended the watch".to_owned(),
-            Some(Err(status)) => rpc::describe(&status),
-        };
-        if retry.failed(&cause) {
+    retry::follow(
+        &shutdown,
+        || watch_once(channel.clone(), &configs),
+        |cause| {
             warn!(
                 error = cause,
                 "cannot watch health check configurations; checking by what was last known"
             );
-        }
-        if !retry.wait(&shutdown).await {
-            return;
-        }
-    }
+        },
+    )
+    .await;
 }
 
 async fn watch_once(channel: Channel, configs: &Configs) -> Result<(), Status> {
