@@ -278,6 +278,9 @@ fn with(
     diagnosis.changes.retain(|change| change.policy == only);
     diagnosis.any_of = false;
     diagnosis.remedy = denied::remedy(failure, step, &Blame::Missing(only));
+    if only == PolicyKind::Trust {
+        diagnosis.remedy.push_str("; AWS says the same of a role that does not exist");
+    }
     diagnosis
 }
 
@@ -411,8 +414,10 @@ fn line(one: &Simulated, source: &str) -> String {
     let named: Vec<&str> = one.matched.iter().map(String::as_str).collect();
     match (one.decision, named.is_empty()) {
         (Decision::Allowed, _) => {}
+        // IAM looks no further then.
+        (_, true) if one.by_organization == Some(false) => {}
         (_, true) => add("no statement matched"),
-        (_, false) => add(&format!("matched: {}", named.join(", "))),
+        (_, false) => add(&format!("statements matched in {}", named.join(", "))),
     }
     if !one.missing_keys.is_empty() && one.decision != Decision::Allowed {
         add(&format!(

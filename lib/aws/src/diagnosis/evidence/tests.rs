@@ -168,7 +168,7 @@ fn a_statement_that_denies_is_named_and_to_be_taken_away() {
         ..simulated(Decision::ExplicitDeny)
     });
     let (found, told) = hop(AWAY, None, &plain()).with(&evidence);
-    assert!(told.contains("matched: no-roles"), "{told}");
+    assert!(told.contains("matched in no-roles"), "{told}");
     assert_eq!(
         found.changes[0].edit,
         Edit::StopDenying {
