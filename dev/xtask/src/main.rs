@@ -4,6 +4,7 @@
 //! generator) are programs of their own in `dev/`.
 
 mod arrows;
+mod fuzz;
 mod lock;
 mod needs;
 mod run;
@@ -20,8 +21,10 @@ usage: cargo xtask COMMAND
   demo [--check]          start everything against a simulated AWS and run a query through it;
                           with --check: prove it, stop everything, exit
   test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first
-  ci                      format, lints, dependency arrows, generated code, then `test`
+  ci                      format, lints, dependency arrows, generated code, fuzz targets for seconds, then `test`
   bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory, agent)
+  fuzz [TARGET] [--seconds N]
+                          feed parsers with what strangers may send; a minute each when nothing is said
   gen [--check]           generate code from proto/, and reference pages from code
 ";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test(rest),
         ["ci"] => ci(),
         ["bench", name, rest @ ..] => bench(name, rest),
+        ["fuzz", rest @ ..] => needs::check_all().and_then(|()| fuzz::run(rest)),
         ["gen", rest @ ..] => generate(rest),
         _ => {
             eprint!("{USAGE}");
@@ -75,6 +79,10 @@ fn test(args: &[&str]) -> Result<()> {
 
 fn ci() -> Result<()> {
     step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step(
+        "format of the fuzz targets",
+        cargo(&["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
+    )?;
     arrows::check()?;
     lock::check()?;
     generate(&["--check"])?;
@@ -90,6 +98,8 @@ fn ci() -> Result<()> {
             "warnings",
         ]),
     )?;
+    needs::check_all()?;
+    fuzz::all(fuzz::SMOKE)?;
     test(&[])
 }
 

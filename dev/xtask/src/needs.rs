@@ -1,8 +1,8 @@
 //! What a machine needs beside cargo, installed where that is possible.
 //!
 //! PostgreSQL's and MariaDB's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql`
-//! and `mariadb` are the clients, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as
-//! root they are installed by apt; elsewhere one line says what to install.
+//! and `mariadb` are the clients, etcd keeps the state of several auth instances, aws-lc-rs needs a C compiler and
+//! libFuzzer one for C++. On Debian and Ubuntu as root they are installed by apt; elsewhere one line says what to install.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 9] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
         package: "postgresql",
@@ -58,6 +58,11 @@ const NEEDS: [Need; 8] = [
         what: "a C compiler (cc)",
         package: "gcc",
         is_there: || on_path("cc"),
+    },
+    Need {
+        what: "a C++ compiler (c++), for libFuzzer",
+        package: "g++",
+        is_there: || on_path("c++"),
     },
 ];
 
