@@ -196,6 +196,7 @@ impl DatabaseService {
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             trust: Arc::clone(&trust),
+            looker: Arc::default(),
         };
         let reconciler = Reconciler::new(
             settings,
