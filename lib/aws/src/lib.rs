@@ -42,7 +42,7 @@ mod identity;
 mod keeper;
 mod whoami;
 
-pub use cache::{CredentialCache, CredentialKey, Minter};
+pub use cache::{CredentialCache, CredentialKey, Minter, Refused};
 pub use caller::{SignError, SignedCaller};
 pub use chain::{InvalidChain, RoleChain};
 pub use dbcreds::{
