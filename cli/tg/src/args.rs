@@ -210,6 +210,20 @@ pub(crate) enum DbCommand {
     Ls(LsArgs),
 }
 
+/// Which database is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The database: its name, its name without what discovery appends, or the beginning of its name when only one begins so
+    /// [default: the only one that you are logged in to].
+    pub(crate) name: Option<String>,
+    /// Only databases with these labels: `key=value,other=value`.
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) labels: Option<String>,
+    /// Only databases for which this predicate holds.
+    #[arg(long, value_name = "PREDICATE")]
+    pub(crate) query: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Who {
     /// The database user to be [default: the only one that you may be].
@@ -227,11 +241,13 @@ Examples:
   tg db connect my-redshift --db-user=role/redshift-user-role
   tg db connect orders --db-user=reader --db-name=dev -- -c 'select 1' --csv
   tg db connect shop-mysql --db-user=reader -- -e 'select 1'
+  tg db connect orders --labels=region=us-east-1
+  tg db connect --query='labels[\"team\"] == \"bi\" && hasPrefix(name, \"dw-\")'
 
 The exit code is the client's.")]
 pub(crate) struct ConnectArgs {
-    /// The database, or the beginning of its name when only one begins so.
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) who: Who,
     /// Arguments for psql, or for mysql.
@@ -247,8 +263,8 @@ Examples:
 
 The certificate ends when your login does.")]
 pub(crate) struct DbLoginArgs {
-    /// The database, or the beginning of its name when only one begins so.
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) who: Who,
 }
