@@ -6,6 +6,7 @@
 
 mod certificate;
 mod choice;
+mod config;
 mod ls;
 mod mysql;
 mod psql;
@@ -36,6 +37,7 @@ use certificate::{Certificate, Route};
 use choice::Choices;
 use target::Target;
 
+pub(crate) use config::config;
 pub(crate) use ls::ls;
 
 /// What a database speaks, as far as clients can speak it through a proxy.
@@ -215,7 +217,7 @@ pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: DbLoginArgs) -> Resul
          Connect with:\n\n    \
          psql service={}\n    \
          tg db connect {}\n\n\
-         Or set up another program with what `tg db env {}` prints.\n",
+         Or set up another program with what `tg db env {3}` or `tg db config {3}` prints.\n",
         visible(&certificate.route.db_user),
         shell::quote(&section),
         connect_arguments(&certificate.route),
@@ -236,18 +238,34 @@ fn connect_arguments(route: &Route) -> String {
     words.join(" ")
 }
 
+/// The certificate of the database that is meant among those that the person is logged in to. What does not tell by
+/// itself is asked of the cluster, which knows names without what discovery appended.
+async fn logged_in_one(profile: &Profile, wanted: Option<&str>) -> Result<Certificate, Failure> {
+    let now = Timestamp::now();
+    let unclear = match (certificate::the_one(profile, wanted, now), wanted) {
+        (Err(unclear), Some(wanted)) => (unclear, wanted),
+        (outcome, _) => return outcome,
+    };
+    let (unclear, wanted) = unclear;
+    let client = Client::of_profile(profile)?;
+    match inventory::find(&mut client.inventory(), wanted).await {
+        Ok(found) => certificate::the_one(profile, Some(&found.name), now),
+        Err(_) => Err(unclear),
+    }
+}
+
 pub(crate) async fn env(proxy: Option<&ProxyAddr>, args: EnvArgs) -> Result<(), Failure> {
     let profile = Home::locate()?.profile(proxy)?;
     let now = Timestamp::now();
     profile.credentials(now)?;
-    let certificate = certificate::the_one(&profile, args.name.as_deref(), now)?;
+    let certificate = logged_in_one(&profile, args.name.as_deref()).await?;
     if let Some(file) = mysql::kept_option_file(&profile, &certificate.route.database) {
         return Err(Failure::new(format!(
             "`{}` speaks MySQL, whose clients read no such environment",
             certificate.route.database
         ))
         .hint(format!(
-            "use `tg db connect`, or give your program the option file {}",
+            "use `tg db config`, `tg proxy db --tunnel`, or give your program the option file {}",
             file.display()
         )));
     }
