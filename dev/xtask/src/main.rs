@@ -4,6 +4,7 @@
 //! generator) are programs of their own in `dev/`.
 
 mod arrows;
+mod drivers;
 mod lock;
 mod needs;
 mod run;
@@ -19,7 +20,8 @@ usage: cargo xtask COMMAND
 
   demo [--check]          start everything against a simulated AWS and run a query through it;
                           with --check: prove it, stop everything, exit
-  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first
+  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first, and for `drivers`
+  drivers                 install the drivers of other languages that whole-system tests use
   ci                      format, lints, dependency arrows, generated code, then `test`
   bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory, agent)
   gen [--check]           generate code from proto/, and reference pages from code
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["demo", rest @ ..] => demo(rest),
         ["test", rest @ ..] => test(rest),
+        ["drivers"] => needs::check_all().and_then(|()| drivers::install()),
         ["ci"] => ci(),
         ["bench", name, rest @ ..] => bench(name, rest),
         ["gen", rest @ ..] => generate(rest),
@@ -59,6 +62,7 @@ fn demo(args: &[&str]) -> Result<()> {
 
 fn test(args: &[&str]) -> Result<()> {
     needs::check_all()?;
+    drivers::install()?;
     // The programs that the whole-system tests start are not all dependencies of the test binaries.
     step(
         "build",
