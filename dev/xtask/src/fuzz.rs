@@ -55,7 +55,7 @@ pub(crate) fn all(each: Duration) -> Result<()> {
 
 fn targets(names: &[&str], each: Duration) -> Result<()> {
     let host = host()?;
-    let folder = run::target_folder().join("fuzz");
+    let folder = run::target().join("fuzz");
     let mut build = run::cargo(&["build", "--release", "--locked", "--target", &host]);
     build
         .args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"])

@@ -4,6 +4,7 @@
 //! generator) are programs of their own in `dev/`.
 
 mod arrows;
+mod drivers;
 mod fuzz;
 mod lock;
 mod needs;
@@ -20,7 +21,8 @@ usage: cargo xtask COMMAND
 
   demo [--check]          start everything against a simulated AWS and run a query through it;
                           with --check: prove it, stop everything, exit
-  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first
+  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first, and for `drivers`
+  drivers                 install the drivers of other languages that whole-system tests use
   ci                      format, lints, dependency arrows, generated code, fuzz targets for seconds, then `test`
   bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory, agent)
   fuzz [TARGET] [--seconds N]
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["demo", rest @ ..] => demo(rest),
         ["test", rest @ ..] => test(rest),
+        ["drivers"] => needs::check_all().and_then(|()| drivers::install()),
         ["ci"] => ci(),
         ["bench", name, rest @ ..] => bench(name, rest),
         ["fuzz", rest @ ..] => needs::check_all().and_then(|()| fuzz::run(rest)),
@@ -63,6 +66,7 @@ fn demo(args: &[&str]) -> Result<()> {
 
 fn test(args: &[&str]) -> Result<()> {
     needs::check_all()?;
+    drivers::install()?;
     // The programs that the whole-system tests start are not all dependencies of the test binaries.
     step(
         "build",

@@ -43,8 +43,8 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Where builds go.
-pub(crate) fn target_folder() -> PathBuf {
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     root().join(target)
@@ -52,7 +52,7 @@ pub(crate) fn target_folder() -> PathBuf {
 
 /// A program that this workspace has built.
 pub(crate) fn built(profile: &str, program: &str) -> Command {
-    let mut command = Command::new(target_folder().join(profile).join(program));
+    let mut command = Command::new(target().join(profile).join(program));
     command.current_dir(root());
     command
 }
