@@ -172,6 +172,7 @@ impl DatabaseService {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
+            settings: settings.clone(),
             shutdown: shutdown.clone(),
         });
         let tunnel = Arc::new(Tunnel {

@@ -44,7 +44,7 @@ mod identity;
 mod keeper;
 mod whoami;
 
-pub use cache::{CredentialCache, CredentialKey, Minter};
+pub use cache::{CredentialCache, CredentialKey, Minter, Refused};
 pub use caller::{SignError, SignedCaller};
 pub use chain::{InvalidChain, RoleChain};
 pub use dbcreds::{

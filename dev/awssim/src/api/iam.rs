@@ -116,7 +116,9 @@ impl Simulated {
         let by_organization = allowed_by(Layer::ServiceControl);
         if by_organization == Some(false) {
             // The simulation ends here.
-            let of_organization = verdicts.iter().filter(|(it, _)| *it == Layer::ServiceControl);
+            let of_organization = verdicts
+                .iter()
+                .filter(|(it, _)| *it == Layer::ServiceControl);
             return Self {
                 resource: resource.to_owned(),
                 decision: decision(&of_organization.copied().collect::<Vec<_>>()),
@@ -172,7 +174,14 @@ fn write_action(xml: &mut Xml, action: &str, results: &[Simulated]) {
     };
     let all = results.iter().all(|it| it.resource == "*");
     xml.leaf("EvalActionName", action);
-    xml.leaf("EvalResourceName", if results.len() == 1 { &worst.resource } else { "*" });
+    xml.leaf(
+        "EvalResourceName",
+        if results.len() == 1 {
+            &worst.resource
+        } else {
+            "*"
+        },
+    );
     xml.leaf("EvalDecision", worst.decision.as_str());
     if let Some(allowed) = worst.by_organization {
         xml.node("OrganizationsDecisionDetail", |xml| {

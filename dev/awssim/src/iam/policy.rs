@@ -270,13 +270,22 @@ pub(crate) fn deciding(
     let of = |wanted: Verdict| {
         let names = (1..).zip(policies).filter_map(|(place, policy)| {
             let decides = evaluate([policy], action, resource, context) == wanted;
-            let name = || policy.id.clone().unwrap_or_else(|| format!("policy-{place}"));
+            let name = || {
+                policy
+                    .id
+                    .clone()
+                    .unwrap_or_else(|| format!("policy-{place}"))
+            };
             decides.then(name)
         });
         names.collect::<Vec<String>>()
     };
     let denying = of(Verdict::Forbidden);
-    if denying.is_empty() { of(Verdict::Allowed) } else { denying }
+    if denying.is_empty() {
+        of(Verdict::Allowed)
+    } else {
+        denying
+    }
 }
 
 impl IdentityPolicy {
@@ -300,7 +309,11 @@ impl IdentityPolicy {
                 let variables = text.split("${").skip(1);
                 let variables = variables.filter_map(|rest| rest.split_once('}'));
                 let variables = variables.map(|(key, _)| key);
-                keys.extend(variables.filter(|key| !["*", "?", "$"].contains(key)).map(str::to_owned));
+                keys.extend(
+                    variables
+                        .filter(|key| !["*", "?", "$"].contains(key))
+                        .map(str::to_owned),
+                );
             }
         }
         keys

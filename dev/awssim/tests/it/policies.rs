@@ -213,7 +213,8 @@ async fn a_simulation_tells_the_decision_and_which_limit_it_is() {
 }
 
 #[tokio::test]
-async fn a_simulation_has_one_result_an_action_with_its_resources_below_and_ends_at_the_organization() {
+async fn a_simulation_has_one_result_an_action_with_its_resources_below_and_ends_at_the_organization()
+ {
     let mut world = with_role(|role| {
         role.policies = vec![
             IdentityPolicy::allow([ACTION], ["arn:one/${aws:userid}", "arn:two"]),
@@ -227,7 +228,12 @@ async fn a_simulation_has_one_result_an_action_with_its_resources_below_and_ends
     );
     let fixture = Fixture::api(world.clone()).await;
     let (_, told) = signed(&fixture, &body).await;
-    assert_eq!(told.matches("<EvalDecision>explicitDeny</EvalDecision>").count(), 1, "{told}");
+    assert_eq!(
+        told.matches("<EvalDecision>explicitDeny</EvalDecision>")
+            .count(),
+        1,
+        "{told}"
+    );
     for part in [
         "<EvalResourceName>arn:one/x</EvalResourceName><EvalResourceDecision>implicitDeny</EvalResourceDecision>",
         "<EvalResourceName>arn:two</EvalResourceName><EvalResourceDecision>allowed</EvalResourceDecision>",
@@ -247,4 +253,32 @@ async fn a_simulation_has_one_result_an_action_with_its_resources_below_and_ends
             && !told.contains("SourcePolicyId"),
         "{told}"
     );
+}
+
+#[tokio::test]
+async fn sessions_of_a_deleted_role_are_of_no_use_even_when_it_is_made_anew() {
+    let fixture = Fixture::api(with_role(|_| {})).await;
+    let role = format!("arn:aws:iam::{HOME}:role/login");
+    let session = fixture.assume(crate::worker(), &role).await;
+    let asked = async || {
+        let client = fixture.redshift(session.clone());
+        let request = client
+            .get_cluster_credentials()
+            .cluster_identifier("c1")
+            .db_user("alice");
+        let answer = request.send().await;
+        answer.err().map(|error| {
+            let code = error.into_service_error().code().map(str::to_owned);
+            code.unwrap_or_default()
+        })
+    };
+    assert_eq!(asked().await, None);
+
+    fixture.sim.remove_role(HOME, "login").unwrap();
+    assert_eq!(asked().await.as_deref(), Some("InvalidClientTokenId"));
+    fixture.sim.remove_role(HOME, "login").unwrap_err();
+    let all = IdentityPolicy::allow(["redshift:*"], ["*"]);
+    let again = Role::new(TrustPolicy::allow([HOME]), vec![all]);
+    fixture.sim.put_role(HOME, "login", again).unwrap();
+    assert_eq!(asked().await.as_deref(), Some("InvalidClientTokenId"));
 }

@@ -79,7 +79,11 @@ fn is_of_session(failure: &AwsFailure) -> bool {
 }
 
 /// What would let the call pass a policy of this kind.
-pub(super) fn additions(policy: PolicyKind, failure: &AwsFailure, step: &Step) -> Vec<PolicyChange> {
+pub(super) fn additions(
+    policy: PolicyKind,
+    failure: &AwsFailure,
+    step: &Step,
+) -> Vec<PolicyChange> {
     let of = owner(policy, failure, step);
     let add = |statement| PolicyChange {
         policy,

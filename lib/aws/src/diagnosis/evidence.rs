@@ -93,10 +93,9 @@ impl Inquiry {
         let needs = denied::additions(PolicyKind::Identity, failure, step);
         let statements = needs.into_iter().take(STATEMENTS_MAX);
         let statements = statements.filter_map(|need| match need.edit {
-            Edit::Add(statement) => Some((
-                statement.actions().to_vec(),
-                statement.resources().to_vec(),
-            )),
+            Edit::Add(statement) => {
+                Some((statement.actions().to_vec(), statement.resources().to_vec()))
+            }
             Edit::StopDenying { .. } => None,
         });
         Some(Self {
@@ -279,7 +278,9 @@ fn with(
     diagnosis.any_of = false;
     diagnosis.remedy = denied::remedy(failure, step, &Blame::Missing(only));
     if only == PolicyKind::Trust {
-        diagnosis.remedy.push_str("; AWS says the same of a role that does not exist");
+        diagnosis
+            .remedy
+            .push_str("; AWS says the same of a role that does not exist");
     }
     diagnosis
 }
@@ -303,11 +304,18 @@ fn caller_side(
     told: &mut Vec<String>,
 ) -> Side {
     let Some(results) = evidence.caller.seen() else {
-        told.extend(unseen(&evidence.caller, "iam:SimulatePrincipalPolicy", "the caller"));
+        told.extend(unseen(
+            &evidence.caller,
+            "iam:SimulatePrincipalPolicy",
+            "the caller",
+        ));
         return Side::Unknown;
     };
     if let Some(boundary) = &evidence.boundary {
-        told.push(format!("the permissions boundary of {} is {boundary}", evidence.source));
+        told.push(format!(
+            "the permissions boundary of {} is {boundary}",
+            evidence.source
+        ));
     }
     told.extend(results.iter().map(|one| line(one, &evidence.source)));
     let mut lacking: Vec<(PolicyChange, String)> = Vec::new();
@@ -342,7 +350,9 @@ fn refusing(one: &Simulated) -> Option<(PolicyKind, bool)> {
         Some((PolicyKind::Identity, true))
     } else {
         // With keys that IAM was not given its policies may say otherwise in earnest.
-        one.missing_keys.is_empty().then_some((PolicyKind::Identity, false))
+        one.missing_keys
+            .is_empty()
+            .then_some((PolicyKind::Identity, false))
     }
 }
 
@@ -374,7 +384,9 @@ fn changes_of(
             "let {action} through the permissions boundary, which has to allow it beside the permissions policy"
         ),
         PolicyKind::ServiceControl => {
-            format!("let {action} through the service control policies, one of which has to allow it at each level")
+            format!(
+                "let {action} through the service control policies, one of which has to allow it at each level"
+            )
         }
         _ => format!("allow {source} {action}"),
     };
@@ -385,7 +397,10 @@ fn changes_of(
         Edit::StopDenying { .. } => false,
     });
     additions
-        .map(|change| PolicyChange { of: of.clone(), ..change })
+        .map(|change| PolicyChange {
+            of: of.clone(),
+            ..change
+        })
         .map(|change| (change, remedy.clone()))
         .collect()
 }
@@ -469,7 +484,10 @@ fn role_side(
         return RoleSide::Unknown;
     };
     if seen.arn != arn.as_str() {
-        told.push(format!("iam:GetRole: the role of that name is {}", seen.arn));
+        told.push(format!(
+            "iam:GetRole: the role of that name is {}",
+            seen.arn
+        ));
         return RoleSide::Lacks {
             change: None,
             who: Actor::Operator,
@@ -478,7 +496,9 @@ fn role_side(
         };
     }
     let Some(trust) = &seen.trust else {
-        told.push(format!("iam:GetRole: the trust policy of {arn} cannot be read"));
+        told.push(format!(
+            "iam:GetRole: the trust policy of {arn} cannot be read"
+        ));
         return RoleSide::Unknown;
     };
     judge(trust, failure, step, asker, told)
@@ -503,7 +523,8 @@ fn judge(
     let answers = step.role_actions().into_iter();
     let mut answers = answers.map(|action| (action, trust.answer(asker, action)));
     let gap = answers.find(|(_, answer)| !matches!(answer, Answer::Allows(_)));
-    let mut tell = |says: String| told.push(format!("the trust policy of {arn} (iam:GetRole) {says}"));
+    let mut tell =
+        |says: String| told.push(format!("the trust policy of {arn} (iam:GetRole) {says}"));
     let trusted = principal(caller);
     let lacks = |change, remedy, then| RoleSide::Lacks {
         change,
@@ -511,7 +532,11 @@ fn judge(
         remedy,
         then,
     };
-    let addition = || denied::additions(PolicyKind::Trust, failure, step).into_iter().next();
+    let addition = || {
+        denied::additions(PolicyKind::Trust, failure, step)
+            .into_iter()
+            .next()
+    };
     match gap {
         None => {
             tell(format!("lets {trusted} assume it"));
@@ -531,7 +556,9 @@ fn judge(
                 Some(_) => ("which is not the one that was sent", "another is sent now"),
                 None => ("and none was sent", "none is sent now"),
             };
-            tell(format!("names {trusted}, and asks for an external id, {sent}"));
+            tell(format!(
+                "names {trusted}, and asks for an external id, {sent}"
+            ));
             RoleSide::Lacks {
                 change: None,
                 who: Actor::Operator,
@@ -555,7 +582,9 @@ fn judge(
             lacks(Some(change), format!("let {arn} be assumed"), named)
         }
         Some((_, Answer::Unclear(what))) => {
-            tell(format!("names {trusted} under conditions that are not judged here: {what}"));
+            tell(format!(
+                "names {trusted} under conditions that are not judged here: {what}"
+            ));
             RoleSide::Unknown
         }
         Some((_, Answer::Allows(_))) => RoleSide::Fine(named),

@@ -228,8 +228,10 @@ impl Statement {
         if !actions.iter().any(is_meant) {
             return Judged::OtherAction;
         }
-        let (ids, others): (Vec<_>, Vec<_>) =
-            self.conditions.iter().partition(|one| one.is_of_external_id());
+        let (ids, others): (Vec<_>, Vec<_>) = self
+            .conditions
+            .iter()
+            .partition(|one| one.is_of_external_id());
         let sent = asker.external_id.map(ExternalId::as_str);
         let mut by_id = ById::No;
         for id in ids {
@@ -249,7 +251,12 @@ impl Statement {
 
     fn names(&self, asker: Asker<'_>) -> Option<Named> {
         let listed = self.principals.as_ref()?.iter();
-        Some(listed.map(|one| names(one, asker.arn)).max().unwrap_or(Named::No))
+        Some(
+            listed
+                .map(|one| names(one, asker.arn))
+                .max()
+                .unwrap_or(Named::No),
+        )
     }
 }
 
@@ -280,7 +287,11 @@ impl Condition {
             "StringNotLike" => (matches_pattern, false),
             "Null" => {
                 let is_absent = sent.is_none();
-                return Some(self.values.iter().any(|value| (value == "true") == is_absent));
+                return Some(
+                    self.values
+                        .iter()
+                        .any(|value| (value == "true") == is_absent),
+                );
             }
             _ => return None,
         };
@@ -335,7 +346,8 @@ pub(super) fn place(arn: &str) -> Option<(&str, &str)> {
 
 /// `*` for any text, `?` for any character.
 fn matches_pattern(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut seen) = (0, 0);
     // Where the last `*` stands, and how much of the text it has taken.
     let mut star: Option<(usize, usize)> = None;
@@ -426,7 +438,10 @@ mod tests {
             let statement = allow(account, &format!(r#","Condition":{condition}"#));
             assert_eq!(says(&statement, None), Answer::ExternalId, "{condition}");
             assert_eq!(says(&statement, Some("theirs")), Answer::ExternalId);
-            assert_eq!(says(&statement, Some("ours")), Answer::Allows(Named::Account));
+            assert_eq!(
+                says(&statement, Some("ours")),
+                Answer::Allows(Named::Account)
+            );
         }
         let denied = format!(
             r#"[{},{{"Effect":"Deny","Principal":"*","Action":"sts:*",
@@ -462,7 +477,10 @@ mod tests {
         assert_eq!(says(&both, None), Answer::Allows(Named::Directly));
         let all_but = r#"{"Effect":"Deny","NotPrincipal":{"AWS":"x"},"Action":"sts:AssumeRole"}"#;
         let both = format!("[{all_but},{}]", allow(r#""*""#, ""));
-        assert_eq!(says(&both, None), Answer::Unclear("NotPrincipal".to_owned()));
+        assert_eq!(
+            says(&both, None),
+            Answer::Unclear("NotPrincipal".to_owned())
+        );
         let variable = allow(
             r#""*""#,
             r#","Condition":{"StringEquals":{"sts:ExternalId":"${aws:userid}"}}"#,

@@ -154,7 +154,9 @@ pub fn read_role(status: u16, body: &[u8]) -> Result<IamRole, IamRefusal> {
             trust_policy,
             boundary,
         }),
-        _ => Err(malformed("there is no Role with Arn and AssumeRolePolicyDocument in it")),
+        _ => Err(malformed(
+            "there is no Role with Arn and AssumeRolePolicyDocument in it",
+        )),
     }
 }
 
@@ -215,7 +217,11 @@ impl Evaluation {
         let (action, by_organization, by_boundary) =
             (self.action.clone(), self.by_organization, self.by_boundary);
         if self.resources.is_empty() {
-            return Ok(vec![self.simulated(&action, by_organization, by_boundary)?]);
+            return Ok(vec![self.simulated(
+                &action,
+                by_organization,
+                by_boundary,
+            )?]);
         }
         self.resources
             .into_iter()
@@ -411,7 +417,10 @@ mod tests {
         );
         let read = read_simulation(200, &body).unwrap();
         assert_eq!(read[0].decision, Decision::ExplicitDeny);
-        assert_eq!((read[0].by_organization, read[0].by_boundary), (Some(false), None));
+        assert_eq!(
+            (read[0].by_organization, read[0].by_boundary),
+            (Some(false), None)
+        );
     }
 
     #[test]
@@ -430,11 +439,16 @@ mod tests {
     #[test]
     fn refusals_are_told_apart() {
         let error = |code: &str| {
-            format!("<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>")
+            format!(
+                "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+            )
         };
         let read = |status, body: &str| read_role(status, body.as_bytes()).unwrap_err();
         assert_eq!(read(404, &error("NoSuchEntity")), IamRefusal::Absent);
-        assert!(matches!(read(403, &error("AccessDenied")), IamRefusal::Denied { .. }));
+        assert!(matches!(
+            read(403, &error("AccessDenied")),
+            IamRefusal::Denied { .. }
+        ));
         assert_eq!(
             read(400, &error("Throttling")).to_string(),
             "AWS answered Throttling: no"
@@ -455,9 +469,15 @@ mod tests {
             "<R><GetRoleResult><Role><Arn>x</Arn><AssumeRolePolicyDocument>%7</AssumeRolePolicyDocument></Role></GetRoleResult></R>",
         ] {
             let read = read_role(200, body.as_bytes());
-            assert!(matches!(read, Err(IamRefusal::Malformed(_))), "{body}: {read:?}");
+            assert!(
+                matches!(read, Err(IamRefusal::Malformed(_))),
+                "{body}: {read:?}"
+            );
             let read = read_simulation(200, body.as_bytes());
-            assert!(matches!(read, Err(IamRefusal::Malformed(_))), "{body}: {read:?}");
+            assert!(
+                matches!(read, Err(IamRefusal::Malformed(_))),
+                "{body}: {read:?}"
+            );
         }
         let odd = simulation("<member><EvalDecision>perhaps</EvalDecision></member>");
         read_simulation(200, &odd).unwrap_err();

@@ -183,9 +183,8 @@ fn signed(
 ) -> Result<IamRequest, SignError> {
     let unsignable = |error: Box<dyn std::error::Error + Send + Sync>| SignError::Unsignable(error);
     let body = question.body();
-    let url: url::Parts = url::parse(&at.url).ok_or_else(|| {
-        unsignable(format!("`{}` is no URL of an endpoint", at.url).into())
-    })?;
+    let url: url::Parts = url::parse(&at.url)
+        .ok_or_else(|| unsignable(format!("`{}` is no URL of an endpoint", at.url).into()))?;
     let identity = Identity::from(credentials);
     let params = v4::SigningParams::builder()
         .identity(&identity)
@@ -196,7 +195,10 @@ fn signed(
         .build()
         .map_err(|error| unsignable(error.into()))?
         .into();
-    let ours = [("content-type", CONTENT_TYPE), ("host", url.authority.as_str())];
+    let ours = [
+        ("content-type", CONTENT_TYPE),
+        ("host", url.authority.as_str()),
+    ];
     let whole = format!("{}://{}{}", url.scheme(), url.authority, url.path);
     let request = SignableRequest::new(
         "POST",
@@ -325,12 +327,22 @@ mod tests {
         let at = |url| asked(&question, Endpoint::of("aws", Some(url)));
         let local = at("http://127.0.0.1:4566");
         assert_eq!(
-            (local.host.as_str(), local.port, local.is_tls, local.path.as_str()),
+            (
+                local.host.as_str(),
+                local.port,
+                local.is_tls,
+                local.path.as_str()
+            ),
             ("127.0.0.1", 4566, false, "/")
         );
         let inner = at("https://[::1]/iam/");
         assert_eq!(
-            (inner.host.as_str(), inner.port, inner.is_tls, inner.path.as_str()),
+            (
+                inner.host.as_str(),
+                inner.port,
+                inner.is_tls,
+                inner.path.as_str()
+            ),
             ("::1", 443, true, "/iam/")
         );
         let credentials = Credentials::new("AKIAEXAMPLE", "secret", None, None, "test");

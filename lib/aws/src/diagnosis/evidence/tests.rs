@@ -27,7 +27,8 @@ fn hop(account: &str, external_id: Option<&str>, session: &SessionTag) -> Refusa
         external_id: external_id.map(|id| id.parse().unwrap()),
     };
     let request = request(RoleChain::new(Some(role), None));
-    let said = format!("User: {OWN} is not authorized to perform: sts:AssumeRole on resource: {role_arn}");
+    let said =
+        format!("User: {OWN} is not authorized to perform: sts:AssumeRole on resource: {role_arn}");
     let mut failure = AwsFailure::new(AwsErrorClass::AccessDenied, "sts:AssumeRole", said);
     failure.hop = Some(role_arn);
     let step = Step::of_failure(&failure, &request, session);
@@ -121,7 +122,8 @@ fn iam_is_asked_only_about_what_aws_left_open_and_only_in_its_own_account() {
     assert_eq!(inquiry.caller, None);
     assert!(matches!(inquiry.role, Some((_, Subject::Here { .. }))));
 
-    told.failure.message = "x because no permissions boundary allows the sts:AssumeRole action".into();
+    told.failure.message =
+        "x because no permissions boundary allows the sts:AssumeRole action".into();
     assert_eq!(Inquiry::of(&told.failure, &told.step, OWN), None);
     let mut throttled = hop(HERE, None, &plain());
     throttled.failure.class = AwsErrorClass::Throttled;
@@ -134,7 +136,12 @@ fn a_simulation_asks_for_what_the_statement_would_allow() {
     let inquiry = Inquiry::of(&minting.failure, &minting.step, OWN).unwrap();
     assert_eq!(inquiry.role, None);
     let questions = inquiry.simulations("arn:x");
-    let [IamQuestion::Simulate { actions, resources, .. }] = &questions[..] else {
+    let [
+        IamQuestion::Simulate {
+            actions, resources, ..
+        },
+    ] = &questions[..]
+    else {
         panic!("{questions:?}");
     };
     assert_eq!(actions, &["redshift:GetClusterCredentials"]);
@@ -145,9 +152,24 @@ fn a_simulation_asks_for_what_the_statement_would_allow() {
 fn a_limit_that_does_not_let_the_call_through_is_the_only_policy_to_change() {
     let refusal = hop(AWAY, None, &plain());
     for (by_boundary, by_organization, kind, who) in [
-        (Some(false), Some(true), PolicyKind::Boundary, Actor::AwsAdministrator),
-        (None, Some(false), PolicyKind::ServiceControl, Actor::OrganizationAdministrator),
-        (Some(true), Some(true), PolicyKind::Identity, Actor::AwsAdministrator),
+        (
+            Some(false),
+            Some(true),
+            PolicyKind::Boundary,
+            Actor::AwsAdministrator,
+        ),
+        (
+            None,
+            Some(false),
+            PolicyKind::ServiceControl,
+            Actor::OrganizationAdministrator,
+        ),
+        (
+            Some(true),
+            Some(true),
+            PolicyKind::Identity,
+            Actor::AwsAdministrator,
+        ),
     ] {
         let evidence = saw(Simulated {
             by_boundary,
@@ -183,8 +205,15 @@ fn a_caller_whose_policies_allow_it_leaves_the_trust_policy_of_another_account()
     let (found, told) = hop(AWAY, None, &plain()).with(&saw(simulated(Decision::Allowed)));
     assert_eq!(kinds(&found), [PolicyKind::Trust]);
     assert!(!found.any_of);
-    assert!(found.remedy.contains("no external id is sent"), "{}", found.remedy);
-    assert!(told.contains("is allowed") && told.contains("account 222222222222"), "{told}");
+    assert!(
+        found.remedy.contains("no external id is sent"),
+        "{}",
+        found.remedy
+    );
+    assert!(
+        told.contains("is allowed") && told.contains("account 222222222222"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -200,7 +229,9 @@ fn a_decision_that_hangs_on_keys_of_a_real_call_takes_nothing_off_the_list() {
 
 #[test]
 fn without_the_right_to_look_the_list_stays_and_it_is_said() {
-    let denied = || IamRefusal::Denied { code: "AccessDenied".to_owned() };
+    let denied = || IamRefusal::Denied {
+        code: "AccessDenied".to_owned(),
+    };
     let evidence = Evidence {
         caller: Look::Refused(denied()),
         role: Look::Refused(denied()),
@@ -223,7 +254,10 @@ fn each_gap_of_a_trust_policy_has_its_own_remedy() {
     let stranger = r#"{"Effect":"Allow","Principal":{"AWS":"AROADELETED"},"Action":"sts:*"}"#;
     let (found, told) = hop(HERE, None, &plain()).with(&allowed(stranger));
     assert_eq!(kinds(&found), [PolicyKind::Trust]);
-    assert!(told.contains("AROADELETED") && told.contains("deleted"), "{told}");
+    assert!(
+        told.contains("AROADELETED") && told.contains("deleted"),
+        "{told}"
+    );
     assert!(found.remedy.contains("role/tidegate"), "{}", found.remedy);
 
     let id = format!(
@@ -239,10 +273,15 @@ fn each_gap_of_a_trust_policy_has_its_own_remedy() {
     let assume = format!(r#"{{"Effect":"Allow",{account},"Action":"sts:AssumeRole"}}"#);
     let (found, told) = hop(HERE, None, &tagged).with(&allowed(&assume));
     assert_eq!(kinds(&found), [PolicyKind::Trust]);
-    assert!(found.remedy.contains("db_service.aws_session.tags"), "{}", found.remedy);
+    assert!(
+        found.remedy.contains("db_service.aws_session.tags"),
+        "{}",
+        found.remedy
+    );
     assert!(told.contains("not for sts:TagSession"), "{told}");
 
-    let denies = format!(r#"{assume},{{"Effect":"Deny","Principal":"*","Action":"sts:AssumeRole"}}"#);
+    let denies =
+        format!(r#"{assume},{{"Effect":"Deny","Principal":"*","Action":"sts:AssumeRole"}}"#);
     let (found, _) = hop(HERE, None, &plain()).with(&allowed(&denies));
     assert!(matches!(found.changes[0].edit, Edit::StopDenying { .. }));
 
@@ -257,7 +296,8 @@ fn each_gap_of_a_trust_policy_has_its_own_remedy() {
 #[test]
 fn who_is_named_by_a_role_of_its_own_account_needs_no_policy_of_its_own() {
     let direct = r#"{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:role/tidegate"},"Action":"sts:AssumeRole"}"#;
-    let of_account = r#"{"Effect":"Allow","Principal":{"AWS":"111111111111"},"Action":"sts:AssumeRole"}"#;
+    let of_account =
+        r#"{"Effect":"Allow","Principal":{"AWS":"111111111111"},"Action":"sts:AssumeRole"}"#;
     let with = |statement| Evidence {
         role: trusting(statement),
         ..saw(simulated(Decision::ImplicitDeny))
@@ -301,5 +341,9 @@ fn a_login_that_all_policies_allow_points_where_iam_shows_nothing() {
     };
     let (found, _) = mint().with(&evidence);
     assert_eq!(kinds(&found), [PolicyKind::Boundary]);
-    assert!(found.changes[0].of.contains("policy/limit"), "{:?}", found.changes);
+    assert!(
+        found.changes[0].of.contains("policy/limit"),
+        "{:?}",
+        found.changes
+    );
 }
