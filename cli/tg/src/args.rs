@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Mfa(MfaCommand),
     /// Change your password.
     Passwd(PasswdArgs),
+    /// Doors on this machine, for programs that cannot find the way themselves.
+    #[command(subcommand)]
+    Proxy(ProxyCommand),
     /// Roles that you do not have: ask for them, decide about what others ask for, use what was approved.
     #[command(subcommand, visible_alias = "requests")]
     Request(RequestCommand),
@@ -336,6 +339,52 @@ pub(crate) struct ConfigArgs {
     /// The proxy's port, where it is another one [default: the proxy's own; for MySQL 3036].
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyCommand {
+    /// Keep a local port, or socket, open that leads to a database; with --tunnel programs need no certificate.
+    Db(ProxyDbArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tg proxy db --tunnel --db-user=reader --db-name=dev orders
+  tg proxy db --tunnel --port=5433 orders        # always the same port, for a graphical program
+  tg proxy db --tunnel --socket orders           # psql and the like, out of reach for other users
+  tg proxy db orders                             # programs that show the certificate themselves
+
+It stays open until Ctrl-C, through sleep and changes of network. Certificates are renewed as long as your
+login lasts; when that has ended, log in again and it goes on.
+
+On a port with --tunnel only programs of yours are let in where the system tells whose they are (Linux).")]
+pub(crate) struct ProxyDbArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) who: Who,
+    /// Put connections into TLS with your certificate: programs need neither certificate nor password.
+    #[arg(long)]
+    pub(crate) tunnel: bool,
+    /// The port to listen on [default: one that is free].
+    #[arg(
+        short,
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) port: u16,
+    /// The address to listen on; one that other machines reach lets whoever comes be you.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub(crate) listen: std::net::IpAddr,
+    /// Listen on a socket file that you alone can reach, not on a port.
+    #[arg(long, requires = "tunnel", conflicts_with_all = ["port", "listen"])]
+    pub(crate) socket: bool,
+    /// How the address is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

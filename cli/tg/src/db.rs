@@ -9,6 +9,7 @@ mod choice;
 mod config;
 mod ls;
 mod mysql;
+mod proxy;
 mod psql;
 mod service_file;
 mod target;
@@ -36,9 +37,11 @@ use crate::{
 use certificate::{Certificate, Route};
 use choice::Choices;
 use target::Target;
+use tunnel::{Passport, Way};
 
 pub(crate) use config::config;
 pub(crate) use ls::ls;
+pub(crate) use proxy::proxy;
 
 /// What a database speaks, as far as clients can speak it through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,9 +170,10 @@ async fn connect_mysql(
     arguments: &[OsString],
 ) -> Result<(), Failure> {
     let certificate = session.certificate(route).await?;
-    let addresses = target::resolve(&session.profile.facts().proxy_addr).await?;
-    let target = Target::new(&session.profile, &certificate, addresses);
-    match mysql::run(&target, &certificate, arguments).await? {
+    let target = Target::new(&session.profile, &certificate, Vec::new());
+    let passport = Passport::with(&session.profile, &certificate, &target, Speaks::Mysql)?;
+    let way = Way::new(&session.profile, target.host(), passport)?;
+    match mysql::run(way, &certificate.route, arguments).await? {
         0 => Ok(()),
         code => std::process::exit(code),
     }

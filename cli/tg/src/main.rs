@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidegate_console::{Failure, output, program};
 
-use args::{Command, DbCommand, MfaCommand, Tg};
+use args::{Command, DbCommand, MfaCommand, ProxyCommand, Tg};
 
 fn main() -> ExitCode {
     let args = Tg::parse();
@@ -44,6 +44,7 @@ async fn run(args: Tg) -> Result<(), Failure> {
         Command::Mfa(MfaCommand::Ls(ls)) => mfa::ls(proxy, ls.format).await,
         Command::Mfa(MfaCommand::Rm(rm)) => mfa::rm(proxy, rm).await,
         Command::Passwd(passwd) => passwd::passwd(proxy, passwd).await,
+        Command::Proxy(ProxyCommand::Db(door)) => db::proxy(proxy, door).await,
         Command::Sessions(sessions) => sessions::ls(proxy, sessions.format).await,
         Command::Request(command) => request::run(proxy, command).await,
         Command::Status(status) => profile::status(proxy, status.format),
