@@ -7,6 +7,8 @@
 mod certificate;
 mod choice;
 mod config;
+mod ends;
+mod exec;
 mod ls;
 mod mysql;
 mod proxy;
@@ -40,6 +42,7 @@ use target::Target;
 use tunnel::{Passport, Way};
 
 pub(crate) use config::config;
+pub(crate) use exec::exec;
 pub(crate) use ls::ls;
 pub(crate) use proxy::proxy;
 

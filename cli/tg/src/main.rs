@@ -33,6 +33,7 @@ async fn run(args: Tg) -> Result<(), Failure> {
             DbCommand::Config(config) => db::config(proxy, config).await,
             DbCommand::Connect(connect) => db::connect(proxy, connect).await,
             DbCommand::Env(env) => db::env(proxy, env).await,
+            DbCommand::Exec(exec) => db::exec(proxy, exec).await,
             DbCommand::Login(login) => db::login(proxy, login).await,
             DbCommand::Logout(logout) => db::logout(proxy, logout.name.as_deref()),
             DbCommand::Ls(ls) => db::ls(proxy, ls).await,

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The clients, in the order in which they are looked for. Where both are installed they are mostly one.
-const CLIENTS: [&str; 2] = ["mysql", "mariadb"];
+pub(super) const CLIENTS: [&str; 2] = ["mysql", "mariadb"];
 
 /// What a shell says of a program that a signal ended: 128 and the signal's number.
 const SIGNALLED: i32 = 128;
@@ -69,7 +69,7 @@ pub(super) async fn run(way: Way, route: &Route, arguments: &[OsString]) -> Resu
 }
 
 /// What the client is told. The protocol is named, since its own option files may name another.
-fn facts(socket: &Path, route: &Route) -> Vec<OsString> {
+pub(super) fn facts(socket: &Path, route: &Route) -> Vec<OsString> {
     let mut socket_fact = OsString::from("--socket=");
     socket_fact.push(socket);
     let mut facts = vec![
@@ -86,7 +86,8 @@ fn facts(socket: &Path, route: &Route) -> Vec<OsString> {
     facts
 }
 
-fn code(status: ExitStatus) -> i32 {
+/// The exit code as a shell would say it.
+pub(super) fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
 
     let signalled = status.signal().map(|signal| SIGNALLED + signal);

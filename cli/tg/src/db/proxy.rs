@@ -18,10 +18,10 @@ use tidegate_console::{
     table::visible,
     when,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Session, Speaks, certificate, choice, choose,
+    ends::Ends,
     target::{self, Target, quote},
     tunnel::{Carrying, Passport, Place, Tunnel, Way},
 };
@@ -29,6 +29,8 @@ use crate::{args::ProxyDbArgs, trust};
 
 /// How often the login is looked at. The wall clock decides, not this: it stands still while a laptop sleeps.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The port by which libpq finds a tunnel's socket.
+const SOCKET_PORT: u16 = 5432;
 /// How long before the login ends that is said.
 const WARNED_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -76,35 +78,6 @@ pub(crate) async fn proxy(proxy: Option<&ProxyAddr>, args: ProxyDbArgs) -> Resul
     tokio::select! {
         () = ended.wait() => Ok(()),
         () = keeping => Ok(()),
-    }
-}
-
-/// Ctrl-C, and what ends programs otherwise.
-struct Ends {
-    signals: [tokio::signal::unix::Signal; 3],
-}
-
-impl Ends {
-    fn new() -> Result<Self, Failure> {
-        let on = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")))
-        };
-        Ok(Self {
-            signals: [
-                on(SignalKind::interrupt())?,
-                on(SignalKind::terminate())?,
-                on(SignalKind::hangup())?,
-            ],
-        })
-    }
-
-    async fn wait(mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
     }
 }
 
@@ -169,7 +142,8 @@ impl Opened {
                     .and_then(|path| path.rsplit_once('/'));
                 let host = folder.map(|(folder, _)| folder).or(self.host.as_deref());
                 words.push(format!("host={}", quote(host.unwrap_or_default())));
-                words.extend(self.port.map(|port| format!("port={port}")));
+                let port = self.port.unwrap_or(SOCKET_PORT);
+                words.push(format!("port={port}"));
                 words.push("sslmode=disable".to_owned());
                 words.push(format!("user={}", quote(&self.user)));
                 let name = self.database.iter();
@@ -345,7 +319,7 @@ mod tests {
         let socket = Place::Socket("/run/tg-1/.s.PGSQL.5432".into());
         assert_eq!(
             opened(&socket, "reader").command(Speaks::Postgres),
-            "psql 'host=/run/tg-1 sslmode=disable user=reader dbname=dev'"
+            "psql 'host=/run/tg-1 port=5432 sslmode=disable user=reader dbname=dev'"
         );
         assert_eq!(
             opened(&port, "reader").command(Speaks::Mysql),

@@ -197,29 +197,50 @@ impl Carrier {
         }
     }
 
-    /// One connection, to its end.
-    async fn carry<S>(self, mut client: S)
+    /// One connection, to its end. One that `is_barred` is another user's.
+    async fn carry<S>(self, mut client: S, is_barred: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        // libpq shows what it is told only after its request for TLS was answered.
+        let Some(first) = self.opening(&mut client, is_barred).await else {
+            return;
+        };
+        if is_barred {
+            let words = "this tunnel is for programs of the user who opened it";
+            let hint = "open one of your own with `tg proxy db --tunnel`";
+            let code = SqlState::INVALID_AUTHORIZATION;
+            return self.turn_away(&mut client, code, words, Some(hint)).await;
+        }
         let Ok(_place) = self.places.try_acquire() else {
             let words = format!("this tunnel carries {CONNECTIONS_MAX} connections already");
-            return self
-                .turn_away(&mut client, SqlState::TOO_MANY_CONNECTIONS, &words, None)
-                .await;
+            let code = SqlState::TOO_MANY_CONNECTIONS;
+            return self.turn_away(&mut client, code, &words, None).await;
         };
         match self.carrying {
             Carrying::AsIs => self.pass_on(client).await,
-            Carrying::Secured(Speaks::Mysql) => self.secure(client, Bytes::new()).await,
-            Carrying::Secured(Speaks::Postgres) => {
-                match timeout(OPENING_TIMEOUT, postgres::open(&mut client)).await {
-                    Ok(Ok(Opened::Session(first))) => self.secure(client, first).await,
-                    Ok(Ok(Opened::Cancel(request))) => self.cancel(&request).await,
-                    // It is gone, or was told.
-                    Ok(Err(OpenError::Closed | OpenError::Io(_) | OpenError::Refused(_)))
-                    | Err(_) => {}
+            Carrying::Secured(_) => self.secure(client, first).await,
+        }
+    }
+
+    /// What the client says before anybody answers; `None` when that was all.
+    async fn opening<S>(&self, client: &mut S, is_barred: bool) -> Option<Bytes>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.carrying != Carrying::Secured(Speaks::Postgres) {
+            return Some(Bytes::new());
+        }
+        match timeout(OPENING_TIMEOUT, postgres::open(client)).await {
+            Ok(Ok(Opened::Session(first))) => Some(first),
+            Ok(Ok(Opened::Cancel(request))) => {
+                if !is_barred {
+                    self.cancel(&request).await;
                 }
+                None
             }
+            // It is gone, or was told.
+            Ok(Err(OpenError::Closed | OpenError::Io(_) | OpenError::Refused(_))) | Err(_) => None,
         }
     }
 
@@ -311,7 +332,7 @@ async fn accept_local(listener: UnixListener, carrier: Carrier) {
         match listener.accept().await {
             Ok(_) if carried.len() >= LOOKED_AT_MAX => {}
             Ok((client, _)) => {
-                carried.spawn(carrier.clone().carry(client));
+                carried.spawn(carrier.clone().carry(client, false));
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -335,20 +356,13 @@ async fn accept_port(listener: TcpListener, here: SocketAddr, asks: bool, carrie
 
 /// Lets a connection on a port in, if it is this user's where that can be told.
 async fn admit(
-    mut client: TcpStream,
+    client: TcpStream,
     from: SocketAddr,
     here: SocketAddr,
     asks: bool,
     carrier: Carrier,
 ) {
     let _ = client.set_nodelay(true);
-    if asks && !matches!(whose(from, here).await, Ok(Peer::Ours)) {
-        let words = "this tunnel is for programs of the user who opened it";
-        let hint = "open one of your own with `tg proxy db --tunnel`";
-        let code = SqlState::INVALID_AUTHORIZATION;
-        return carrier
-            .turn_away(&mut client, code, words, Some(hint))
-            .await;
-    }
-    carrier.carry(client).await;
+    let is_barred = asks && !matches!(whose(from, here).await, Ok(Peer::Ours));
+    carrier.carry(client, is_barred).await;
 }

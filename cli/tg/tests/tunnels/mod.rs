@@ -205,3 +205,83 @@ async fn a_port_in_use_and_a_public_address_are_told() {
         "{remark}"
     );
 }
+
+#[tokio::test]
+async fn nothing_runs_on_several_databases_before_somebody_said_yes() {
+    let machine = Machine::logged_in().await;
+    let exec = ["db", "exec", "SELECT 1", "--labels=env=prod", "--db-user=a"];
+    let (code, errors) = machine.fails(&exec).await;
+    assert_eq!(code, 2);
+    assert!(
+        errors.contains("This runs on 1 database:\n\n    orders\n"),
+        "{errors}"
+    );
+    assert!(errors.contains("add --yes"), "{errors}");
+    let (code, errors) = machine
+        .fails(&[
+            "db",
+            "exec",
+            "SELECT 1",
+            "--dbs=orders",
+            "--parallel=2",
+            "-y",
+        ])
+        .await;
+    assert_eq!(code, 2);
+    assert!(errors.contains("--output-dir"), "{errors}");
+    assert_eq!(machine.fake.state().issued, []);
+}
+
+#[tokio::test]
+async fn every_database_is_in_the_summary_and_one_that_failed_fails_the_command() {
+    let machine = Machine::logged_in().await;
+    // Stands for psql: it says where it was told to connect, and fails where it says so.
+    let psql = machine.path("psql");
+    std::fs::write(
+        &psql,
+        "#!/bin/sh\nfor word in \"$@\"; do echo \"$word\"; done\nif [ -e \"$HOME/bad\" ]; then exit 3; fi\n: > \"$HOME/bad\"\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&psql, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let out = machine.path("out");
+    let into = format!("--output-dir={}", out.display());
+    let exec = [
+        "db",
+        "exec",
+        "SELECT 1",
+        "--dbs=orders,my-redshift,orders",
+        "--db-user=a",
+        "--db-name=b",
+        "--yes",
+        &into,
+    ];
+    let (code, errors) = machine.fails(&exec).await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("1 of 2 databases failed"), "{errors}");
+    let summary = std::fs::read_to_string(out.join("summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let outcomes: Vec<(&str, &str)> = summary["databases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            (
+                one["database"].as_str().unwrap(),
+                one["outcome"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [("orders", "succeeded"), ("my-redshift", "failed")]
+    );
+    let said = std::fs::read_to_string(out.join("orders.output")).unwrap();
+    assert!(said.contains("sslmode=disable user=a dbname=b"), "{said}");
+
+    // Nothing is written over.
+    let (_, errors) = machine.fails(&exec).await;
+    assert!(
+        errors.contains("a folder that is not there yet"),
+        "{errors}"
+    );
+}
