@@ -13907,6 +13907,13 @@ pub struct AgentHello {
     pub hostname: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
+    /// Where the agent is, as its operator calls it; empty is unknown. Proxies prefer agents of their own zone.
+    #[prost(string, tag = "3")]
+    pub zone: ::prost::alloc::string::String,
+    /// What the numbers of all cancel keys of this agent begin with: their upper 13 of 31 bits. Absent: any number may be
+    /// the agent's.
+    #[prost(uint32, optional, tag = "4")]
+    pub cancel_prefix: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProxyHello {
@@ -13914,6 +13921,9 @@ pub struct ProxyHello {
     pub host_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
+    /// Tells this process from others of the same host: one that takes over is another one.
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
 }
 /// The agent cannot or will not take the session: the proxy tries the next agent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -13930,9 +13940,20 @@ pub struct DialRefused {
 pub struct Draining {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {}
+/// A client asked this agent, inside TLS, to cancel a statement of a session that another agent has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelElsewhere {
+    #[prost(uint32, tag = "1")]
+    pub process_id: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub secret: ::prost::alloc::vec::Vec<u8>,
+    /// Where the proxy said that the client is.
+    #[prost(string, tag = "3")]
+    pub client_addr: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlRequest {
-    #[prost(oneof = "control_request::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "control_request::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<control_request::Message>,
 }
 /// Nested message and enum types in `ControlRequest`.
@@ -13947,6 +13968,8 @@ pub mod control_request {
         Draining(super::Draining),
         #[prost(message, tag = "4")]
         Pong(super::Pong),
+        #[prost(message, tag = "5")]
+        CancelElsewhere(super::CancelElsewhere),
     }
 }
 /// Dial back, and introduce the connection with this token.
@@ -13974,9 +13997,21 @@ pub struct CancelStatement {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {}
+/// The proxy takes no new clients. The agent connects to its address again, where another process may have taken over,
+/// and stays on this connection for the sessions that run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyDraining {}
+/// The proxy ends: the agent ends the sessions that came through it, and says so to their clients. Those in the middle of
+/// a statement may finish it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndSessions {
+    /// For how long, in milliseconds.
+    #[prost(uint32, tag = "1")]
+    pub within_ms: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlResponse {
-    #[prost(oneof = "control_response::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "control_response::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<control_response::Message>,
 }
 /// Nested message and enum types in `ControlResponse`.
@@ -13991,6 +14026,10 @@ pub mod control_response {
         Cancel(super::CancelStatement),
         #[prost(message, tag = "4")]
         Ping(super::Ping),
+        #[prost(message, tag = "5")]
+        Draining(super::ProxyDraining),
+        #[prost(message, tag = "6")]
+        EndSessions(super::EndSessions),
     }
 }
 /// Generated client implementations.
