@@ -249,15 +249,14 @@ fn connect_arguments(route: &Route) -> String {
 /// itself is asked of the cluster, which knows names without what discovery appended.
 async fn logged_in_one(profile: &Profile, wanted: Option<&str>) -> Result<Certificate, Failure> {
     let now = Timestamp::now();
-    let unclear = match (certificate::the_one(profile, wanted, now), wanted) {
-        (Err(unclear), Some(wanted)) => (unclear, wanted),
-        (outcome, _) => return outcome,
+    let kept = certificate::the_one(profile, wanted, now);
+    let (Err(unclear), Some(wanted)) = (&kept, wanted) else {
+        return kept;
     };
-    let (unclear, wanted) = unclear;
     let client = Client::of_profile(profile)?;
     match inventory::find(&mut client.inventory(), wanted).await {
         Ok(found) => certificate::the_one(profile, Some(&found.name), now),
-        Err(_) => Err(unclear),
+        Err(_) => Err(unclear.clone()),
     }
 }
 

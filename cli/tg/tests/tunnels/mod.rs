@@ -138,6 +138,35 @@ async fn a_request_to_cancel_goes_to_the_proxy_as_it_came() {
 }
 
 #[tokio::test]
+async fn beyond_its_bound_a_tunnel_turns_clients_away_until_one_leaves() {
+    let machine = Machine::logged_in().await;
+    let tunnel = Tunnel::open(&machine, &[]).await;
+    let mut carried = Vec::new();
+    for _ in 0..128 {
+        let mut client = tunnel.connect().await;
+        begin(&mut client).await;
+        carried.push(client);
+    }
+    let mut client = tunnel.connect().await;
+    client.write_all(STARTUP).await.unwrap();
+    let said = told(client).await;
+    assert!(
+        said.contains("53300") && said.contains("128 connections"),
+        "{said}"
+    );
+    // Ctrl-C is let through all the same.
+    let mut client = tunnel.connect().await;
+    client.write_all(&CANCEL).await.unwrap();
+    assert_eq!(told(client).await, "");
+    assert_eq!(machine.fake.state().cancels, [CANCEL]);
+
+    let mut leaves = carried.pop().unwrap();
+    leaves.shutdown().await.unwrap();
+    assert_eq!(told(leaves).await, "the end");
+    begin(&mut tunnel.connect().await).await;
+}
+
+#[tokio::test]
 async fn a_new_login_is_used_for_the_next_connection_and_without_one_clients_are_told() {
     let machine = Machine::logged_in().await;
     let mut tunnel = Tunnel::open(&machine, &[]).await;

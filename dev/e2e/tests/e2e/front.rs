@@ -270,6 +270,25 @@ async fn a_tunnel_serves_programs_without_certificates_cancels_and_outlives_the_
         words(&output)
     );
 
+    // Without --tunnel the client shows its certificate itself, and is told how.
+    let args = ["proxy", "db", DATABASE, "--db-user=reader", "--db-name=dev"];
+    let mut plain = lab.tg_command(&alice, &args)?.spawn()?;
+    let mut lines = BufReader::new(plain.stdout.take().context("no output")?).lines();
+    let told = loop {
+        let line = lines.next_line().await?.context("no command was told")?;
+        if line.trim_start().starts_with("psql ") {
+            break line;
+        }
+    };
+    let script = format!("{told} -XAt -c '{QUERY}'");
+    answered(
+        "sh",
+        &Command::new("sh").args(["-c", &script]).output().await?,
+    )?;
+    interrupt(&plain)?;
+    let ended = plain.wait().await?;
+    ensure!(ended.success(), "{ended}");
+
     // Somebody else on the machine is told to open a door of his own.
     if std::fs::metadata("/proc/self")?.uid() == 0 {
         let mut theirs = door.psql()?;
