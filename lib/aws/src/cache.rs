@@ -387,9 +387,8 @@ impl Slot {
     }
 
     fn refused(&mut self, password: &SecretString, now: Timestamp) -> Refused {
-        let same = |held: &&Held| {
-            held.credentials.password.expose_secret() == password.expose_secret()
-        };
+        let same =
+            |held: &&Held| held.credentials.password.expose_secret() == password.expose_secret();
         match self.credentials.as_ref().filter(same) {
             None => Refused::Replaced,
             Some(held) if is_within(REFUSED_AGE_MIN, held.minted_at, now) => Refused::Kept,

@@ -191,7 +191,9 @@ async fn a_token_of_rds_that_is_refused_has_its_role_assumed_anew() {
     let mut orders = wanted(Some("agent"));
     let database = orders.database_mut();
     database.kind = Some(DatabaseKind::Rds);
-    database.uri = "orders.abc.us-east-1.rds.amazonaws.com:5432".parse().unwrap();
+    database.uri = "orders.abc.us-east-1.rds.amazonaws.com:5432"
+        .parse()
+        .unwrap();
     let plan = plan_login(&orders, "reader", "dev").unwrap();
     let login = credentials.login(&plan, "alice").await.unwrap();
     assert_eq!(times(&asked, "AssumeRole"), 1);

@@ -14,9 +14,7 @@ use super::{
 };
 use crate::{
     credentials::LoginPlan,
-    engine::{
-        DbLogin, ahead::Ahead, entry::EntryFailure, session::Engine, upstream::Upstream,
-    },
+    engine::{DbLogin, ahead::Ahead, entry::EntryFailure, session::Engine, upstream::Upstream},
     wanted::Wanted,
 };
 
@@ -74,7 +72,8 @@ impl Entering<'_> {
         login: &DbLogin,
     ) -> Result<(Upstream, Capabilities, LoggedIn), EntryFailure<LoginFailure>> {
         let answer = |greeting: &Greeting| for_database(&self.answer, greeting, self.permit);
-        self.check_shape(&greeted.greeting).map_err(EntryFailure::unavailable)?;
+        self.check_shape(&greeted.greeting)
+            .map_err(EntryFailure::unavailable)?;
         // Databases go by the capabilities in the request for TLS, so it says the same as the answer.
         let request = |greeting: &Greeting| answer(greeting).ssl_request(BEHIND_SSL_REQUEST - 1);
         let (connector, database) = (&self.engine.connector, &self.wanted.database);

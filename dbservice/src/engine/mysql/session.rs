@@ -256,7 +256,9 @@ impl Mysql {
         let (upstream, capabilities, logged_in) = match Box::pin(entered).await {
             Ok(entered) => entered,
             Err(failure) => {
-                let (farewell, ended) = failure.told(&plan, |failure| login_failed(&wanted, failure, self.next_sequence));
+                let (farewell, ended) = failure.told(&plan, |failure| {
+                    login_failed(&wanted, failure, self.next_sequence)
+                });
                 return Err(Box::new(Turned {
                     client,
                     farewell,

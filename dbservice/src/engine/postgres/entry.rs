@@ -4,14 +4,10 @@
 use tidegate_core::{Permit, Problem};
 use tidegate_wire::startup::StartupMessage;
 
-use super::{
-    upstream_login::{LoggedIn, LoginFailure, log_in, startup_for},
-};
+use super::upstream_login::{LoggedIn, LoginFailure, log_in, startup_for};
 use crate::{
     credentials::LoginPlan,
-    engine::{
-        DbLogin, ahead::Ahead, entry::EntryFailure, session::Engine, upstream::Upstream,
-    },
+    engine::{DbLogin, ahead::Ahead, entry::EntryFailure, session::Engine, upstream::Upstream},
     wanted::Wanted,
 };
 
@@ -56,8 +52,7 @@ impl Entering<'_> {
             Some(ahead) => ahead.finish().await,
             None => self.connect().await,
         };
-        let mut upstream = connected
-            .map_err(EntryFailure::unavailable)?;
+        let mut upstream = connected.map_err(EntryFailure::unavailable)?;
         let startup = startup_for(self.startup.clone(), &login.user, self.permit.db_name());
         let logged_in = log_in(&mut upstream, &startup, login).await;
         Ok((upstream, logged_in.map_err(EntryFailure::Login)?))

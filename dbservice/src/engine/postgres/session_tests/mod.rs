@@ -287,10 +287,7 @@ impl Bed {
         self.welcome_with("minted").await
     }
 
-    async fn welcome_with(
-        &self,
-        password: &str,
-    ) -> (server::TlsStream<TcpStream>, StartupMessage) {
+    async fn welcome_with(&self, password: &str) -> (server::TlsStream<TcpStream>, StartupMessage) {
         let mut stream = self.upstream().await;
         let FirstMessage::Startup(startup) = first(&mut stream).await else {
             panic!("a start-up message")
