@@ -187,6 +187,14 @@ impl Mysql {
             }
             Err(error) => return Err(broke_the_protocol(accepted.client, &error)),
         };
+        if compresses(answer.capabilities, offered) {
+            let problem = Problem::new(
+                ErrorCode::ProtocolViolation,
+                "your client compresses what it sends, which it was not offered",
+            )
+            .hint("connect without compression");
+            return Err(Turned::by(accepted.client, Cause::Handshake, problem));
+        }
         answer.capabilities = answer.capabilities & (offered | Capabilities::CLIENT_MYSQL);
         let (user, certificate_ends) = match accepted.person(&engine.cluster) {
             Ok(person) => person,
@@ -282,6 +290,12 @@ impl Mysql {
             place,
         })
     }
+}
+
+/// Whether a client goes on compressed although nobody offered it. Some drivers do, and would wait for ever.
+fn compresses(client: Capabilities, offered: Capabilities) -> bool {
+    let refused = client.without(offered);
+    refused.has(Capabilities::COMPRESS) || refused.has(Capabilities::ZSTD)
 }
 
 /// What a client may use of what a database can, with what the handshake itself needs.

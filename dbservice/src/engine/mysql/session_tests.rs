@@ -247,6 +247,23 @@ async fn a_client_that_the_proxy_greeted_goes_on_behind_its_request_for_tls() {
 }
 
 #[tokio::test]
+async fn a_client_that_compresses_unasked_is_told_so_instead_of_waiting_for_ever() {
+    let bed = bed().await;
+    let (mut client, serving) = connect(&bed, false, true).await;
+    let asked = answer("reader", None);
+    let asked = Answer {
+        capabilities: asked.capabilities | Capabilities::COMPRESS,
+        ..asked
+    };
+    send(&mut client, &asked.encode(2)).await;
+    let (sequence, code, text) = error(&mut client).await;
+    assert_eq!((sequence, code), (3, 1047));
+    assert!(text.contains("without compression"), "{text}");
+    drop(client);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
 async fn who_is_denied_is_told_and_audited() {
     let mut bed = bed().await;
     let (mut client, serving) = connect(&bed, false, true).await;

@@ -24,6 +24,7 @@ use tidegate_proto::v1::AuditEvent;
 use tidegate_service::{
     clock::{Clock, ManualClock},
     metrics::Metrics,
+    settings::DatabaseSettings,
     tasks::ShutdownToken,
 };
 use tidegate_wire::{
@@ -39,6 +40,7 @@ use tidegate_wire::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -157,6 +159,7 @@ impl Bed {
             metrics,
             health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
+            settings: watch::Sender::new(DatabaseSettings::default()).subscribe(),
             shutdown: ShutdownToken::new(),
         };
         Self {
