@@ -206,6 +206,7 @@ impl DatabaseService {
             Arc::clone(&served),
             audit.clone(),
             metrics.clone(),
+            Arc::clone(&clock),
         );
         let announcer = Announcer {
             host_id: host.host_id(),
@@ -224,13 +225,18 @@ impl DatabaseService {
             Arc::clone(&clock),
         );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
-        tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
+        let bundle_times = metrics.bundle_times.clone();
+        tasks.spawn(
+            "ca_bundles",
+            trust.bundles().keep_fresh(bundle_times, shutdown.clone()),
+        );
         let session = format!("tidegate-agent-{}", host.host_id());
         tasks.spawn(
             "metadata",
             metadata::keep(
                 book,
                 Arc::new(AwsDescribe::new(aws, &session)),
+                metrics.endpoint_verdicts.clone(),
                 shutdown.clone(),
             ),
         );
