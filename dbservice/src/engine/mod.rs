@@ -16,6 +16,7 @@ mod ahead;
 mod bulk;
 mod calls;
 mod farewell;
+mod flow;
 mod identify;
 pub(crate) mod mysql;
 pub(crate) mod postgres;

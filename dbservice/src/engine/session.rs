@@ -175,10 +175,7 @@ where
         engine.metrics.clone(),
         Arc::clone(&engine.health),
     );
-    let span = info_span!("session", session.id = record.sid());
-    let ended = Box::pin(run(engine, incoming, protocol, &mut record))
-        .instrument(span)
-        .await;
+    let ended = Box::pin(run(engine, incoming, protocol, &mut record)).await;
     record.close(ended).await;
 }
 
@@ -197,7 +194,10 @@ where
         Ok(accepted) => accepted,
         Err(ended) => return ended,
     };
-    let connected = match Box::pin(protocol.establish(engine, accepted, record)).await {
+    // Once it runs, a session wakes too often to enter a span each time.
+    let span = info_span!("session", session.id = record.sid());
+    let establishing = Box::pin(protocol.establish(engine, accepted, record)).instrument(span);
+    let connected = match establishing.await {
         Ok(connected) => connected,
         Err(turned) => {
             let Turned {

@@ -18,6 +18,20 @@ struct Need {
     is_there: fn() -> bool,
 }
 
+/// What `bench session` measures beside.
+const PEERS: [Need; 2] = [
+    Need {
+        what: "haproxy",
+        package: "haproxy",
+        is_there: || has_service("haproxy"),
+    },
+    Need {
+        what: "pgbouncer",
+        package: "pgbouncer",
+        is_there: || has_service("pgbouncer"),
+    },
+];
+
 const NEEDS: [Need; 8] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
@@ -63,7 +77,19 @@ const NEEDS: [Need; 8] = [
 
 /// Checks every need, and installs what is missing where it can.
 pub(crate) fn check_all() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    check(&NEEDS)
+}
+
+/// The same for the programs that sessions are measured beside.
+pub(crate) fn check_peers() -> Result<()> {
+    for peer in &PEERS {
+        keep_stopped(peer.package, (peer.is_there)())?;
+    }
+    check(&PEERS)
+}
+
+fn check(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -89,7 +115,7 @@ pub(crate) fn check_all() -> Result<()> {
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
     install.extend(&packages);
     apt(&install)?;
-    match NEEDS.iter().find(|need| !(need.is_there)()) {
+    match needs.iter().find(|need| !(need.is_there)()) {
         Some(need) => bail!(
             "{} is still missing after installing {}",
             need.what,
@@ -150,11 +176,13 @@ fn has_postgres() -> bool {
     })
 }
 
-/// Debian puts the server where only administrators look for programs.
 fn has_mariadb() -> bool {
-    let is_there =
-        |program: &str| on_path(program) || Path::new("/usr/sbin").join(program).is_file();
-    is_there("mariadbd") && is_there("mariadb-install-db")
+    has_service("mariadbd") && has_service("mariadb-install-db")
+}
+
+/// Debian puts servers where only administrators look for programs.
+fn has_service(program: &str) -> bool {
+    on_path(program) || Path::new("/usr/sbin").join(program).is_file()
 }
 
 fn has_nss_wrapper() -> bool {

@@ -97,6 +97,14 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_session(name, task.in_current_span())
+    }
+
+    /// As [`Self::spawn_quiet`], in no span: for what is woken thousands of times a second, of which each would enter it.
+    pub fn spawn_session<F>(&self, name: &'static str, task: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let running = Running::new(&self.inner, name);
         let watched = async move {
             let _running = running;
@@ -108,10 +116,7 @@ impl Tasks {
                 );
             }
         };
-        self.inner
-            .tracker
-            .spawn(watched.in_current_span())
-            .abort_handle()
+        self.inner.tracker.spawn(watched).abort_handle()
     }
 
     /// The token that asks every task to stop. Cancelling any clone shuts the process down.

@@ -173,7 +173,7 @@ where
         Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
     };
     let startup = startup_for(startup, &login.user, permit.db_name());
-    let logged_in = match log_in(&mut upstream, &startup, &login).await {
+    let logged_in = match log_in(&mut upstream, &startup, &login, engine.connector.scram_keys()).await {
         Ok(logged_in) => logged_in,
         Err(failure) => {
             let (farewell, ended) = login_failed(&wanted, &failure);

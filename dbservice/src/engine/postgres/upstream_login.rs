@@ -13,7 +13,10 @@ use tidegate_wire::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::login::{Login, LoginError, Step};
+use super::{
+    login::{Login, LoginError, Step},
+    scram::ScramKeys,
+};
 use crate::engine::DbLogin;
 
 /// How long a login may take, from start-up message to ReadyForQuery.
@@ -83,7 +86,7 @@ pub(crate) fn startup_for(client: StartupMessage, user: &str, database: &str) ->
         .with_param("database", database)
 }
 
-/// Logs in.
+/// Logs in, with the `keys` of passwords that were logged in with before.
 ///
 /// # Errors
 ///
@@ -92,6 +95,7 @@ pub(crate) async fn log_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
     login: &DbLogin,
+    keys: &ScramKeys,
 ) -> Result<LoggedIn, LoginFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -106,7 +110,7 @@ where
             after_key: BytesMut::new(),
             rest: Bytes::new(),
         };
-        authenticate(&mut frames, login, &mut logged_in.before_key).await?;
+        authenticate(&mut frames, login, keys, &mut logged_in.before_key).await?;
         settle(&mut frames, &mut logged_in).await?;
         logged_in.rest = frames.buffer.freeze();
         Ok(logged_in)
@@ -120,12 +124,13 @@ where
 async fn authenticate<S>(
     frames: &mut Frames<'_, S>,
     login: &DbLogin,
+    keys: &ScramKeys,
     for_client: &mut BytesMut,
 ) -> Result<(), LoginFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut answers = Login::new(&login.user, login.password.as_ref());
+    let mut answers = Login::new(&login.user, login.password.as_ref(), keys);
     loop {
         let frame = frames.next().await?;
         match frame.tag {
