@@ -109,9 +109,9 @@ impl Figure {
             let beside = beside.map_or_else(String::new, |(reference, ratio)| {
                 format!("   beside {reference:>12.2}   ratio {ratio:>6.3}")
             });
-            let of = self
-                .of
-                .map_or_else(String::new, |(count, what)| format!("   with {count} {what}"));
+            let of = self.of.map_or_else(String::new, |(count, what)| {
+                format!("   with {count} {what}")
+            });
             println!(
                 "{:<32} {ours:>12.2} {:<6}{beside}{of}",
                 self.metric, self.unit

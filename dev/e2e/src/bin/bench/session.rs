@@ -159,7 +159,10 @@ async fn ways(lab: &Lab, args: &Args, has: impl Fn(Section) -> bool) -> Result<(
         let what = if round == 0 { " (warm-up)" } else { "" };
         eprintln!("round {round} of {}{what}", args.rounds);
     }
-    figures.all.iter().for_each(|figure| figure.print(args.json));
+    figures
+        .all
+        .iter()
+        .for_each(|figure| figure.print(args.json));
     ways.haproxies.stop().await?;
     ways.pgbouncer.stop().await
 }

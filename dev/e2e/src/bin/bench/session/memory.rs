@@ -174,10 +174,7 @@ impl Small {
             }
         };
         ensure!(bytes >= rows * ROW_BYTES, "{bytes} bytes");
-        eprintln!(
-            "{gigabytes} GB in {:.0} s",
-            begun.elapsed().as_secs_f64()
-        );
+        eprintln!("{gigabytes} GB in {:.0} s", begun.elapsed().as_secs_f64());
         let growth = (most - before) / 1024.0;
         Figure::once(BENCH, "rss_growth_mib", "MiB", growth).print(args.json);
         Ok(())

@@ -155,10 +155,7 @@ fn free_port() -> Result<u16> {
 }
 
 async fn listens(name: &str, port: u16) -> Result<()> {
-    wait::until(name, || {
-        tokio::net::TcpStream::connect(("127.0.0.1", port))
-    })
-    .await?;
+    wait::until(name, || tokio::net::TcpStream::connect(("127.0.0.1", port))).await?;
     Ok(())
 }
 
