@@ -74,7 +74,7 @@ pub(crate) async fn accept(
             Ok((stream, addr)) => {
                 backoff.reset();
                 let shared_now = Arc::clone(&shared);
-                shared.tasks.spawn_quiet(
+                shared.tasks.spawn_session(
                     "proxy-connection",
                     serve(shared_now, stream, addr, front, slot),
                 );

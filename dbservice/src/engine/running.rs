@@ -14,8 +14,9 @@ use tokio::{
 use super::{
     calls::{Call, end_call, rule_call},
     farewell::Farewell,
+    flow::QUEUE_BYTES_MAX,
     record::{Ended, Record},
-    relay::{QUEUE_BYTES_MAX, Relay, RelayEnd, Until},
+    relay::{Relay, RelayEnd, Until},
     session::{Client, Connected, Engine},
     upstream::Upstream,
     view::View,

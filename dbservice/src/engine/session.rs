@@ -179,10 +179,7 @@ where
         Arc::clone(&engine.health),
         engine.settings.borrow().redact_iam_roles,
     );
-    let span = info_span!("session", session.id = record.sid());
-    let ended = Box::pin(run(engine, incoming, protocol, &mut record))
-        .instrument(span)
-        .await;
+    let ended = Box::pin(run(engine, incoming, protocol, &mut record)).await;
     record.close(ended).await;
 }
 
@@ -201,7 +198,10 @@ where
         Ok(accepted) => accepted,
         Err(ended) => return ended,
     };
-    let connected = match Box::pin(protocol.establish(engine, accepted, record)).await {
+    // Once it runs, a session wakes too often to enter a span each time.
+    let span = info_span!("session", session.id = record.sid());
+    let establishing = Box::pin(protocol.establish(engine, accepted, record)).instrument(span);
+    let connected = match establishing.await {
         Ok(connected) => connected,
         Err(turned) => {
             let Turned {
