@@ -174,6 +174,7 @@ impl DatabaseService {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
+            settings: settings.clone(),
             shutdown: shutdown.clone(),
         });
         let (told, kept_proxies) = offline::start(
@@ -210,6 +211,7 @@ impl DatabaseService {
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             trust: Arc::clone(&trust),
+            looker: Arc::default(),
         };
         let reconciler = Reconciler::new(
             settings,

@@ -229,13 +229,20 @@ mod tests {
         assert_eq!(locks.known().at, Some(begun), "nothing was known before");
 
         clock.advance(Duration::from_secs(60));
-        take(stream::iter([says(&["alice"])]), &locks, &Told::default(), &shared)
-            .await
-            .unwrap();
+        take(
+            stream::iter([says(&["alice"])]),
+            &locks,
+            &Told::default(),
+            &shared,
+        )
+        .await
+        .unwrap();
         assert_eq!(locks.known().locks.len(), 1);
         assert_eq!(locks.known().at, Some(begun));
         let twice = [says(&["alice"]), says(&["alice"])];
-        take(stream::iter(twice), &locks, &Told::default(), &shared).await.unwrap();
+        take(stream::iter(twice), &locks, &Told::default(), &shared)
+            .await
+            .unwrap();
         assert_eq!(locks.known().at, Some(clock.now()));
     }
 
@@ -247,7 +254,9 @@ mod tests {
             locks: vec![lock("alice")],
         };
         let silent = stream::iter([Ok(locked)]).chain(stream::pending());
-        let status = take(silent, &locks, &Told::default(), &shared).await.unwrap_err();
+        let status = take(silent, &locks, &Told::default(), &shared)
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert_eq!(locks.known().locks.len(), 1);
     }

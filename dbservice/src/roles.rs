@@ -37,8 +37,7 @@ impl Roles {
 
     /// Forgets a policy that stood in, unless roles were told meanwhile.
     pub(crate) fn stand_down(&self, kept: &Arc<Policy>) {
-        self.policy
-            .compare_and_swap(&Some(Arc::clone(kept)), None);
+        self.policy.compare_and_swap(&Some(Arc::clone(kept)), None);
     }
 
     /// The policy, if one is known.

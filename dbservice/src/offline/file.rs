@@ -219,9 +219,6 @@ mod tests {
             assert!(owner.read(&path).is_err(), "length {at}");
         }
         fs::write(&path, b"tidegate offline 2\nsomething").unwrap();
-        assert!(matches!(
-            owner.read(&path),
-            Err(FileError::OtherVersion(_))
-        ));
+        assert!(matches!(owner.read(&path), Err(FileError::OtherVersion(_))));
     }
 }

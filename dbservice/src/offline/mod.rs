@@ -105,7 +105,11 @@ pub(crate) fn start(
 async fn remove(path: PathBuf) {
     let removing = tokio::task::spawn_blocking(move || file::remove(&path));
     if let Ok(Err(error)) = removing.await {
-        warn!(error = telemetry::chain(&error), file = file::FILE_NAME, "could not remove what an earlier run kept of the control plane");
+        warn!(
+            error = telemetry::chain(&error),
+            file = file::FILE_NAME,
+            "could not remove what an earlier run kept of the control plane"
+        );
     }
 }
 
@@ -206,9 +210,13 @@ impl Start {
         );
         // Locks first and roles last: without roles nobody is let in.
         let now = self.clock.now();
-        self.standing
-            .locks
-            .stand_in(kept.record.locks.iter().cloned().map(|lock| locks::understood(lock, now)));
+        self.standing.locks.stand_in(
+            kept.record
+                .locks
+                .iter()
+                .cloned()
+                .map(|lock| locks::understood(lock, now)),
+        );
         self.standing.client_tls.stand_in(kept.config);
         self.readiness.component(SERVICE).degraded(reason.clone());
         let policy = self

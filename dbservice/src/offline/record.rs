@@ -124,12 +124,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn until(
-        confirmed: i64,
-        certificate: i64,
-        host: i64,
-        now: i64,
-    ) -> Result<Timestamp, Unusable> {
+    fn until(confirmed: i64, certificate: i64, host: i64, now: i64) -> Result<Timestamp, Unusable> {
         usable_until(at(confirmed), at(certificate), at(host), BOUND, at(now))
     }
 

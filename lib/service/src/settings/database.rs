@@ -51,6 +51,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         .get("ca_bundles")
         .and_then(|item| ca_bundles::read(&item));
     let offline_start = offline_start(&mut section);
+    let redact_iam_roles = redact_iam_roles(&mut section);
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
@@ -60,6 +61,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         aws_session,
         ca_bundles,
         offline_start,
+        redact_iam_roles,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()
@@ -73,6 +75,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     settings
 }
 
+/// `offline_start`; nothing is the default, `off` is none.
 fn offline_start(section: &mut Section<'_>) -> Option<Duration> {
     let Some(item) = section.get("offline_start").filter(Item::is_given) else {
         return Some(OFFLINE_START_DEFAULT);
@@ -88,6 +91,18 @@ fn offline_start(section: &mut Section<'_>) -> Option<Duration> {
         );
     }
     Some(duration)
+}
+
+/// `audit.redact_iam_roles`.
+fn redact_iam_roles(section: &mut Section<'_>) -> bool {
+    let audit = section.get("audit").and_then(|item| item.section());
+    audit.is_some_and(|mut audit| {
+        let flag = audit
+            .get("redact_iam_roles")
+            .and_then(|item| item.boolean());
+        audit.finish();
+        flag.unwrap_or(false)
+    })
 }
 
 /// The entries, with a warning at each that never decides, and a note where order does.
