@@ -78,7 +78,7 @@ async fn client(lab: &Lab, person: &Person, arguments: &[&str], input: &str) -> 
     lab.tg_with_input(person, &args, input).await
 }
 
-async fn query(lab: &Lab, person: &Person, sql: &str) -> Result<String> {
+pub(crate) async fn query(lab: &Lab, person: &Person, sql: &str) -> Result<String> {
     let output = client(lab, person, &["-e", sql], "").await?;
     ensure!(output.status.success(), "{}", words(&output));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
