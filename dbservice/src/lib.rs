@@ -173,6 +173,7 @@ impl DatabaseService {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
+            settings: settings.clone(),
             shutdown: shutdown.clone(),
         });
         let tunnel = Arc::new(Tunnel {
@@ -196,6 +197,7 @@ impl DatabaseService {
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             trust: Arc::clone(&trust),
+            looker: Arc::default(),
         };
         let reconciler = Reconciler::new(
             settings,

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod drivers;
+mod fuzz;
 mod lock;
 mod needs;
 mod run;
@@ -22,8 +23,10 @@ usage: cargo xtask COMMAND
                           with --check: prove it, stop everything, exit
   test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first, and for `drivers`
   drivers                 install the drivers of other languages that whole-system tests use
-  ci                      format, lints, dependency arrows, generated code, then `test`
+  ci                      format, lints, dependency arrows, generated code, fuzz targets for seconds, then `test`
   bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory, agent)
+  fuzz [TARGET] [--seconds N]
+                          feed parsers with what strangers may send; a minute each when nothing is said
   gen [--check]           generate code from proto/, and reference pages from code
 ";
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         ["drivers"] => needs::check_all().and_then(|()| drivers::install()),
         ["ci"] => ci(),
         ["bench", name, rest @ ..] => bench(name, rest),
+        ["fuzz", rest @ ..] => needs::check_all().and_then(|()| fuzz::run(rest)),
         ["gen", rest @ ..] => generate(rest),
         _ => {
             eprint!("{USAGE}");
@@ -79,6 +83,10 @@ fn test(args: &[&str]) -> Result<()> {
 
 fn ci() -> Result<()> {
     step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step(
+        "format of the fuzz targets",
+        cargo(&["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
+    )?;
     arrows::check()?;
     lock::check()?;
     generate(&["--check"])?;
@@ -94,6 +102,8 @@ fn ci() -> Result<()> {
             "warnings",
         ]),
     )?;
+    needs::check_all()?;
+    fuzz::all(fuzz::SMOKE)?;
     test(&[])
 }
 

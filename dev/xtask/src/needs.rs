@@ -1,7 +1,7 @@
 //! What a machine needs beside cargo, installed where that is possible.
 //!
 //! PostgreSQL's and MariaDB's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql`
-//! and `mariadb` are the clients, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. Python, Node.js, Java
+//! and `mariadb` are the clients, etcd keeps the state of several auth instances, aws-lc-rs needs a C compiler and libFuzzer one for C++. Python, Node.js, Java
 //! and Perl run drivers ([`crate::drivers`] installs those that are no packages of Debian). On Debian and Ubuntu as
 //! root they are installed by apt; elsewhere one line says what to install.
 
@@ -19,7 +19,7 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
         package: "postgresql",
@@ -59,6 +59,11 @@ const NEEDS: [Need; 15] = [
         what: "a C compiler (cc)",
         package: "gcc",
         is_there: || on_path("cc"),
+    },
+    Need {
+        what: "a C++ compiler (c++), for libFuzzer",
+        package: "g++",
+        is_there: || on_path("c++"),
     },
     Need {
         what: "Python with venv",

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod backup;
 pub mod clock;
+pub mod handover;
 pub mod host;
 pub mod https;
 pub mod metrics;

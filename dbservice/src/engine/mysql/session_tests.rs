@@ -173,6 +173,10 @@ async fn secures(bed: &Bed, mut stream: TcpStream) -> (Database, Capabilities) {
 
 /// Lets the agent in as RDS does: after a switch to the password in clear.
 pub(super) async fn welcomes(bed: &Bed, stream: TcpStream) -> (Database, Answer) {
+    welcomes_with(bed, stream, "minted").await
+}
+
+async fn welcomes_with(bed: &Bed, stream: TcpStream, password: &str) -> (Database, Answer) {
     let (mut stream, capabilities) = secures(bed, stream).await;
     let first = next(&mut stream).await;
     let Ok(First::Answer(answer)) = First::parse(&first.payload) else {
@@ -182,7 +186,8 @@ pub(super) async fn welcomes(bed: &Bed, stream: TcpStream) -> (Database, Answer)
     assert!(answer.proof.is_empty(), "nothing is proven unasked");
     send(&mut stream, &handshake::switch(3, CLEAR_PASSWORD, b"")).await;
     let proof = next(&mut stream).await;
-    assert_eq!((proof.sequence, &proof.payload[..]), (4, &b"minted\0"[..]));
+    let proven = format!("{password}\0");
+    assert_eq!((proof.sequence, &proof.payload[..]), (4, proven.as_bytes()));
     send(&mut stream, &reply::ok(5)).await;
     (stream, answer)
 }
@@ -306,6 +311,23 @@ async fn the_databases_refusal_reaches_the_client_in_its_place() {
     let state = tidegate_wire::SqlState::INVALID_AUTHORIZATION;
     send(&mut database, &reply::error(3, 1045, state, "not yours")).await;
     assert_eq!(error(&mut client).await, (2, 1045, "not yours".to_owned()));
+}
+
+#[tokio::test]
+async fn a_kept_password_that_the_database_takes_no_longer_is_replaced_within_the_login() {
+    let bed = bed().await.and_another("another");
+    let (mut client, _serving) = connect(&bed, true, true).await;
+    let database = greets(&bed).await;
+    next(&mut client).await;
+    send(&mut client, &answer("reader", Some("app")).encode(1)).await;
+    let (mut database, _) = secures(&bed, database).await;
+    next(&mut database).await;
+    let state = tidegate_wire::SqlState::INVALID_AUTHORIZATION;
+    send(&mut database, &reply::error(3, 1045, state, "not yours")).await;
+    let (_database, asked) = welcomes_with(&bed, greets(&bed).await, "another").await;
+    assert_eq!(asked.database.as_deref(), Some("app"));
+    let ok = next(&mut client).await;
+    assert_eq!((ok.sequence, ok.payload[0]), (2, reply::OK));
 }
 
 #[tokio::test]

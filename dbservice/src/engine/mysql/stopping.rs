@@ -192,12 +192,25 @@ impl Target {
     async fn ask(&self, part: Part, meant: u64) -> Result<Outcome, KillError> {
         let database = &self.wanted.database;
         let login = self.credentials.login(&self.plan, &self.person).await?;
-        let stream = self.connector.tcp_to(database, self.address).await?;
-        let Greeted { stream, greeting } = greeted(database, stream).await?;
-        let answer = answer(&greeting);
-        let request = answer.ssl_request(SSL_REQUEST_AT);
-        let shaking = self.connector.tls_after(database, stream, &request, None);
+        // To the session's own address each time: another server would take the number for somebody else's.
+        let dial = async || {
+            let stream = self.connector.tcp_to(database, self.address).await?;
+            greeted(database, stream).await
+        };
+        let request = |greeting: &Greeting| answer(greeting).ssl_request(SSL_REQUEST_AT);
+        let Greeted {
+            stream,
+            mut greeting,
+        } = dial().await?;
+        let first = (stream, request(&greeting));
+        let again = async {
+            let other = dial().await?;
+            greeting = other.greeting;
+            Ok((other.stream, request(&greeting)))
+        };
+        let shaking = self.connector.tls_after(database, first, None, again);
         let mut upstream = shaking.await?;
+        let answer = answer(&greeting);
         log_in(&mut upstream, &greeting, answer, &login, ANSWER_AT).await?;
         let outcome = if self.running.now() == meant {
             let word = match part {
