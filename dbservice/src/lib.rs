@@ -170,6 +170,7 @@ impl DatabaseService {
             credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
+            mysql_numbers: engine::mysql::Numbers::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
             health: Arc::clone(&health),

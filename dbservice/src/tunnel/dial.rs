@@ -160,7 +160,7 @@ async fn session_task(
                 client_addr,
                 ahead: ahead.map(|ahead| *ahead),
             };
-            mysql::serve(&tunnel.engine, incoming).await;
+            mysql::serve(&tunnel.engine, incoming, asked.greeted_as).await;
         }
         Begun::Postgres(ahead) => {
             let incoming = Incoming {
