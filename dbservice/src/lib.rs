@@ -29,6 +29,7 @@ mod roles;
 mod served;
 #[cfg(test)]
 mod testing;
+mod through;
 mod trust;
 mod tunnel;
 mod wanted;
@@ -36,6 +37,7 @@ mod wanted;
 use std::{path::PathBuf, sync::Arc};
 
 use tidegate_aws::AwsFactory;
+use tidegate_identity::IdentityError;
 use tidegate_service::{
     admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
     settings::DatabaseSettings, tasks::Tasks,
@@ -49,7 +51,7 @@ use crate::{
     credentials::AwsCredentials,
     doctor::live::Live,
     engine::{
-        AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
+        AgentNames, BOUNDARY_GRACE, Connector, Engine, FINISH_GRACE, postgres::CancelRegistry,
     },
     health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
@@ -61,6 +63,7 @@ use crate::{
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
+    through::Processes,
     trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
     wanted::{Facts, watch::Reconciler},
@@ -81,12 +84,17 @@ pub struct AgentContext {
     pub hostname: String,
     /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
     pub proxy_server: Option<String>,
+    /// Where it is; empty is unknown.
+    pub zone: String,
 }
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseServiceError {
+    /// There are no random bytes to be had.
+    #[error("cannot name the cancel keys of this process")]
+    CancelKeys(#[from] IdentityError),
     /// The process joined without the right to run it.
     #[error(
         "this host's certificate is for {services}, not for `{SERVICE}`: join with a token of type `{SERVICE}`"
@@ -156,6 +164,8 @@ impl DatabaseService {
             &clock,
             metrics.clone(),
         ));
+        let drain_timeout = tasks.drain().timeout;
+        let (cancels, cancels_elsewhere) = CancelRegistry::of_agent()?;
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -167,16 +177,18 @@ impl DatabaseService {
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
-            cancels: CancelRegistry::default(),
+            cancels,
             audit: audit.clone(),
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             shutdown: shutdown.clone(),
+            drain_timeout,
         });
         let tunnel = Arc::new(Tunnel {
             host: host.clone(),
             hostname: context.hostname.clone(),
+            zone: context.zone,
             served: Arc::clone(&served),
             client_tls: client_tls.clone(),
             engine,
@@ -185,6 +197,7 @@ impl DatabaseService {
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
             connected: Connected::default(),
+            processes: Processes::default(),
         });
         let again = Arc::new(Names::default());
         let book = Arc::new(Book::new(Arc::clone(&again)));
@@ -221,7 +234,7 @@ impl DatabaseService {
             audit,
             Arc::clone(&clock),
         );
-        let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
+        let sessions_end_within = drain_timeout.max(FINISH_GRACE) + BOUNDARY_GRACE;
         tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
         let session = format!("tidegate-agent-{}", host.host_id());
         tasks.spawn(
@@ -281,6 +294,10 @@ impl DatabaseService {
             doctor.take_questions(auth.clone(), shutdown.clone()),
         );
         tasks.spawn("presence", announcer.run(auth, shutdown));
+        tasks.spawn(
+            "cancels_elsewhere",
+            tunnel::pass_cancels_on(Arc::clone(&tunnel), cancels_elsewhere),
+        );
         tasks.spawn(
             "proxies",
             tunnel::proxies::keep_connected(tunnel, context.proxy_server),

@@ -71,6 +71,8 @@ pub(crate) struct Engine {
     pub(crate) health: Arc<Health>,
     pub(crate) clock: SharedClock,
     pub(crate) shutdown: ShutdownToken,
+    /// How long sessions may then take to finish their statement and transaction.
+    pub(crate) drain_timeout: Duration,
 }
 
 impl std::fmt::Debug for Engine {

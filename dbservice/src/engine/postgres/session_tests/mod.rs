@@ -141,12 +141,14 @@ impl Bed {
             health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
             shutdown: ShutdownToken::new(),
+            drain_timeout: crate::engine::FINISH_GRACE,
         };
         Self {
             engine: Arc::new(engine),
             serving: Serving {
                 wanted: Arc::new(wanted),
                 ended: Default::default(),
+                through: Default::default(),
             },
             user_ca,
             db_ca,
