@@ -182,6 +182,7 @@ impl DatabaseService {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
+            settings: settings.clone(),
             shutdown: shutdown.clone(),
             drain_timeout,
         });
@@ -208,6 +209,7 @@ impl DatabaseService {
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             trust: Arc::clone(&trust),
+            looker: Arc::default(),
         };
         let reconciler = Reconciler::new(
             settings,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use tidegate_console::{Format, profile::ProxyAddr, when};
 use tidegate_identity::CaPin;
@@ -197,6 +197,8 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
+    /// Print what other programs need for a database that you logged in to, in their own words.
+    Config(ConfigArgs),
     /// Start `psql`, or `mysql`, on a database.
     Connect(ConnectArgs),
     /// Print the environment that `psql` and other libpq programs need for a database you logged in to.
@@ -208,6 +210,20 @@ pub(crate) enum DbCommand {
     Logout(DbLogoutArgs),
     /// List the databases that you can use.
     Ls(LsArgs),
+}
+
+/// Which database is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The database: its name, its name without what discovery appends, or the beginning of its name when only one begins so
+    /// [default: the only one that you are logged in to].
+    pub(crate) name: Option<String>,
+    /// Only databases with these labels: `key=value,other=value`.
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) labels: Option<String>,
+    /// Only databases for which this predicate holds.
+    #[arg(long, value_name = "PREDICATE")]
+    pub(crate) query: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -227,11 +243,13 @@ Examples:
   tg db connect my-redshift --db-user=role/redshift-user-role
   tg db connect orders --db-user=reader --db-name=dev -- -c 'select 1' --csv
   tg db connect shop-mysql --db-user=reader -- -e 'select 1'
+  tg db connect orders --labels=region=us-east-1
+  tg db connect --query='labels[\"team\"] == \"bi\" && hasPrefix(name, \"dw-\")'
 
 The exit code is the client's.")]
 pub(crate) struct ConnectArgs {
-    /// The database, or the beginning of its name when only one begins so.
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) who: Who,
     /// Arguments for psql, or for mysql.
@@ -247,8 +265,8 @@ Examples:
 
 The certificate ends when your login does.")]
 pub(crate) struct DbLoginArgs {
-    /// The database, or the beginning of its name when only one begins so.
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) who: Who,
 }
@@ -257,6 +275,67 @@ pub(crate) struct DbLoginArgs {
 pub(crate) struct DbLogoutArgs {
     /// The database; all when none is named.
     pub(crate) name: Option<String>,
+}
+
+/// For whom `tg db config` writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfigFormat {
+    /// The facts, for people.
+    #[default]
+    Text,
+    /// The command that starts the database's own client.
+    Cmd,
+    /// The facts as JSON.
+    Json,
+    /// The facts as YAML.
+    Yaml,
+    /// The command that starts psql.
+    Psql,
+    /// A URL for psql, and for drivers that take libpq's.
+    Url,
+    /// A URL for the PostgreSQL JDBC driver.
+    Jdbc,
+    /// A connection string for psqlODBC.
+    Odbc,
+    /// What connects in Python: psycopg, or PyMySQL.
+    Python,
+    /// A profile for dbt.
+    Dbt,
+    /// A data-sources.json for DBeaver.
+    Dbeaver,
+}
+
+impl ConfigFormat {
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tg db config orders
+  psql \"$(tg db config orders --format=url)\"
+  tg db config orders --format=jdbc
+  tg db config orders --format=dbt >> ~/.dbt/profiles.yml
+
+It names files that `tg db login` wrote; they are good until your login ends.")]
+pub(crate) struct ConfigArgs {
+    /// The database; not needed when you logged in to one only.
+    pub(crate) name: Option<String>,
+    /// For whom it is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ConfigFormat,
+    /// The logical database, where your login to the database left it open.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) db_name: Option<String>,
+    /// The proxy's port, where it is another one [default: the proxy's own; for MySQL 3036].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
 }
 
 #[derive(Debug, Args)]

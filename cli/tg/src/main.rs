@@ -30,6 +30,7 @@ async fn run(args: Tg) -> Result<(), Failure> {
     let proxy = args.proxy.as_ref();
     match args.command {
         Command::Db(command) => match command {
+            DbCommand::Config(config) => db::config(proxy, config).await,
             DbCommand::Connect(connect) => db::connect(proxy, connect).await,
             DbCommand::Env(env) => db::env(proxy, env).await,
             DbCommand::Login(login) => db::login(proxy, login).await,

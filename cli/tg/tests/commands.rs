@@ -406,6 +406,80 @@ async fn several_database_users_have_to_be_chosen_from() {
 }
 
 #[tokio::test]
+async fn the_only_database_user_that_the_roles_allow_is_taken() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    let only = |value: &str| {
+        Some(v1::Choices {
+            values: vec![value.to_owned()],
+            except: Vec::new(),
+        })
+    };
+    let told = v1::DescribeChoicesResponse {
+        db_users: only("reader"),
+        db_names: only("sales"),
+        own_db_user: String::new(),
+    };
+    machine
+        .fake
+        .state()
+        .choices
+        .insert("orders".to_owned(), told);
+    let output = machine.run(&["db", "connect", "orders"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("user=reader dbname=sales"), "{text}");
+}
+
+#[tokio::test]
+async fn a_name_without_what_discovery_appends_means_one_database_or_lists_them_all() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    for region in ["us-east-1", "us-west-2"] {
+        let name = format!("dw-redshift-{region}-123456789012");
+        let mut found = database(&name, "prod");
+        found.discovered_name = "dw".to_owned();
+        found.labels.insert("region".to_owned(), region.to_owned());
+        machine.fake.state().databases.insert(name, found);
+    }
+    let connect = |more: &'static str| ["db", "connect", "dw", "--db-user=a", "--db-name=b", more];
+    let (code, errors) = machine.fails(&connect("--query=")).await;
+    assert_eq!(code, 1);
+    assert_eq!(
+        errors,
+        "\
+ERROR: `dw` fits 2 databases
+  hint: name one of them:
+    Name                                Region
+    dw-redshift-us-east-1-123456789012  us-east-1
+    dw-redshift-us-west-2-123456789012  us-west-2
+"
+    );
+    for one in [
+        "--labels=region=us-west-2",
+        "--query=labels[\"region\"] == \"us-west-2\"",
+    ] {
+        let output = machine.run(&connect(one)).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("host=dw-redshift-us-west-2-123456789012."),
+            "{text}"
+        );
+    }
+    let by_label = [
+        "db",
+        "connect",
+        "--labels=region=us-east-1",
+        "--db-user=a",
+        "--db-name=b",
+    ];
+    let text = String::from_utf8(machine.run(&by_label).await.stdout).unwrap();
+    assert!(
+        text.contains("host=dw-redshift-us-east-1-123456789012."),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn an_expired_login_says_to_log_in_again() {
     let machine = Machine::new().await;
     {

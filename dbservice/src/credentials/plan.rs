@@ -8,6 +8,7 @@
 
 use tidegate_aws::{
     Login, LoginRequest, RoleChain,
+    diagnosis::rds_login_refused,
     login::{NewUser, RdsLogin, Workgroup},
 };
 use tidegate_core::{
@@ -61,6 +62,18 @@ enum UserRole {
         partition: &'static str,
         path: String,
     },
+}
+
+impl LoginPlan {
+    /// What it means that the database refused the login with `said`; `None` where its own words say enough. RDS tells
+    /// nobody why it takes no token.
+    pub(crate) fn refusal(&self, said: &str) -> Option<Problem> {
+        let Self::Aws(plan) = self else { return None };
+        // Tokens of RDS are for no role, so that nothing has to be asked of AWS.
+        let request = plan.request(None).ok()?;
+        let diagnosis = rds_login_refused(&request, said)?;
+        Some(diagnosis.problem())
+    }
 }
 
 impl AwsLogin {

@@ -15,6 +15,7 @@ mod admission;
 mod ahead;
 mod bulk;
 mod calls;
+mod entry;
 mod farewell;
 mod identify;
 pub(crate) mod mysql;

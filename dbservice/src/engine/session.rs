@@ -14,10 +14,11 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use tidegate_core::{ClusterName, Permit, Problem};
 use tidegate_identity::UserHolder;
-use tidegate_service::{clock::SharedClock, tasks::ShutdownToken};
+use tidegate_service::{clock::SharedClock, settings::DatabaseSettings, tasks::ShutdownToken};
 use tidegate_wire::{SqlState, route::route_of_sni};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::watch,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -70,6 +71,8 @@ pub(crate) struct Engine {
     /// Hears how sessions fare.
     pub(crate) health: Arc<Health>,
     pub(crate) clock: SharedClock,
+    /// What the configuration says now.
+    pub(crate) settings: watch::Receiver<DatabaseSettings>,
     pub(crate) shutdown: ShutdownToken,
     /// How long sessions may then take to finish their statement and transaction.
     pub(crate) drain_timeout: Duration,
@@ -176,6 +179,7 @@ where
         engine.audit.clone(),
         engine.metrics.clone(),
         Arc::clone(&engine.health),
+        engine.settings.borrow().redact_iam_roles,
     );
     let span = info_span!("session", session.id = record.sid());
     let ended = Box::pin(run(engine, incoming, protocol, &mut record))

@@ -23,7 +23,7 @@ use tokio::{
 use super::state::Failure;
 use crate::engine::{
     Connector, Upstream,
-    mysql::{Greeted, greeted, packets},
+    mysql::{Greeted, greeted, packets, secured},
 };
 
 /// Nobody's name: what a database's log shows of a check.
@@ -60,13 +60,10 @@ pub(super) async fn shake_hands(
     database: &Database,
     greeted: Greeted,
 ) -> Result<(Upstream, Greeting), Failure> {
-    let Greeted { stream, greeting } = greeted;
-    let request = answer(&greeting, Capabilities::SSL).ssl_request(FIRST);
-    let upstream = connector
-        .tls_after(database, stream, &request, None)
+    let request = |greeting: &Greeting| answer(greeting, Capabilities::SSL).ssl_request(FIRST);
+    secured(connector, database, greeted, request)
         .await
-        .map_err(|problem| Failure::new(HealthLayer::Tls, problem.operator))?;
-    Ok((upstream, greeting))
+        .map_err(|problem| Failure::new(HealthLayer::Tls, problem.operator))
 }
 
 /// Leaves a server behind TLS.

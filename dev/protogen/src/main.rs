@@ -9,12 +9,13 @@ use std::{fs, path::Path};
 use anyhow::{Context, bail};
 use prost::Message;
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "tidegate/v1/access.proto",
     "tidegate/v1/audit.proto",
     "tidegate/v1/backup.proto",
     "tidegate/v1/discovery.proto",
     "tidegate/v1/doctor.proto",
+    "tidegate/v1/front_doors.proto",
     "tidegate/v1/health.proto",
     "tidegate/v1/identity.proto",
     "tidegate/v1/inventory.proto",

@@ -1,7 +1,8 @@
 //! What a machine needs beside cargo, installed where that is possible.
 //!
 //! PostgreSQL's and MariaDB's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql`
-//! and `mariadb` are the clients, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as
+//! and `mariadb` are the clients, etcd keeps the state of several auth instances, aws-lc-rs needs a C compiler and libFuzzer one for C++. Python, Node.js, Java
+//! and Perl run drivers ([`crate::drivers`] installs those that are no packages of Debian). On Debian and Ubuntu as
 //! root they are installed by apt; elsewhere one line says what to install.
 
 use std::{
@@ -18,7 +19,7 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 16] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
         package: "postgresql",
@@ -58,6 +59,46 @@ const NEEDS: [Need; 8] = [
         what: "a C compiler (cc)",
         package: "gcc",
         is_there: || on_path("cc"),
+    },
+    Need {
+        what: "a C++ compiler (c++), for libFuzzer",
+        package: "g++",
+        is_there: || on_path("c++"),
+    },
+    Need {
+        what: "Python with venv",
+        package: "python3-venv",
+        is_there: || succeeds("python3", &["-c", "import ensurepip, venv"]),
+    },
+    Need {
+        what: "Node.js",
+        package: "nodejs",
+        is_there: || on_path("node"),
+    },
+    Need {
+        what: "npm",
+        package: "npm",
+        is_there: || on_path("npm"),
+    },
+    Need {
+        what: "Java with its compiler",
+        package: "default-jdk-headless",
+        is_there: || on_path("java") && on_path("javac"),
+    },
+    Need {
+        what: "MariaDB Connector/J",
+        package: "libmariadb-java",
+        is_there: || Path::new("/usr/share/java/mariadb-java-client.jar").is_file(),
+    },
+    Need {
+        what: "JNA, by which Java reaches sockets in files",
+        package: "libjna-java",
+        is_there: || Path::new("/usr/share/java/jna.jar").is_file(),
+    },
+    Need {
+        what: "Perl's DBD::MariaDB",
+        package: "libdbd-mariadb-perl",
+        is_there: || succeeds("perl", &["-MDBD::MariaDB", "-e1"]),
     },
 ];
 
@@ -124,6 +165,15 @@ fn apt(args: &[&str]) -> Result<()> {
     } else {
         bail!("apt-get {}: {status}", args.join(" "))
     }
+}
+
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 fn on_path(program: &str) -> bool {

@@ -93,7 +93,7 @@ fn code(status: ExitStatus) -> i32 {
 }
 
 /// Where the option file of a database is.
-fn option_file(profile: &Profile, database: &str) -> PathBuf {
+pub(super) fn option_file(profile: &Profile, database: &str) -> PathBuf {
     profile
         .database_dir()
         .join(format!("{}.cnf", route_label(database)))

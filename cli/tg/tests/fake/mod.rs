@@ -22,6 +22,7 @@ use tidegate_proto::{
     convert,
     v1::{
         self,
+        front_door_service_server::{FrontDoorService, FrontDoorServiceServer},
         inventory_service_server::{InventoryService, InventoryServiceServer},
         people_service_server::PeopleServiceServer,
         session_service_server::{SessionService, SessionServiceServer},
@@ -57,6 +58,8 @@ pub(crate) struct State {
     pub(crate) passwords: BTreeMap<String, String>,
     pub(crate) db_users: Vec<String>,
     pub(crate) db_names: Vec<String>,
+    /// What roles allow on databases other than what traits say.
+    pub(crate) choices: BTreeMap<String, v1::DescribeChoicesResponse>,
     /// Database certificates given.
     pub(crate) issued: Vec<v1::DatabaseRoute>,
     /// Whether certificates of people are refused, as after their CA was replaced.
@@ -135,6 +138,7 @@ impl Fake {
         let routes = Routes::new(TrustServiceServer::new(self.clone()))
             .add_service(SessionServiceServer::new(self.clone()))
             .add_service(PeopleServiceServer::new(self.clone()))
+            .add_service(FrontDoorServiceServer::new(self.clone()))
             .add_service(InventoryServiceServer::new(self.clone()));
         let (ready, incoming) = rpc::established(16);
         tokio::spawn(rpc::serve(routes, incoming, ShutdownToken::new()));
@@ -355,6 +359,30 @@ impl SessionService for Fake {
 
     async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
         Err(Status::unimplemented("who"))
+    }
+}
+
+#[async_trait]
+impl FrontDoorService for Fake {
+    async fn describe_choices(
+        &self,
+        request: Request<v1::DescribeChoicesRequest>,
+    ) -> Answer<v1::DescribeChoicesResponse> {
+        caller(&request)?;
+        let state = self.state();
+        let choices = |values: &[String]| {
+            Some(v1::Choices {
+                values: values.to_vec(),
+                except: Vec::new(),
+            })
+        };
+        let of_traits = || v1::DescribeChoicesResponse {
+            db_users: choices(&state.db_users),
+            db_names: choices(&state.db_names),
+            own_db_user: String::new(),
+        };
+        let told = state.choices.get(&request.get_ref().database).cloned();
+        Ok(Response::new(told.unwrap_or_else(of_traits)))
     }
 }
 

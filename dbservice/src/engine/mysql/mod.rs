@@ -10,6 +10,7 @@
 //! Not here: what sessions of all protocols share ([`super`]).
 
 mod answers;
+mod entry;
 mod greeted;
 mod login;
 pub(crate) mod packets;
@@ -19,7 +20,7 @@ mod session_tests;
 mod view;
 mod words;
 
-pub(crate) use greeted::{Greeted, greeted};
+pub(crate) use greeted::{Greeted, greeted, secured};
 pub(crate) use login::{LoginFailure, log_in};
 pub(crate) use packets::next as next_packet;
 pub(crate) use session::serve;

@@ -17,8 +17,9 @@ use tokio::{
 };
 
 use super::{
-    greeted::{Greeted, greeted},
-    login::{log_in, login_failed},
+    entry::Entering,
+    greeted::{Greeted, connect_greeted},
+    login::login_failed,
     packets::{self, ReadError},
     view::MysqlView,
     words,
@@ -41,13 +42,7 @@ use crate::{
 };
 
 /// The place of a client's answer behind a greeting and a request for TLS; what we say upstream has the same.
-const BEHIND_SSL_REQUEST: u8 = 2;
-
-/// What shapes a stream: the database must have it if the client uses it.
-const SHAPES: [(Capabilities, &str); 2] = [
-    (Capabilities::DEPRECATE_EOF, "DEPRECATE_EOF"),
-    (Capabilities::SESSION_TRACK, "SESSION_TRACK"),
-];
+pub(super) const BEHIND_SSL_REQUEST: u8 = 2;
 
 /// What the client began with, and what came behind it.
 struct Opening {
@@ -192,6 +187,14 @@ impl Mysql {
             }
             Err(error) => return Err(broke_the_protocol(accepted.client, &error)),
         };
+        if compresses(answer.capabilities, offered) {
+            let problem = Problem::new(
+                ErrorCode::ProtocolViolation,
+                "your client compresses what it sends, which it was not offered",
+            )
+            .hint("connect without compression");
+            return Err(Turned::by(accepted.client, Cause::Handshake, problem));
+        }
         answer.capabilities = answer.capabilities & (offered | Capabilities::CLIENT_MYSQL);
         let (user, certificate_ends) = match accepted.person(&engine.cluster) {
             Ok(person) => person,
@@ -250,28 +253,20 @@ impl Mysql {
             Ok(login) => login,
             Err(problem) => return Err(Turned::by(client, Cause::Credentials, problem)),
         };
-        let ready = match database {
-            Some(database) => Ok(database),
-            None => connected(engine, &wanted, ahead).await,
+        let entering = Entering {
+            engine,
+            wanted: &wanted,
+            plan: &plan,
+            permit: &permit,
+            answer,
         };
-        let secured = match ready {
-            Ok(Greeted { stream, greeting }) => {
-                secure(engine, &wanted, stream, &greeting, answer, permit.db_name())
-                    .await
-                    .map(|(upstream, answer)| (upstream, greeting, answer))
-            }
-            Err(problem) => Err(problem),
-        };
-        let (mut upstream, greeting, answer) = match secured {
-            Ok(secured) => secured,
-            Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
-        };
-        let capabilities = answer.capabilities;
-        let logging_in = log_in(&mut upstream, &greeting, answer, &login, BEHIND_SSL_REQUEST);
-        let logged_in = match logging_in.await {
-            Ok(logged_in) => logged_in,
+        let entered = entering.enter(database, ahead, login);
+        let (upstream, capabilities, logged_in) = match Box::pin(entered).await {
+            Ok(entered) => entered,
             Err(failure) => {
-                let (farewell, ended) = login_failed(&wanted, &failure, self.next_sequence);
+                let (farewell, ended) = failure.told(&plan, |failure| {
+                    login_failed(&wanted, failure, self.next_sequence)
+                });
                 return Err(Box::new(Turned {
                     client,
                     farewell,
@@ -297,6 +292,12 @@ impl Mysql {
     }
 }
 
+/// Whether a client goes on compressed although nobody offered it. Some drivers do, and would wait for ever.
+fn compresses(client: Capabilities, offered: Capabilities) -> bool {
+    let refused = client.without(offered);
+    refused.has(Capabilities::COMPRESS) || refused.has(Capabilities::ZSTD)
+}
+
 /// What a client may use of what a database can, with what the handshake itself needs.
 fn offered(database: Capabilities) -> Capabilities {
     (database & Capabilities::WATCHED)
@@ -305,60 +306,15 @@ fn offered(database: Capabilities) -> Capabilities {
         | Capabilities::PLUGIN_AUTH
 }
 
-/// Makes TLS of a connection whose database has greeted. The answer that is sent inside is the client's, with what it
-/// may use of what the database can.
-///
-/// Databases go by the capabilities in the request for TLS, so it says the same.
-async fn secure(
-    engine: &Engine,
-    wanted: &Wanted,
-    stream: tokio::net::TcpStream,
-    greeting: &Greeting,
-    mut answer: Answer,
-    db_name: &str,
-) -> Result<(crate::engine::Upstream, Answer), Problem> {
-    let missing = answer.capabilities.without(greeting.capabilities);
-    if let Some((_, name)) = SHAPES.iter().find(|(shape, _)| missing.has(*shape)) {
-        return Err(Problem::new(
-            ErrorCode::DatabaseLogin,
-            format!(
-                "database `{}` is too old for what your client was offered",
-                wanted.database.name
-            ),
-        )
-        .because(format_args!("the database has no {name}"))
-        .hint("connect with `tg db connect`, which offers what the database has"));
-    }
-    let for_login = Capabilities::PLUGIN_AUTH | Capabilities::PLUGIN_AUTH_LENENC;
-    answer.capabilities = (answer.capabilities.without(Capabilities::CONNECT_WITH_DB) | for_login)
-        & (greeting.capabilities | Capabilities::CLIENT_MYSQL)
-        | Capabilities::PROTOCOL_41
-        | Capabilities::SECURE_CONNECTION
-        | Capabilities::SSL;
-    if !db_name.is_empty() {
-        answer.capabilities = answer.capabilities | Capabilities::CONNECT_WITH_DB;
-        answer.database = Some(db_name.to_owned());
-    }
-    let request = answer.ssl_request(1);
-    let upstream = engine
-        .connector
-        .tls_after(&wanted.database, stream, &request, None)
-        .await?;
-    Ok((upstream, answer))
-}
-
 /// The connection that was begun ahead, or one that is made now.
-async fn connected(
+pub(super) async fn connected(
     engine: &Engine,
     wanted: &Wanted,
     ahead: Option<Ahead<Greeted>>,
 ) -> Result<Greeted, Problem> {
     match ahead {
         Some(ahead) => ahead.finish().await,
-        None => {
-            let stream = engine.connector.tcp(&wanted.database).await?;
-            greeted(&wanted.database, stream).await
-        }
+        None => connect_greeted(&engine.connector, &wanted.database).await,
     }
 }
 

@@ -163,6 +163,10 @@ async fn secures(bed: &Bed, mut stream: TcpStream) -> (Database, Capabilities) {
 
 /// Lets the agent in as RDS does: after a switch to the password in clear.
 async fn welcomes(bed: &Bed, stream: TcpStream) -> (Database, Answer) {
+    welcomes_with(bed, stream, "minted").await
+}
+
+async fn welcomes_with(bed: &Bed, stream: TcpStream, password: &str) -> (Database, Answer) {
     let (mut stream, capabilities) = secures(bed, stream).await;
     let first = next(&mut stream).await;
     let Ok(First::Answer(answer)) = First::parse(&first.payload) else {
@@ -172,7 +176,8 @@ async fn welcomes(bed: &Bed, stream: TcpStream) -> (Database, Answer) {
     assert!(answer.proof.is_empty(), "nothing is proven unasked");
     send(&mut stream, &handshake::switch(3, CLEAR_PASSWORD, b"")).await;
     let proof = next(&mut stream).await;
-    assert_eq!((proof.sequence, &proof.payload[..]), (4, &b"minted\0"[..]));
+    let proven = format!("{password}\0");
+    assert_eq!((proof.sequence, &proof.payload[..]), (4, proven.as_bytes()));
     send(&mut stream, &reply::ok(5)).await;
     (stream, answer)
 }
@@ -242,6 +247,23 @@ async fn a_client_that_the_proxy_greeted_goes_on_behind_its_request_for_tls() {
 }
 
 #[tokio::test]
+async fn a_client_that_compresses_unasked_is_told_so_instead_of_waiting_for_ever() {
+    let bed = bed().await;
+    let (mut client, serving) = connect(&bed, false, true).await;
+    let asked = answer("reader", None);
+    let asked = Answer {
+        capabilities: asked.capabilities | Capabilities::COMPRESS,
+        ..asked
+    };
+    send(&mut client, &asked.encode(2)).await;
+    let (sequence, code, text) = error(&mut client).await;
+    assert_eq!((sequence, code), (3, 1047));
+    assert!(text.contains("without compression"), "{text}");
+    drop(client);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
 async fn who_is_denied_is_told_and_audited() {
     let mut bed = bed().await;
     let (mut client, serving) = connect(&bed, false, true).await;
@@ -279,6 +301,23 @@ async fn the_databases_refusal_reaches_the_client_in_its_place() {
     let state = tidegate_wire::SqlState::INVALID_AUTHORIZATION;
     send(&mut database, &reply::error(3, 1045, state, "not yours")).await;
     assert_eq!(error(&mut client).await, (2, 1045, "not yours".to_owned()));
+}
+
+#[tokio::test]
+async fn a_kept_password_that_the_database_takes_no_longer_is_replaced_within_the_login() {
+    let bed = bed().await.and_another("another");
+    let (mut client, _serving) = connect(&bed, true, true).await;
+    let database = greets(&bed).await;
+    next(&mut client).await;
+    send(&mut client, &answer("reader", Some("app")).encode(1)).await;
+    let (mut database, _) = secures(&bed, database).await;
+    next(&mut database).await;
+    let state = tidegate_wire::SqlState::INVALID_AUTHORIZATION;
+    send(&mut database, &reply::error(3, 1045, state, "not yours")).await;
+    let (_database, asked) = welcomes_with(&bed, greets(&bed).await, "another").await;
+    assert_eq!(asked.database.as_deref(), Some("app"));
+    let ok = next(&mut client).await;
+    assert_eq!((ok.sequence, ok.payload[0]), (2, reply::OK));
 }
 
 #[tokio::test]

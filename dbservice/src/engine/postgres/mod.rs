@@ -4,6 +4,7 @@
 
 mod cancel;
 mod cancelling;
+mod entry;
 mod first;
 mod login;
 mod login_failed;

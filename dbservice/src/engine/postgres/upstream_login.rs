@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidegate_wire::{
+    SqlState,
     backend::{Authentication, BackendError, BackendKeyData, BackendTag, ErrorResponse},
     frame::{FrameError, LOGIN_FRAME_BYTES_MAX, peek_header},
     startup::StartupMessage,
@@ -14,7 +15,7 @@ use tidegate_wire::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::login::{Login, LoginError, Step};
-use crate::engine::DbLogin;
+use crate::engine::{DbLogin, entry::LoginRefusal};
 
 /// How long a login may take, from start-up message to ReadyForQuery.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,6 +73,19 @@ pub(crate) enum LoginFailure {
     /// A message that does not belong here.
     #[error("database sent an unexpected message {0:?} before it asked for a login")]
     Unexpected(char),
+}
+
+impl LoginRefusal for LoginFailure {
+    fn refused_password(&self) -> Option<String> {
+        match self {
+            Self::Refused { error, .. } => {
+                let states = [SqlState::INVALID_AUTHORIZATION, SqlState::INVALID_PASSWORD];
+                let is_it = states.contains(&error.code);
+                is_it.then(|| format!("{} {}", error.code, error.message))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The client's start-up message, with the user and database that were decided, and without what would hide the

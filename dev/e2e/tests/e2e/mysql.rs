@@ -32,7 +32,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::main_job::world;
 
 const ACCOUNT: &str = "111111111111";
-const DATABASE: &str = "shop";
+pub(crate) const DATABASE: &str = "shop";
 
 /// The demo's world and an RDS for MariaDB, which agent A's role may sign tokens for.
 fn with_shop() -> Result<World> {
@@ -46,6 +46,7 @@ fn with_shop() -> Result<World> {
     let shop = DbInstance {
         db_users: ["reader".to_owned()].into(),
         db_name: Some("sales".to_owned()),
+        databases: vec!["archive".to_owned()],
         ..DbInstance::with("mariadb", [("env", "prod")])
     };
     world.put(&ClusterId::new(ACCOUNT, "us-east-1", DATABASE), shop);
@@ -53,7 +54,7 @@ fn with_shop() -> Result<World> {
 }
 
 /// A system in which it is discovered and served.
-async fn lab() -> Result<Lab> {
+pub(crate) async fn lab() -> Result<Lab> {
     let parts = [Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA];
     let lab = Lab::start_in(with_shop()?, &parts).await?;
     lab.wait_for_servers(&[DATABASE], 1).await?;
@@ -276,7 +277,7 @@ async fn next(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> R
 }
 
 /// The option file that `tg db login` names.
-fn option_file(said: &str) -> Result<String> {
+pub(crate) fn option_file(said: &str) -> Result<String> {
     let path = said
         .lines()
         .map(str::trim)

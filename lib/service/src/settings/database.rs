@@ -43,6 +43,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     let ca_bundles = section
         .get("ca_bundles")
         .and_then(|item| ca_bundles::read(&item));
+    let redact_iam_roles = redact_iam_roles(&mut section);
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
         resources,
@@ -51,6 +52,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         matchers,
         aws_session,
         ca_bundles,
+        redact_iam_roles,
     };
     if settings.resources.is_empty()
         && settings.databases.is_empty()
@@ -62,6 +64,18 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     }
     section.finish();
     settings
+}
+
+/// `audit.redact_iam_roles`.
+fn redact_iam_roles(section: &mut Section<'_>) -> bool {
+    let audit = section.get("audit").and_then(|item| item.section());
+    audit.is_some_and(|mut audit| {
+        let flag = audit
+            .get("redact_iam_roles")
+            .and_then(|item| item.boolean());
+        audit.finish();
+        flag.unwrap_or(false)
+    })
 }
 
 /// The entries, with a warning at each that never decides, and a note where order does.

@@ -461,6 +461,8 @@ pub struct DatabaseSettings {
     pub aws_session: SessionNaming,
     /// Where CA bundles are fetched; `None` is from AWS.
     pub ca_bundles: Option<CaBundlePlace>,
+    /// Whether the ARNs of `IAM_ROLE` clauses are left out of audited statements, beside their secrets. Default no.
+    pub redact_iam_roles: bool,
 }
 
 /// A label whose value a command prints: one of `dynamic_labels`.
