@@ -16,6 +16,7 @@ mod main_job;
 mod minting;
 mod mysql;
 mod mysql_drivers;
+mod mysql_stopping;
 mod plan;
 mod recovery;
 mod requests;
