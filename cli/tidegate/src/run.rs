@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    reload::{Agent, Reload},
+    reload::{Followers, Reload, Source},
     wiring::{self, Shared},
 };
 
@@ -35,14 +35,14 @@ const DATA_DIR_MODE: u32 = 0o700;
 /// # Errors
 ///
 /// When something cannot be started, or a task that the process cannot do without has failed.
-pub(crate) fn run(settings: Settings, debug: bool) -> anyhow::Result<()> {
+pub(crate) fn run(settings: Settings, source: Source, debug: bool) -> anyhow::Result<()> {
     let log = telemetry::init(&settings.process.log)?;
     create_data_dir(&settings.process.data_dir)?;
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(settings, log, debug));
+    let outcome = runtime.block_on(serve(settings, source, log, debug));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     outcome
 }
@@ -55,7 +55,12 @@ fn create_data_dir(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data directory {}", path.display()))
 }
 
-async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    source: Source,
+    log: LogFilter,
+    debug: bool,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     for warning in &settings.warnings {
@@ -81,8 +86,8 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
         () = shutdown.cancelled() => Ok(None),
     };
     let outcome = match started {
-        Ok(Some(agent)) if !shutdown.is_cancelled() => {
-            let mut reload = Reload::new(settings, log, debug, agent);
+        Ok(Some(followers)) if !shutdown.is_cancelled() => {
+            let mut reload = Reload::new(settings, source, log, debug, followers);
             let reloading = async {
                 while hangups.recv().await.is_some() {
                     reload.run().await;
@@ -110,7 +115,7 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
     Ok(())
 }
 
-async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Option<Agent>> {
+async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Followers> {
     let shared = Shared::new(tasks.clone());
     if let Some(address) = settings.process.diag_addr {
         let listener = TcpListener::bind(address)

@@ -14,6 +14,7 @@ mod logins;
 mod main_job;
 mod minting;
 mod mysql;
+mod offline;
 mod mysql_drivers;
 mod plan;
 mod recovery;
