@@ -170,6 +170,7 @@ impl DatabaseService {
             credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
             cancels: CancelRegistry::default(),
+            mysql_numbers: engine::mysql::Numbers::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
             health: Arc::clone(&health),
@@ -221,6 +222,7 @@ impl DatabaseService {
             Arc::clone(&served),
             audit.clone(),
             metrics.clone(),
+            Arc::clone(&clock),
         );
         let announcer = Announcer {
             host_id: host.host_id(),
@@ -239,13 +241,18 @@ impl DatabaseService {
             Arc::clone(&clock),
         );
         let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
-        tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
+        let bundle_times = metrics.bundle_times.clone();
+        tasks.spawn(
+            "ca_bundles",
+            trust.bundles().keep_fresh(bundle_times, shutdown.clone()),
+        );
         let session = format!("tidegate-agent-{}", host.host_id());
         tasks.spawn(
             "metadata",
             metadata::keep(
                 book,
                 Arc::new(AwsDescribe::new(aws, &session)),
+                metrics.endpoint_verdicts.clone(),
                 shutdown.clone(),
             ),
         );
