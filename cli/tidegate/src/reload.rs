@@ -139,23 +139,27 @@ impl Agent {
         let mut database = new.clone();
         match (&self.worker, own) {
             (Some(worker), Some((settings, entries))) => {
-                put(worker, settings);
+                put(worker, settings.matchers);
                 database.resources.extend(entries);
             }
             // There is no worker for them.
             _ => database.matchers.clear(),
         }
-        put(&self.settings, database)
+        self.settings.send_if_modified(|settings| {
+            let is_other = *settings != database;
+            *settings = database;
+            is_other
+        })
     }
 }
 
-/// Hands settings on; whether they are other ones.
-fn put<T: PartialEq>(to: &watch::Sender<T>, new: T) -> bool {
+/// Hands matchers on to a worker, which follows nothing else.
+fn put(to: &watch::Sender<DiscoverySettings>, matchers: Vec<AwsMatcher>) {
     to.send_if_modified(|settings| {
-        let is_other = *settings != new;
-        *settings = new;
+        let is_other = settings.matchers != matchers;
+        settings.matchers = matchers;
         is_other
-    })
+    });
 }
 
 impl Reload {
@@ -212,7 +216,7 @@ impl Reload {
         let own = own.transpose()?.flatten();
         let is_other = agent.is_some_and(|(agent, database)| agent.take(database, own));
         if let (Some(worker), Some(discovery)) = (&self.followers.worker, &new.discovery) {
-            put(worker, discovery.clone());
+            put(worker, discovery.matchers.clone());
         }
         if self.source.is_flags {
             info!(
