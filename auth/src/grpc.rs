@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod diagnoses;
 mod discovery;
+mod front_doors;
 pub(crate) mod guard;
 mod health;
 mod inventory;
@@ -31,6 +32,7 @@ use tidegate_proto::{
         cert_authority_service_server::CertAuthorityServiceServer,
         diagnose_service_server::DiagnoseServiceServer,
         discovery_service_server::DiscoveryServiceServer,
+        front_door_service_server::FrontDoorServiceServer,
         health_service_server::HealthServiceServer,
         inventory_service_server::InventoryServiceServer, join_service_server::JoinServiceServer,
         people_service_server::PeopleServiceServer, presence_service_server::PresenceServiceServer,
@@ -146,6 +148,9 @@ pub(crate) async fn routes(
         .add_service(DiagnoseServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             DiscoveryServiceServer::new(api()).max_decoding_message_size(ACQUIRE_BYTES_MAX),
+        )
+        .add_service(
+            FrontDoorServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(HealthServiceServer::new(api()).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(

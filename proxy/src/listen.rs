@@ -74,7 +74,7 @@ pub(crate) async fn accept(
             Ok((stream, addr)) => {
                 backoff.reset();
                 let shared_now = Arc::clone(&shared);
-                shared.tasks.spawn_quiet(
+                shared.tasks.spawn_session(
                     "proxy-connection",
                     serve(shared_now, stream, addr, front, slot),
                 );
@@ -164,6 +164,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, front: 
                 stream,
                 addr,
                 received,
+                greeted_as: 0,
             };
             client.serve(&shared, opening).await;
         }
@@ -180,10 +181,12 @@ struct Client {
     stream: TcpStream,
     addr: SocketAddr,
     received: Bytes,
+    /// The number for its connection that it was greeted with; 0 for a client that was not greeted.
+    greeted_as: u32,
 }
 
 impl Client {
-    async fn serve(self, shared: &Arc<Shared>, opening: Opening) {
+    async fn serve(mut self, shared: &Arc<Shared>, opening: Opening) {
         match opening {
             Opening::Cancel(request) => {
                 shared.metrics.handshake(Handshake::Cancel);
@@ -195,7 +198,8 @@ impl Client {
                     info!(client.address = %self.addr, "closed a dialled-back connection that nobody waits for");
                 }
             }
-            Opening::Mysql(hello) => {
+            Opening::Mysql { hello, greeted_as } => {
+                self.greeted_as = greeted_as;
                 let route = route::database(&hello, Speaks::Mysql, &shared.cluster);
                 self.serve_tls(shared, route).await;
             }
@@ -214,6 +218,7 @@ impl Client {
             stream,
             addr,
             received,
+            greeted_as,
         } = self;
         match route {
             Route::AuthRelay => {
@@ -228,6 +233,7 @@ impl Client {
                     addr,
                     route,
                     speaks,
+                    greeted_as,
                 };
                 session::serve(shared, client).await;
             }

@@ -1,8 +1,8 @@
-//! Says whether a person may use a database, and why: what an agent would decide now.
+//! Says whether a person may use a database, and why: what an agent would decide now; and what a person may choose from.
 
 use tidegate_core::{
     Database, Request, Subject,
-    access::{Decided, Provisioning},
+    access::{AllowedValues, Decided, Provisioning},
     locks::LockFacts,
 };
 use tidegate_proto::{Invalid, convert, v1};
@@ -62,6 +62,28 @@ impl Access {
         })
     }
 
+    /// The database users and logical databases that a person's roles allow on a database.
+    pub(crate) fn choices(
+        &self,
+        subject: &Subject,
+        database: &str,
+    ) -> Result<v1::DescribeChoicesResponse, AccessError> {
+        let found = self.database(database)?;
+        let policy = self.parts.inventory.roles().policy.clone();
+        let grants = policy.grants(subject);
+        if !grants.may_see(&found.labels) {
+            return Err(missing("database", database));
+        }
+        let makes_users = matches!(Provisioning::on(&found), Provisioning::Able { .. })
+            && grants.user_mode(&found.labels).is_on();
+        let own_db_user = if makes_users { &subject.user } else { "" };
+        Ok(v1::DescribeChoicesResponse {
+            db_users: Some(choices(grants.db_users(&found.labels))),
+            db_names: Some(choices(grants.db_names(&found.labels))),
+            own_db_user: own_db_user.to_owned(),
+        })
+    }
+
     async fn subject(&self, name: &str) -> Result<Subject, AccessError> {
         let user = self.user(name).await?.and_then(|(_, record)| record.user);
         let user = user.ok_or_else(|| missing("user", name))?;
@@ -90,6 +112,13 @@ impl Access {
             doing: "reading a stored database",
             source: error.into(),
         })
+    }
+}
+
+fn choices(allowed: AllowedValues) -> v1::Choices {
+    v1::Choices {
+        values: allowed.values,
+        except: allowed.except,
     }
 }
 

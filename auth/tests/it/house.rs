@@ -14,6 +14,7 @@ use tidegate_proto::v1::{
     self, access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
     diagnose_service_client::DiagnoseServiceClient,
     discovery_service_client::DiscoveryServiceClient,
+    front_door_service_client::FrontDoorServiceClient,
     inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
     people_service_client::PeopleServiceClient, presence_service_client::PresenceServiceClient,
     resource_service_client::ResourceServiceClient, session_service_client::SessionServiceClient,
@@ -83,6 +84,10 @@ impl Caller {
 
     pub(crate) fn discovery(&self) -> DiscoveryServiceClient<Channel> {
         DiscoveryServiceClient::new(self.0.clone())
+    }
+
+    pub(crate) fn front_doors(&self) -> FrontDoorServiceClient<Channel> {
+        FrontDoorServiceClient::new(self.0.clone())
     }
 
     pub(crate) fn resources(&self) -> ResourceServiceClient<Channel> {

@@ -267,6 +267,64 @@ async fn access_is_explained_with_the_roles_of_now_and_the_lock_that_strikes() {
 }
 
 #[tokio::test]
+async fn a_person_is_told_what_the_roles_of_now_let_choose_on_a_database() {
+    let house = House::new().await;
+    house.add_database("orders", "prod").await;
+    house.add_database("scratch", "dev").await;
+    let readers = |users: &[&str]| v1::RoleConditions {
+        db_labels: Some(Selector::new([("env", ["prod"])]).unwrap().into()),
+        db_users: users.iter().map(|user| (*user).to_owned()).collect(),
+        db_names: vec!["*".to_owned()],
+        ..v1::RoleConditions::default()
+    };
+    let with_deny = v1::Role {
+        deny: Some(v1::RoleConditions {
+            db_names: vec!["postgres".to_owned()],
+            ..v1::RoleConditions::default()
+        }),
+        ..role("readers", readers(&["reader"]))
+    };
+    put(&house, with_deny.clone()).await.unwrap();
+    let alice = house.known(&house.person("alice", &["readers"]).await);
+    let mut doors = alice.front_doors();
+    let ask = |database: &str| v1::DescribeChoicesRequest {
+        database: database.to_owned(),
+    };
+    let told = doors.describe_choices(ask("orders")).await.unwrap();
+    let told = told.into_inner();
+    assert_eq!(told.db_users.unwrap().values, ["reader"]);
+    let names = told.db_names.unwrap();
+    assert_eq!(
+        (names.values, names.except),
+        (vec!["*".to_owned()], vec!["postgres".to_owned()])
+    );
+    assert_eq!(told.own_db_user, "");
+
+    let more = v1::Role {
+        allow: Some(readers(&["writer", "reader"])),
+        ..with_deny
+    };
+    put(&house, more).await.unwrap();
+    let told = doors.describe_choices(ask("orders")).await.unwrap();
+    assert_eq!(
+        told.into_inner().db_users.unwrap().values,
+        ["reader", "writer"]
+    );
+
+    // What the roles do not let use is as if it were not there.
+    for hidden in ["scratch", "nothing"] {
+        let refused = doors.describe_choices(ask(hidden)).await;
+        assert_eq!(code(refused), Code::NotFound, "{hidden}");
+    }
+    let admin = house
+        .admin()
+        .front_doors()
+        .describe_choices(ask("orders"))
+        .await;
+    assert_eq!(code(admin), Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn a_person_gets_other_roles_at_the_next_login() {
     let house = House::new().await;
     house.person("alice", &["access"]).await;

@@ -18,7 +18,8 @@ use tidegate_proto::v1::{
     backup_service_client::BackupServiceClient,
     cert_authority_service_client::CertAuthorityServiceClient,
     diagnose_service_client::DiagnoseServiceClient,
-    discovery_service_client::DiscoveryServiceClient, health_service_client::HealthServiceClient,
+    discovery_service_client::DiscoveryServiceClient,
+    front_door_service_client::FrontDoorServiceClient, health_service_client::HealthServiceClient,
     inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
     people_service_client::PeopleServiceClient, request_service_client::RequestServiceClient,
     resource_service_client::ResourceServiceClient, session_service_client::SessionServiceClient,
@@ -132,6 +133,13 @@ impl Client {
     #[must_use]
     pub fn discovery(&self) -> DiscoveryServiceClient<Channel> {
         DiscoveryServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What may be chosen from before a database is opened.
+    #[must_use]
+    pub fn front_doors(&self) -> FrontDoorServiceClient<Channel> {
+        FrontDoorServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -34,6 +34,12 @@ pub struct Query {
 }
 
 impl Query {
+    /// Whether it leaves nothing out.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.selector.is_none() && self.search.is_empty() && self.filter.trim().is_empty()
+    }
+
     fn search(word: &str) -> Self {
         Self {
             search: vec![word.to_owned()],
@@ -237,6 +243,29 @@ pub async fn find(
             Ok(resolve::choose(wanted, &all)?.clone())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The database that a person means by a name, labels, or a predicate; by several of them, the one that fits all.
+///
+/// # Errors
+///
+/// When there is none, several fit, or the service cannot be asked.
+pub async fn find_among(
+    client: &mut InventoryServiceClient<Channel>,
+    wanted: Option<&str>,
+    query: &Query,
+) -> Result<v1::Database, Failure> {
+    match wanted {
+        Some(wanted) if query.is_everything() => find(client, wanted).await,
+        Some(wanted) => {
+            let candidates = databases(client, query).await?;
+            Ok(resolve::choose(wanted, &candidates)?.clone())
+        }
+        None => {
+            let candidates = databases(client, query).await?;
+            Ok(resolve::the_one(&candidates)?.clone())
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use tidegate_console::{Format, profile::ProxyAddr, when};
 use tidegate_identity::CaPin;
@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Mfa(MfaCommand),
     /// Change your password.
     Passwd(PasswdArgs),
+    /// Doors on this machine, for programs that cannot find the way themselves.
+    #[command(subcommand)]
+    Proxy(ProxyCommand),
     /// Roles that you do not have: ask for them, decide about what others ask for, use what was approved.
     #[command(subcommand, visible_alias = "requests")]
     Request(RequestCommand),
@@ -197,10 +200,14 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
+    /// Print what other programs need for a database that you logged in to, in their own words.
+    Config(ConfigArgs),
     /// Start `psql`, or `mysql`, on a database.
     Connect(ConnectArgs),
     /// Print the environment that `psql` and other libpq programs need for a database you logged in to.
     Env(EnvArgs),
+    /// Run a statement on several databases.
+    Exec(ExecArgs),
     /// Get a certificate for a database, for programs of your own.
     Login(DbLoginArgs),
     /// Remove a database's certificate, or all.
@@ -208,6 +215,20 @@ pub(crate) enum DbCommand {
     Logout(DbLogoutArgs),
     /// List the databases that you can use.
     Ls(LsArgs),
+}
+
+/// Which database is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The database: its name, its name without what discovery appends, or the beginning of its name when only one begins so
+    /// [default: the only one that you are logged in to].
+    pub(crate) name: Option<String>,
+    /// Only databases with these labels: `key=value,other=value`.
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) labels: Option<String>,
+    /// Only databases for which this predicate holds.
+    #[arg(long, value_name = "PREDICATE")]
+    pub(crate) query: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -227,11 +248,13 @@ Examples:
   tg db connect my-redshift --db-user=role/redshift-user-role
   tg db connect orders --db-user=reader --db-name=dev -- -c 'select 1' --csv
   tg db connect shop-mysql --db-user=reader -- -e 'select 1'
+  tg db connect orders --labels=region=us-east-1
+  tg db connect --query='labels[\"team\"] == \"bi\" && hasPrefix(name, \"dw-\")'
 
 The exit code is the client's.")]
 pub(crate) struct ConnectArgs {
-    /// The database, or the beginning of its name when only one begins so.
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) who: Who,
     /// Arguments for psql, or for mysql.
@@ -247,8 +270,8 @@ Examples:
 
 The certificate ends when your login does.")]
 pub(crate) struct DbLoginArgs {
-    /// The database, or the beginning of its name when only one begins so.
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) who: Who,
 }
@@ -257,6 +280,153 @@ pub(crate) struct DbLoginArgs {
 pub(crate) struct DbLogoutArgs {
     /// The database; all when none is named.
     pub(crate) name: Option<String>,
+}
+
+/// For whom `tg db config` writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfigFormat {
+    /// The facts, for people.
+    #[default]
+    Text,
+    /// The command that starts the database's own client.
+    Cmd,
+    /// The facts as JSON.
+    Json,
+    /// The facts as YAML.
+    Yaml,
+    /// The command that starts psql.
+    Psql,
+    /// A URL for psql, and for drivers that take libpq's.
+    Url,
+    /// A URL for the PostgreSQL JDBC driver.
+    Jdbc,
+    /// A connection string for psqlODBC.
+    Odbc,
+    /// What connects in Python: psycopg, or PyMySQL.
+    Python,
+    /// A profile for dbt.
+    Dbt,
+    /// A data-sources.json for DBeaver.
+    Dbeaver,
+}
+
+impl ConfigFormat {
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tg db config orders
+  psql \"$(tg db config orders --format=url)\"
+  tg db config orders --format=jdbc
+  tg db config orders --format=dbt >> ~/.dbt/profiles.yml
+
+It names files that `tg db login` wrote; they are good until your login ends.")]
+pub(crate) struct ConfigArgs {
+    /// The database; not needed when you logged in to one only.
+    pub(crate) name: Option<String>,
+    /// For whom it is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ConfigFormat,
+    /// The logical database, where your login to the database left it open.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) db_name: Option<String>,
+    /// The proxy's port, where it is another one [default: the proxy's own; for MySQL 3036].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("which").required(true).multiple(true).args(["dbs", "labels", "search", "query"]),
+    after_help = "\
+Examples:
+  tg db exec 'select count(*) from orders' --dbs=orders-eu,orders-us --db-user=reader
+  tg db exec 'analyze' --labels=env=prod,team=bi --parallel=5 --output-dir=analyze-out --yes
+
+Each database is asked with its own client (psql or mysql); output goes where it goes, or to a file a
+database with --output-dir, beside a summary.json. The exit code is 1 when any database failed."
+)]
+pub(crate) struct ExecArgs {
+    /// What to run.
+    #[arg(value_name = "SQL")]
+    pub(crate) statement: String,
+    /// On these databases, with commas between.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) dbs: Vec<String>,
+    /// On databases with these labels: `key=value,other=value`.
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) labels: Option<String>,
+    /// On databases whose name, description or labels hold all these words.
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    pub(crate) search: Vec<String>,
+    /// On databases for which this predicate holds.
+    #[arg(long, value_name = "PREDICATE")]
+    pub(crate) query: Option<String>,
+    #[command(flatten)]
+    pub(crate) who: Who,
+    /// On so many databases at a time, 10 at most.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub(crate) parallel: u8,
+    /// Write each database's output to a file in this folder, which must not be there yet.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// Do not ask before it is run.
+    #[arg(short, long, visible_alias = "no-confirm")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyCommand {
+    /// Keep a local port, or socket, open that leads to a database; with --tunnel programs need no certificate.
+    Db(ProxyDbArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tg proxy db --tunnel --db-user=reader --db-name=dev orders
+  tg proxy db --tunnel --port=5433 orders        # always the same port, for a graphical program
+  tg proxy db --tunnel --socket orders           # psql and the like, out of reach for other users
+  tg proxy db orders                             # programs that show the certificate themselves
+
+It stays open until Ctrl-C, through sleep and changes of network. Certificates are renewed as long as your
+login lasts; when that has ended, log in again and it goes on.
+
+On a port with --tunnel only programs of yours are let in where the system tells whose they are (Linux).")]
+pub(crate) struct ProxyDbArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) who: Who,
+    /// Put connections into TLS with your certificate: programs need neither certificate nor password.
+    #[arg(long)]
+    pub(crate) tunnel: bool,
+    /// The port to listen on [default: one that is free].
+    #[arg(
+        short,
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) port: u16,
+    /// The address to listen on; one that other machines reach lets whoever comes be you.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub(crate) listen: std::net::IpAddr,
+    /// Listen on a socket file that you alone can reach, not on a port.
+    #[arg(long, requires = "tunnel", conflicts_with_all = ["port", "listen"])]
+    pub(crate) socket: bool,
+    /// How the address is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

@@ -6,8 +6,12 @@
 
 mod certificate;
 mod choice;
+mod config;
+mod ends;
+mod exec;
 mod ls;
 mod mysql;
+mod proxy;
 mod psql;
 mod service_file;
 mod target;
@@ -19,7 +23,8 @@ use jiff::Timestamp;
 use tidegate_console::{
     Failure, Format, Output,
     client::Client,
-    inventory, output,
+    inventory::{self, Query},
+    labels, output,
     profile::{Home, Profile, ProxyAddr},
     shell,
     table::visible,
@@ -28,13 +33,18 @@ use tidegate_core::Protocol;
 use tidegate_proto::v1;
 
 use crate::{
-    args::{ConnectArgs, DbLoginArgs, EnvArgs, Who},
+    args::{ConnectArgs, DbLoginArgs, EnvArgs, Which, Who},
     trust,
 };
 use certificate::{Certificate, Route};
+use choice::Choices;
 use target::Target;
+use tunnel::{Passport, Way};
 
+pub(crate) use config::config;
+pub(crate) use exec::exec;
 pub(crate) use ls::ls;
+pub(crate) use proxy::proxy;
 
 /// What a database speaks, as far as clients can speak it through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +64,21 @@ struct Session {
 }
 
 impl Session {
-    async fn open(proxy: Option<&ProxyAddr>, name: &str) -> Result<Self, Failure> {
+    async fn open(proxy: Option<&ProxyAddr>, which: &Which) -> Result<Self, Failure> {
         let profile = Home::locate()?.profile(proxy)?;
         let client = Client::of_profile(&profile)?;
         let trust = trust::refresh(&profile, &client).await?;
-        let database = inventory::find(&mut client.inventory(), name).await?;
+        let database = find(&profile, &client, which).await?;
+        Self::of(profile, client, trust, database)
+    }
+
+    /// The same, of a database that was found.
+    fn of(
+        profile: Profile,
+        client: Client,
+        trust: v1::Trust,
+        database: v1::Database,
+    ) -> Result<Self, Failure> {
         let speaks = match database.protocol.parse() {
             Ok(Protocol::Mysql) => Speaks::Mysql,
             Ok(Protocol::Postgres) => Speaks::Postgres,
@@ -105,9 +125,27 @@ impl Session {
     }
 }
 
+/// The database that is meant. Without anything said it is the one that the person is logged in to.
+async fn find(profile: &Profile, client: &Client, which: &Which) -> Result<v1::Database, Failure> {
+    let query = Query {
+        selector: which.labels.as_deref().map(labels::filter).transpose()?,
+        filter: which.query.clone().unwrap_or_default(),
+        ..Query::default()
+    };
+    let name = match &which.name {
+        None if query.is_everything() => Some(
+            certificate::the_one(profile, None, Timestamp::now())?
+                .route
+                .database,
+        ),
+        name => name.clone(),
+    };
+    inventory::find_among(&mut client.inventory(), name.as_deref(), &query).await
+}
+
 pub(crate) async fn connect(proxy: Option<&ProxyAddr>, args: ConnectArgs) -> Result<(), Failure> {
-    let session = Session::open(proxy, &args.name).await?;
-    let (db_user, db_name) = choose(&session, args.who)?;
+    let session = Session::open(proxy, &args.which).await?;
+    let (db_user, db_name) = choose(&session, args.who).await?;
     if session.speaks == Speaks::Mysql {
         return connect_mysql(&session, session.route(db_user, db_name), &args.client).await;
     }
@@ -135,9 +173,10 @@ async fn connect_mysql(
     arguments: &[OsString],
 ) -> Result<(), Failure> {
     let certificate = session.certificate(route).await?;
-    let addresses = target::resolve(&session.profile.facts().proxy_addr).await?;
-    let target = Target::new(&session.profile, &certificate, addresses);
-    match mysql::run(&target, &certificate, arguments).await? {
+    let target = Target::new(&session.profile, &certificate, Vec::new());
+    let passport = Passport::with(&session.profile, &certificate, &target, Speaks::Mysql)?;
+    let way = Way::new(&session.profile, target.host(), passport)?;
+    match mysql::run(way, &certificate.route, arguments).await? {
         0 => Ok(()),
         code => std::process::exit(code),
     }
@@ -169,8 +208,8 @@ fn logged_in_to_mysql(
 }
 
 pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: DbLoginArgs) -> Result<(), Failure> {
-    let session = Session::open(proxy, &args.name).await?;
-    let (db_user, db_name) = choose(&session, args.who)?;
+    let session = Session::open(proxy, &args.which).await?;
+    let (db_user, db_name) = choose(&session, args.who).await?;
     let route = session.route(db_user, db_name);
     let certificate = certificate::issue(&session.profile, &session.client, route).await?;
     let addresses = target::without_dns(&session.profile, &certificate).await?;
@@ -185,7 +224,7 @@ pub(crate) async fn login(proxy: Option<&ProxyAddr>, args: DbLoginArgs) -> Resul
          Connect with:\n\n    \
          psql service={}\n    \
          tg db connect {}\n\n\
-         Or set up another program with what `tg db env {}` prints.\n",
+         Or set up another program with what `tg db env {3}` or `tg db config {3}` prints.\n",
         visible(&certificate.route.db_user),
         shell::quote(&section),
         connect_arguments(&certificate.route),
@@ -206,18 +245,33 @@ fn connect_arguments(route: &Route) -> String {
     words.join(" ")
 }
 
+/// The certificate of the database that is meant among those that the person is logged in to. What does not tell by
+/// itself is asked of the cluster, which knows names without what discovery appended.
+async fn logged_in_one(profile: &Profile, wanted: Option<&str>) -> Result<Certificate, Failure> {
+    let now = Timestamp::now();
+    let kept = certificate::the_one(profile, wanted, now);
+    let (Err(unclear), Some(wanted)) = (&kept, wanted) else {
+        return kept;
+    };
+    let client = Client::of_profile(profile)?;
+    match inventory::find(&mut client.inventory(), wanted).await {
+        Ok(found) => certificate::the_one(profile, Some(&found.name), now),
+        Err(_) => Err(unclear.clone()),
+    }
+}
+
 pub(crate) async fn env(proxy: Option<&ProxyAddr>, args: EnvArgs) -> Result<(), Failure> {
     let profile = Home::locate()?.profile(proxy)?;
     let now = Timestamp::now();
     profile.credentials(now)?;
-    let certificate = certificate::the_one(&profile, args.name.as_deref(), now)?;
+    let certificate = logged_in_one(&profile, args.name.as_deref()).await?;
     if let Some(file) = mysql::kept_option_file(&profile, &certificate.route.database) {
         return Err(Failure::new(format!(
             "`{}` speaks MySQL, whose clients read no such environment",
             certificate.route.database
         ))
         .hint(format!(
-            "use `tg db connect`, or give your program the option file {}",
+            "use `tg db config`, `tg proxy db --tunnel`, or give your program the option file {}",
             file.display()
         )));
     }
@@ -264,14 +318,18 @@ pub(crate) fn active_names(profile: &Profile, now: Timestamp) -> Result<Vec<Stri
     Ok(kept.into_iter().map(|one| one.route.database).collect())
 }
 
-/// Database user and name: as asked for, else the only one that the person's traits allow.
-fn choose(session: &Session, who: Who) -> Result<(String, Option<String>), Failure> {
+/// Database user and name: as asked for, else the only one that the person's roles allow.
+async fn choose(session: &Session, who: Who) -> Result<(String, Option<String>), Failure> {
+    // Database names are not limited on MySQL: a session can change to another at any time.
+    let is_name_chosen = who.db_name.is_some() || session.speaks == Speaks::Mysql;
+    if let (Some(db_user), true) = (&who.db_user, is_name_chosen) {
+        return Ok((db_user.clone(), who.db_name));
+    }
     let user = session.profile.credentials(Timestamp::now())?.user;
-    let db_user = choice::db_user(who.db_user, &user.traits)?;
-    if session.speaks == Speaks::Mysql {
-        // Database names are not limited there: a session can change to another at any time.
+    let choices = Choices::ask(&session.client, &session.database.name, &user.traits).await?;
+    let db_user = choices.db_user(who.db_user)?;
+    if is_name_chosen {
         return Ok((db_user, who.db_name));
     }
-    let db_name = choice::db_name(who.db_name, &user.traits)?;
-    Ok((db_user, db_name))
+    Ok((db_user, choices.db_name(who.db_name)?))
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod fake;
+mod tunnels;
 
 use std::{
     fs,
@@ -21,14 +22,14 @@ use tokio::{io::AsyncWriteExt, process::Command};
 /// Prints its arguments a line each, and ends with a code of its own.
 const PSQL: &str = "#!/bin/sh\nfor word in \"$@\"; do echo \"$word\"; done\nexit 7\n";
 
-struct Machine {
-    fake: Fake,
+pub(crate) struct Machine {
+    pub(crate) fake: Fake,
     addr: SocketAddr,
     dir: TempDir,
 }
 
 impl Machine {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let fake = Fake::new();
         {
             let mut state = fake.state();
@@ -47,7 +48,7 @@ impl Machine {
         machine
     }
 
-    async fn logged_in() -> Self {
+    pub(crate) async fn logged_in() -> Self {
         let machine = Self::new().await;
         machine
             .fake
@@ -58,7 +59,7 @@ impl Machine {
         machine
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -72,7 +73,7 @@ impl Machine {
         fs::set_permissions(&psql, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tg"));
         command
             .args(arguments)
@@ -82,12 +83,12 @@ impl Machine {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().await.unwrap()
     }
 
     /// Logs in as alice with the password on standard input.
-    async fn login_output(&self, arguments: &[&str], password: &str) -> Output {
+    pub(crate) async fn login_output(&self, arguments: &[&str], password: &str) -> Output {
         let proxy = format!("--proxy={}", self.addr);
         let mut child = self
             .command(&["login", &proxy, "--user=alice", "--password-stdin"])
@@ -104,16 +105,16 @@ impl Machine {
         child.wait_with_output().await.unwrap()
     }
 
-    async fn login(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn login(&self, arguments: &[&str]) -> String {
         let output = self.login_output(arguments, "secret").await;
         text_of(output)
     }
 
-    async fn prints(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn prints(&self, arguments: &[&str]) -> String {
         text_of(self.run(arguments).await)
     }
 
-    async fn fails(&self, arguments: &[&str]) -> (i32, String) {
+    pub(crate) async fn fails(&self, arguments: &[&str]) -> (i32, String) {
         errors_of(self.run(arguments).await)
     }
 }
@@ -403,6 +404,80 @@ async fn several_database_users_have_to_be_chosen_from() {
     let (code, errors) = machine.fails(&["db", "connect", "orders"]).await;
     assert_eq!(code, 2);
     assert!(errors.contains("You may use: reader, writer"), "{errors}");
+}
+
+#[tokio::test]
+async fn the_only_database_user_that_the_roles_allow_is_taken() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    let only = |value: &str| {
+        Some(v1::Choices {
+            values: vec![value.to_owned()],
+            except: Vec::new(),
+        })
+    };
+    let told = v1::DescribeChoicesResponse {
+        db_users: only("reader"),
+        db_names: only("sales"),
+        own_db_user: String::new(),
+    };
+    machine
+        .fake
+        .state()
+        .choices
+        .insert("orders".to_owned(), told);
+    let output = machine.run(&["db", "connect", "orders"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("user=reader dbname=sales"), "{text}");
+}
+
+#[tokio::test]
+async fn a_name_without_what_discovery_appends_means_one_database_or_lists_them_all() {
+    let machine = Machine::logged_in().await;
+    machine.with_psql();
+    for region in ["us-east-1", "us-west-2"] {
+        let name = format!("dw-redshift-{region}-123456789012");
+        let mut found = database(&name, "prod");
+        found.discovered_name = "dw".to_owned();
+        found.labels.insert("region".to_owned(), region.to_owned());
+        machine.fake.state().databases.insert(name, found);
+    }
+    let connect = |more: &'static str| ["db", "connect", "dw", "--db-user=a", "--db-name=b", more];
+    let (code, errors) = machine.fails(&connect("--query=")).await;
+    assert_eq!(code, 1);
+    assert_eq!(
+        errors,
+        "\
+ERROR: `dw` fits 2 databases
+  hint: name one of them:
+    Name                                Region
+    dw-redshift-us-east-1-123456789012  us-east-1
+    dw-redshift-us-west-2-123456789012  us-west-2
+"
+    );
+    for one in [
+        "--labels=region=us-west-2",
+        "--query=labels[\"region\"] == \"us-west-2\"",
+    ] {
+        let output = machine.run(&connect(one)).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("host=dw-redshift-us-west-2-123456789012."),
+            "{text}"
+        );
+    }
+    let by_label = [
+        "db",
+        "connect",
+        "--labels=region=us-east-1",
+        "--db-user=a",
+        "--db-name=b",
+    ];
+    let text = String::from_utf8(machine.run(&by_label).await.stdout).unwrap();
+    assert!(
+        text.contains("host=dw-redshift-us-east-1-123456789012."),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -29,6 +29,19 @@ const AGENT: (&str, &str) = ("AKIAAGENT00000000001", "secret-of-the-agent");
 const POOR: (&str, &str) = ("AKIAPOOR000000000001", "secret-of-the-poor");
 const FORBIDDEN: (&str, &str) = ("AKIAFORBID0000000001", "secret-of-the-forbidden");
 const EXTERNAL_ID: &str = "id-of-ours";
+/// Agents that may ask IAM: one behind a boundary that lets no role be assumed, one of an account whose organization lets
+/// none, and one that nothing allows it.
+const WATCHED: [&str; 3] = ["bounded", "governed", "plain"];
+const GOVERNED: &str = "333333333333";
+
+/// The key of an agent that may ask IAM.
+fn key_of(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "bounded" => ("AKIABOUNDED000000001", "secret-of-the-bounded"),
+        "governed" => ("AKIAGOVERNED00000001", "secret-of-the-governed"),
+        _ => ("AKIAPLAIN00000000001", "secret-of-the-plain"),
+    }
+}
 
 fn role(account: &str, name: &str) -> String {
     format!("arn:aws:iam::{account}:role/{name}")
@@ -48,6 +61,27 @@ fn world() -> World {
     home.put_user("poor", key(POOR), Vec::new());
     home.put_user("forbidden", key(FORBIDDEN), vec![assume.clone(), never]);
 
+    let look = IdentityPolicy::allow(["iam:SimulatePrincipalPolicy", "iam:GetRole"], ["*"]);
+    let all = IdentityPolicy::allow(["sts:*", "iam:*"], ["*"]);
+    for name in WATCHED {
+        let account = world.account(if name == "governed" { GOVERNED } else { HOME });
+        account.enable_region(EAST);
+        account.put_user(name, key(key_of(name)), vec![all.clone()]);
+    }
+    world.account(GOVERNED).service_control_policies =
+        vec![IdentityPolicy::allow(["iam:*", "redshift:*"], ["*"])];
+    let home = world.account(HOME);
+    home.users.get_mut("bounded").unwrap().boundary =
+        Some(IdentityPolicy::allow(["iam:*", "redshift:*"], ["*"]));
+    home.users.get_mut("plain").unwrap().policies = vec![look.clone()];
+    let agent = home.users.get_mut("agent").unwrap();
+    agent.policies.push(look);
+    // Roles beside the agent, whose trust policies it may read.
+    let none = |trust| Role::new(trust, Vec::new());
+    let careful = TrustPolicy::allow([HOME]).with_external_id(EXTERNAL_ID);
+    home.put_role("careful", none(careful));
+    home.put_role("strange", none(TrustPolicy::allow([AWAY])));
+
     let login = IdentityPolicy::allow(["redshift:GetClusterCredentials"], ["*"]);
     let away = world.account(AWAY);
     away.enable_region(EAST);
@@ -57,7 +91,7 @@ fn world() -> World {
             .map(|policy| (*policy).clone())
             .collect::<Vec<_>>()
     };
-    let trusting = || TrustPolicy::allow([HOME]);
+    let trusting = || TrustPolicy::allow([HOME, GOVERNED]);
     away.put_role("agent", Role::new(trusting(), may(&[&assume, &login])));
     away.put_role(
         "strange",
@@ -79,6 +113,8 @@ struct Case {
     name: &'static str,
     key: Option<(&'static str, &'static str)>,
     role: &'static str,
+    /// The account of the role; the cluster is always away.
+    account: &'static str,
     external_id: Option<&'static str>,
     cluster: &'static str,
     uri: Option<String>,
@@ -96,6 +132,7 @@ fn case(name: &'static str) -> Case {
         name,
         key: Some(AGENT),
         role: "agent",
+        account: AWAY,
         external_id: None,
         cluster: "orders",
         uri: None,
@@ -232,6 +269,28 @@ fn cases() -> Vec<Case> {
             ..case("external_id_wrong")
         },
         Case {
+            key: Some(key_of("plain")),
+            ..case("simulated_nothing_allows")
+        },
+        Case {
+            key: Some(key_of("bounded")),
+            ..case("simulated_boundary")
+        },
+        Case {
+            key: Some(key_of("governed")),
+            ..case("simulated_service_control")
+        },
+        Case {
+            account: HOME,
+            role: "careful",
+            ..case("trust_read_external_id")
+        },
+        Case {
+            account: HOME,
+            role: "strange",
+            ..case("trust_read_other_principal")
+        },
+        Case {
             role: "empty",
             ..case("mint_not_allowed")
         },
@@ -292,7 +351,7 @@ db_service:
 ",
             self.dir.path().join("data"),
             self.dir.path().join("no-bundles").display(),
-            role(AWAY, case.role),
+            role(case.account, case.role),
             case.cluster,
         );
         let path = self.dir.path().join(format!("{}.yaml", case.name));

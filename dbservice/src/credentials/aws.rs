@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use tidegate_aws::{
-    AwsFactory, AwsMinter, CredentialCache, CredentialKey, Diagnosis, LoginRequest, SessionTag,
-    diagnose, diagnosis::Step,
+    AwsFactory, AwsMinter, CredentialCache, CredentialKey, Diagnosis, LoginRequest, Refused,
+    SessionTag, diagnose, diagnosis::Step, login::Login,
 };
 use tidegate_core::{
     Problem,
@@ -13,6 +13,7 @@ use tidegate_core::{
 };
 use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
 use tokio::sync::watch;
+use tracing::info;
 
 use super::{
     AwsLogin, Credentials, LoginPlan,
@@ -83,9 +84,16 @@ impl AwsCredentials {
                 });
             }
         };
+        self.get(&self.key(plan, user).await?).await
+    }
+
+    async fn key(&self, plan: &AwsLogin, user: &str) -> Result<CredentialKey, Problem> {
         let (request, session) = (self.request(plan).await?, self.session(plan, user));
-        let key = CredentialKey::new(request, &session);
-        let minted = self.cache.get(&key).await;
+        Ok(CredentialKey::new(request, &session))
+    }
+
+    async fn get(&self, key: &CredentialKey) -> Result<DbLogin, Problem> {
+        let minted = self.cache.get(key).await;
         let outcome = outcome(&minted);
         self.metrics
             .credentials
@@ -97,10 +105,36 @@ impl AwsCredentials {
                 password: Some(credentials.password),
             })
             .map_err(|failure| {
-                let step = Step::of_failure(&failure, &key.request, &session);
+                let step = Step::of_failure(&failure, &key.request, &key.session());
                 let diagnosis: Diagnosis = diagnose(&failure, &step);
                 diagnosis.problem()
             })
+    }
+
+    async fn mint_another(
+        &self,
+        plan: &LoginPlan,
+        user: &str,
+        refused: &DbLogin,
+    ) -> Result<Option<DbLogin>, Problem> {
+        let (LoginPlan::Aws(plan), Some(password)) = (plan, &refused.password) else {
+            return Ok(None);
+        };
+        let key = self.key(plan, user).await?;
+        match self.cache.refused(&key, password) {
+            Refused::Kept => return Ok(None),
+            // A token is signed here, with credentials that may have died with their role: AWS says so to the database alone.
+            Refused::Forgotten if matches!(key.request.login, Login::RdsToken(_)) => {
+                self.factory.refused(&key.request.chain, &key.session());
+            }
+            Refused::Forgotten | Refused::Replaced => {}
+        }
+        info!(
+            db.name = plan.database,
+            db.user = plan.db_user,
+            "the database refused a kept password; getting another"
+        );
+        self.get(&key).await.map(Some)
     }
 }
 
@@ -127,6 +161,15 @@ impl Credentials for AwsCredentials {
         user: &'c str,
     ) -> BoxFuture<'c, Result<DbLogin, Problem>> {
         self.mint(plan, user).boxed()
+    }
+
+    fn another<'c>(
+        &'c self,
+        plan: &'c LoginPlan,
+        user: &'c str,
+        refused: &'c DbLogin,
+    ) -> BoxFuture<'c, Result<Option<DbLogin>, Problem>> {
+        self.mint_another(plan, user, refused).boxed()
     }
 }
 

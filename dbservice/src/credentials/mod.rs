@@ -24,4 +24,13 @@ pub(crate) trait Credentials: Send + Sync + 'static {
         plan: &'c LoginPlan,
         user: &'c str,
     ) -> BoxFuture<'c, Result<DbLogin, Problem>>;
+
+    /// Another login for `plan` and `user`, after the database did not take the password of `refused`; `None` when no other
+    /// is to be had, since that one was as new as any.
+    fn another<'c>(
+        &'c self,
+        plan: &'c LoginPlan,
+        user: &'c str,
+        refused: &'c DbLogin,
+    ) -> BoxFuture<'c, Result<Option<DbLogin>, Problem>>;
 }

@@ -8,6 +8,7 @@
 
 use tidegate_aws::{
     Login, LoginRequest, RoleChain,
+    diagnosis::rds_login_refused,
     login::{NewUser, RdsLogin, Workgroup},
 };
 use tidegate_core::{
@@ -61,6 +62,18 @@ enum UserRole {
         partition: &'static str,
         path: String,
     },
+}
+
+impl LoginPlan {
+    /// What it means that the database refused the login with `said`; `None` where its own words say enough. RDS tells
+    /// nobody why it takes no token.
+    pub(crate) fn refusal(&self, said: &str) -> Option<Problem> {
+        let Self::Aws(plan) = self else { return None };
+        // Tokens of RDS are for no role, so that nothing has to be asked of AWS.
+        let request = plan.request(None).ok()?;
+        let diagnosis = rds_login_refused(&request, said)?;
+        Some(diagnosis.problem())
+    }
 }
 
 impl AwsLogin {
@@ -276,7 +289,7 @@ fn rds(
             ),
         )
         .hint(
-            "an operator has to give the endpoint's own name (`….rds.amazonaws.com`) as the database's `tls.server_name`",
+            "an operator has to give the endpoint's own name (`….rds.amazonaws.com`) as the database's `tls.server_name`; with the name of an instance or proxy in its `aws` section and a permission to describe it, the database service finds it by itself",
         )
     })?;
     Ok(Login::RdsToken(RdsLogin {

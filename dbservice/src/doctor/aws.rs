@@ -3,42 +3,146 @@
 //! Each role is assumed on its own, with those before it, so that the step that fails is the one that AWS refused. What a
 //! failure means is [`tidegate_aws::diagnosis`]'s to say; here it is put into the doctor's words.
 
+use std::time::Instant;
+
 use tidegate_aws::{
     AwsFactory, AwsFailure, LoginRequest, RoleChain, SessionTag,
-    diagnosis::{Actor, Call, Diagnosis, Edit, Identity, PolicyKind as AwsPolicy, Step, diagnose},
+    diagnosis::{
+        Actor, Call, Diagnosis, Edit, Identity, PolicyKind as AwsPolicy, Step, diagnose,
+        evidence::{Inquiry, narrow},
+    },
+    sources::ask_sources,
 };
 use tidegate_core::{
     AssumeRole,
-    doctor::{Fix, PolicyKind, Stop, Verdict, Who},
+    doctor::{Fix, Ladder, PolicyKind, StepName, Stop, Verdict, Who},
 };
 
+use super::{Doctor, Outcome, minting, note, own, with_evidence};
+use crate::engine::DbLogin;
+
+impl Doctor {
+    /// Finds the agent's own credentials, and who AWS takes it for.
+    pub(super) async fn identity(
+        &self,
+        ladder: &mut Ladder,
+        request: &LoginRequest,
+    ) -> Outcome<String> {
+        let begun = Instant::now();
+        let sources = ask_sources().await;
+        let own = match own::read(&sources) {
+            Ok(mut evidence) => match own_arn(&self.aws, request).await {
+                Ok(arn) => {
+                    evidence.push(format!("is {arn}"));
+                    Ok((arn, evidence))
+                }
+                Err(stop) => Err(with_evidence(stop, &evidence)),
+            },
+            Err(stop) => Err(stop),
+        };
+        note(
+            ladder,
+            StepName::Credentials,
+            "find the agent's own AWS credentials",
+            begun,
+            own,
+        )
+    }
+
+    /// Assumes the first `hops` roles, each as a step; `own` is the ARN that [`Self::identity`] gave.
+    pub(super) async fn assume(
+        &self,
+        ladder: &mut Ladder,
+        hops: usize,
+        own: &str,
+        request: &LoginRequest,
+        session: &SessionTag,
+    ) -> Outcome<()> {
+        let hops = &request.chain.hops()[..hops.min(request.chain.hops().len())];
+        if hops.is_empty() {
+            ladder.skipped(
+                StepName::Role,
+                "not needed: the agent's own identity is used",
+            );
+        }
+        for (index, hop) in hops.iter().enumerate() {
+            let begun = Instant::now();
+            let assumed = assume(&self.aws, &hops[..=index], request, session).await;
+            let assumed = match assumed {
+                Ok(told) => Ok(((), told)),
+                Err(failure) => Err(self.refused(&failure, own, request, session).await),
+            };
+            let what = format!("assume {}", hop.role_arn);
+            note(ladder, StepName::Role, what, begun, assumed)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the password.
+    pub(super) async fn mint(
+        &self,
+        ladder: &mut Ladder,
+        own: &str,
+        request: &LoginRequest,
+        session: &SessionTag,
+    ) -> Outcome<DbLogin> {
+        let begun = Instant::now();
+        let minted = match minting::mint(&self.aws, request, session).await {
+            Ok(minted) => Ok(minted),
+            Err(failure) => Err(self.refused(&failure, own, request, session).await),
+        };
+        let what = format!("ask AWS for a password: {}", request.action());
+        note(ladder, StepName::Mint, what, begun, minted)
+    }
+
+    /// What a failure at one of a request's steps means, and what policies say of it where AWS leaves that open.
+    async fn refused(
+        &self,
+        failure: &AwsFailure,
+        own: &str,
+        request: &LoginRequest,
+        session: &SessionTag,
+    ) -> Stop {
+        let step = Step::of_failure(failure, request, session);
+        let diagnosis = diagnose(failure, &step);
+        let (diagnosis, told) = match Inquiry::of(failure, &step, own) {
+            Some(inquiry) => {
+                let evidence = self.looker.look(&self.aws, &inquiry).await;
+                narrow(diagnosis, failure, &step, own, &evidence)
+            }
+            None => (diagnosis, Vec::new()),
+        };
+        let mut stop = Stop::new(verdict(&diagnosis), diagnosis.evidence);
+        if let Some(hop) = request.chain.hops().first()
+            && failure.hop.as_ref() == Some(&hop.role_arn)
+        {
+            stop.evidence.push(match &hop.external_id {
+                Some(id) => format!("external id sent: {}", id.as_str()),
+                None => "no external id was sent".to_owned(),
+            });
+        }
+        stop.evidence.extend(told);
+        stop
+    }
+}
+
 /// Assumes the roles up to this one, and says who AWS takes us for.
-///
-/// # Errors
-///
-/// When AWS refuses it.
-pub(super) async fn assume(
+async fn assume(
     aws: &AwsFactory,
     hops: &[AssumeRole],
     request: &LoginRequest,
     session: &SessionTag,
-) -> Result<Vec<String>, Stop> {
+) -> Result<Vec<String>, AwsFailure> {
     let chain = RoleChain::from_hops(hops.to_vec()).unwrap_or_else(|_| request.chain.clone());
-    match aws.who_am_i(&chain, &request.region, session).await {
-        Ok(arn) => Ok(vec![format!("is {arn}")]),
-        Err(failure) => Err(stop(&failure, request, session)),
-    }
+    let arn = aws.who_am_i(&chain, &request.region, session).await?;
+    Ok(vec![format!("is {arn}")])
 }
 
 /// Who AWS takes the agent itself for.
-///
-/// # Errors
-///
-/// When AWS does not take its credentials.
-pub(super) async fn own(aws: &AwsFactory, request: &LoginRequest) -> Result<String, Stop> {
+async fn own_arn(aws: &AwsFactory, request: &LoginRequest) -> Result<String, Stop> {
     let (itself, session) = (RoleChain::default(), SessionTag::new(super::PERSON));
     let asked = aws.who_am_i(&itself, &request.region, &session).await;
-    asked.map(|arn| format!("is {arn}")).map_err(|failure| {
+    asked.map_err(|failure| {
         // Nobody asks for more than credentials that AWS knows, so what is asked for behind it does not matter.
         let step = Step {
             caller: Identity::Own,
@@ -47,22 +151,6 @@ pub(super) async fn own(aws: &AwsFactory, request: &LoginRequest) -> Result<Stri
         let diagnosis = diagnose(&failure, &step);
         Stop::new(verdict(&diagnosis), diagnosis.evidence)
     })
-}
-
-/// What a failure at one of a request's steps means.
-pub(super) fn stop(failure: &AwsFailure, request: &LoginRequest, session: &SessionTag) -> Stop {
-    let step = Step::of_failure(failure, request, session);
-    let diagnosis = diagnose(failure, &step);
-    let mut stop = Stop::new(verdict(&diagnosis), diagnosis.evidence);
-    if let Some(hop) = request.chain.hops().first()
-        && failure.hop.as_ref() == Some(&hop.role_arn)
-    {
-        stop.evidence.push(match &hop.external_id {
-            Some(id) => format!("external id sent: {}", id.as_str()),
-            None => "no external id was sent".to_owned(),
-        });
-    }
-    stop
 }
 
 fn verdict(diagnosis: &Diagnosis) -> Verdict {

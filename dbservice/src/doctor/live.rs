@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
 
-use super::{Doctor, Question};
+use super::{Doctor, Question, evidence::Looker};
 use crate::{retry, served::ServedSet, trust::Trust, wanted::Wanted};
 
 /// Messages that wait to be sent: ready, and one answer.
@@ -36,6 +36,7 @@ pub(crate) struct Live {
     pub(crate) clock: SharedClock,
     pub(crate) settings: watch::Receiver<DatabaseSettings>,
     pub(crate) trust: Arc<Trust>,
+    pub(crate) looker: Arc<Looker>,
 }
 
 impl Live {
@@ -65,7 +66,8 @@ impl Live {
             let aws = AwsFactory::load().await;
             let naming = self.settings.borrow().aws_session.clone();
             let (clock, trust) = (Arc::clone(&self.clock), Arc::clone(&self.trust));
-            let doctor = Doctor::within(aws, clock, self.hostname.clone(), naming, trust);
+            let looker = Arc::clone(&self.looker);
+            let doctor = Doctor::within(aws, clock, self.hostname.clone(), naming, trust, looker);
             doctor.walk(found, &question).await
         })
     }

@@ -1,9 +1,9 @@
 //! What AWS is asked for, and the call that gives the password, past every cache.
 
-use tidegate_aws::{AwsFactory, AwsMinter, CredentialKey, LoginRequest, SessionTag};
+use tidegate_aws::{AwsFactory, AwsFailure, AwsMinter, CredentialKey, LoginRequest, SessionTag};
 use tidegate_core::doctor::Stop;
 
-use super::{aws, unusable};
+use super::unusable;
 use crate::{credentials::AwsLogin, engine::DbLogin};
 
 /// What AWS is asked for; asks it for the agent's own account where the plan needs that.
@@ -25,15 +25,14 @@ pub(super) async fn request(factory: &AwsFactory, plan: &AwsLogin) -> Result<Log
 ///
 /// # Errors
 ///
-/// When AWS refuses it.
+/// [`AwsFailure`]: what AWS says.
 pub(super) async fn mint(
     factory: &AwsFactory,
     request: &LoginRequest,
     session: &SessionTag,
-) -> Result<(DbLogin, Vec<String>), Stop> {
+) -> Result<(DbLogin, Vec<String>), AwsFailure> {
     let key = CredentialKey::new(request.clone(), session);
-    let minted = AwsMinter::new(factory.clone()).mint(&key).await;
-    let minted = minted.map_err(|failure| aws::stop(&failure, request, session))?;
+    let minted = AwsMinter::new(factory.clone()).mint(&key).await?;
     let evidence = format!(
         "a password for {}, good until {:.0}",
         minted.user, minted.expires_at

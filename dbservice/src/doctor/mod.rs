@@ -8,6 +8,7 @@
 //! Not here: what a diagnosis is ([`tidegate_core::doctor`]), and who may ask for one (the auth service).
 
 mod aws;
+mod evidence;
 mod handshake;
 pub(crate) mod live;
 mod login;
@@ -25,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_aws::{AwsFactory, LoginRequest, SessionTag, sources::ask_sources};
+use tidegate_aws::AwsFactory;
 use tidegate_core::{
     Database, DatabaseKind, DatabaseName, Diagnosis, ErrorCode, Problem, Protocol,
     aws_session::SessionNaming,
@@ -34,6 +35,8 @@ use tidegate_core::{
 use tidegate_service::{clock::SharedClock, settings::DatabaseSettings};
 
 use tokio::sync::watch;
+
+use evidence::Looker;
 
 use crate::{
     CA_BUNDLES_FOLDER,
@@ -69,6 +72,7 @@ pub struct Doctor {
     connector: Connector,
     clock: SharedClock,
     host: String,
+    looker: Arc<Looker>,
     naming: SessionNaming,
     trust: Arc<Trust>,
 }
@@ -108,18 +112,21 @@ impl Doctor {
         let naming = settings.aws_session.clone();
         let unchanging = watch::Sender::new(settings.clone()).subscribe();
         let trust = Arc::new(Trust::new(folder, unchanging, Arc::clone(&clock)));
-        Self::within(aws, clock, host, naming, trust)
+        Self::within(aws, clock, host, naming, trust, Arc::default())
     }
 
-    /// A doctor inside an agent, which has its trust already.
+    /// A doctor inside an agent, which has its trust already, and asks IAM as seldom as all of the agent's doctors together
+    /// may.
     pub(crate) fn within(
         aws: AwsFactory,
         clock: SharedClock,
         host: impl Into<String>,
         naming: SessionNaming,
         trust: Arc<Trust>,
+        looker: Arc<Looker>,
     ) -> Self {
         Self {
+            looker,
             naming,
             aws,
             connector: Connector::new(metrics::connect_seconds(), Arc::clone(&trust)),
@@ -286,12 +293,12 @@ impl Doctor {
                 return Err(ladder.failed(StepName::Credentials, ASKED, stop, Duration::ZERO));
             }
         };
-        self.identity(ladder, &request).await?;
+        let own = self.identity(ladder, &request).await?;
         let hops = match (db_user, &wanted.effective.role) {
             (Some(_), _) => request.chain.hops().len(),
             (None, role) => usize::from(role.is_some()),
         };
-        self.assume(ladder, hops, &request, &session).await?;
+        self.assume(ladder, hops, &own, &request, &session).await?;
         if db_user.is_none() {
             ladder.skipped(
                 StepName::Mint,
@@ -299,70 +306,7 @@ impl Doctor {
             );
             return Ok(None);
         }
-        self.mint(ladder, &request, &session).await.map(Some)
-    }
-
-    async fn identity(&self, ladder: &mut Ladder, request: &LoginRequest) -> Outcome<()> {
-        let begun = Instant::now();
-        let sources = ask_sources().await;
-        let own = match own::read(&sources) {
-            Ok(mut evidence) => match aws::own(&self.aws, request).await {
-                Ok(arn) => {
-                    evidence.push(arn);
-                    Ok(((), evidence))
-                }
-                Err(stop) => Err(with_evidence(stop, &evidence)),
-            },
-            Err(stop) => Err(stop),
-        };
-        note(
-            ladder,
-            StepName::Credentials,
-            "find the agent's own AWS credentials",
-            begun,
-            own,
-        )
-    }
-
-    async fn assume(
-        &self,
-        ladder: &mut Ladder,
-        hops: usize,
-        request: &LoginRequest,
-        session: &SessionTag,
-    ) -> Outcome<()> {
-        let hops = &request.chain.hops()[..hops.min(request.chain.hops().len())];
-        if hops.is_empty() {
-            ladder.skipped(
-                StepName::Role,
-                "not needed: the agent's own identity is used",
-            );
-        }
-        for (index, hop) in hops.iter().enumerate() {
-            let begun = Instant::now();
-            let assumed = aws::assume(&self.aws, &hops[..=index], request, session).await;
-            let what = format!("assume {}", hop.role_arn);
-            note(
-                ladder,
-                StepName::Role,
-                what,
-                begun,
-                assumed.map(|told| ((), told)),
-            )?;
-        }
-        Ok(())
-    }
-
-    async fn mint(
-        &self,
-        ladder: &mut Ladder,
-        request: &LoginRequest,
-        session: &SessionTag,
-    ) -> Outcome<DbLogin> {
-        let begun = Instant::now();
-        let minted = minting::mint(&self.aws, request, session).await;
-        let what = format!("ask AWS for a password: {}", request.action());
-        note(ladder, StepName::Mint, what, begun, minted)
+        self.mint(ladder, &own, &request, &session).await.map(Some)
     }
 }
 

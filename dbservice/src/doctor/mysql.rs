@@ -22,7 +22,7 @@ use tokio::{
 use super::handshake::{certificates, verdict};
 use crate::engine::{
     Connector, DbLogin, Upstream,
-    mysql::{Greeted, LoginFailure, greeted, log_in, next_packet},
+    mysql::{LoginFailure, greeted, log_in, next_packet, secured},
 };
 
 /// How long the statement may take.
@@ -56,7 +56,7 @@ pub(super) async fn shake(
     now: Timestamp,
 ) -> Result<(Reached, Vec<String>), Stop> {
     let mut evidence = Vec::new();
-    match secured(connector, database, stream, db_name).await {
+    match reach(connector, database, stream, db_name).await {
         Ok(reached) => {
             evidence.push(format!(
                 "greeted as version {}",
@@ -70,7 +70,7 @@ pub(super) async fn shake(
             let mut unverified = database.clone();
             unverified.tls.mode = TlsMode::Insecure;
             if let Ok(stream) = connector.tcp(&unverified).await
-                && let Ok(shown) = secured(connector, &unverified, stream, db_name).await
+                && let Ok(shown) = reach(connector, &unverified, stream, db_name).await
             {
                 evidence.extend(certificates(&shown.upstream, now));
             }
@@ -82,13 +82,24 @@ pub(super) async fn shake(
     }
 }
 
-async fn secured(
+async fn reach(
     connector: &Connector,
     database: &Database,
     stream: TcpStream,
     db_name: &str,
 ) -> Result<Reached, tidegate_core::Problem> {
-    let Greeted { stream, greeting } = greeted(database, stream).await?;
+    let greeted = greeted(database, stream).await?;
+    let request = |greeting: &Greeting| answer(greeting, db_name).ssl_request(SSL_REQUEST_AT);
+    let (upstream, greeting) = secured(connector, database, greeted, request).await?;
+    let answer = answer(&greeting, db_name);
+    Ok(Reached {
+        upstream,
+        greeting,
+        answer,
+    })
+}
+
+fn answer(greeting: &Greeting, db_name: &str) -> Answer {
     let mut capabilities = Capabilities::PROTOCOL_41
         | Capabilities::SECURE_CONNECTION
         | Capabilities::SSL
@@ -97,7 +108,7 @@ async fn secured(
     if !db_name.is_empty() {
         capabilities = capabilities | Capabilities::CONNECT_WITH_DB;
     }
-    let answer = Answer {
+    Answer {
         capabilities,
         packet_bytes_max: u32::try_from(HANDSHAKE_BYTES_MAX).unwrap_or(u32::MAX),
         charset: CHARSET,
@@ -106,16 +117,7 @@ async fn secured(
         database: Some(db_name.to_owned()).filter(|name| !name.is_empty()),
         plugin: None,
         attributes: Bytes::new(),
-    };
-    let request = answer.ssl_request(SSL_REQUEST_AT);
-    let upstream = connector
-        .tls_after(database, stream, &request, None)
-        .await?;
-    Ok(Reached {
-        upstream,
-        greeting,
-        answer,
-    })
+    }
 }
 
 /// Logs in, asks `SELECT 1`, and hangs up.

@@ -6,9 +6,10 @@
 use std::{fmt, ops::ControlFlow, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
-use tidegate_core::{Problem, access::AuditMode};
+use tidegate_core::{Problem, Protocol, access::AuditMode};
 use tidegate_identity::UserHolder;
 use tidegate_service::clock::SharedClock;
+use tidegate_wire::sql::{Dialect, Redaction};
 use tracing::info;
 use uuid::Uuid;
 
@@ -67,6 +68,8 @@ pub(crate) struct Record {
     subject: Subject,
     client_addr: String,
     wanted: Arc<Wanted>,
+    /// What is kept out of audited statements.
+    redaction: Redaction,
     opened: Instant,
     opened_at: Timestamp,
     clock: SharedClockDebug,
@@ -112,6 +115,7 @@ impl Record {
         audit: AuditQueue,
         metrics: ServiceMetrics,
         health: Arc<Health>,
+        redact_iam_roles: bool,
     ) -> Self {
         metrics.sessions_active.inc();
         let database = &wanted.database;
@@ -138,6 +142,13 @@ impl Record {
             statements_dropped: 0,
             subject,
             client_addr,
+            redaction: Redaction {
+                dialect: match database.protocol {
+                    Protocol::Postgres => Dialect::Postgres,
+                    Protocol::Mysql => Dialect::Mysql,
+                },
+                iam_roles: redact_iam_roles,
+            },
             wanted,
             audit,
             metrics,
@@ -187,14 +198,14 @@ impl Record {
         statement: &Statement<'_>,
         mode: AuditMode,
     ) -> ControlFlow<()> {
-        let (subject, now) = (&self.subject, self.clock.0.now());
+        let (subject, redaction, now) = (&self.subject, self.redaction, self.clock.0.now());
         let put = self.audit.try_put(|| {
             let mut event = audit::event(statement.kind, subject, now);
             let mut fact = |name: &str, value: String| {
                 event.fields.insert(name.to_owned(), value);
             };
             if !statement.text.is_empty() || statement.kind == Kind::Query {
-                fact("db_query", statement.text.to_owned());
+                fact("db_query", redaction.apply(statement.text).into_owned());
                 fact("db_query_bytes", statement.body_bytes.to_string());
             }
             if statement.truncated {

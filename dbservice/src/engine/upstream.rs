@@ -15,9 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tidegate_core::{Database, ErrorCode, Problem};
+use tidegate_service::gather::GatherStream;
 use tidegate_wire::startup::SSL_REQUEST;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::bulk::BulkReader;
+use super::{bulk::BulkReader, postgres::ScramKeys};
 use crate::{
     metrics::{ConnectSeconds, Stage, StageLabel},
     trust::{Trust, Trusted, handshake_problem, is_unknown_issuer},
@@ -46,12 +48,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const TLS_ACCEPTED: u8 = b'S';
 
 /// A connection to a database, inside TLS, before any login.
-pub(crate) type Upstream = TlsStream<BulkReader<TcpStream>>;
+pub(crate) type Upstream = TlsStream<BulkReader<GatherStream>>;
 
 /// Connects to databases.
 pub(crate) struct Connector {
     trust: Arc<Trust>,
     seconds: ConnectSeconds,
+    scram_keys: ScramKeys,
 }
 
 impl std::fmt::Debug for Connector {
@@ -63,7 +66,16 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// A connector that tells how long connections took.
     pub(crate) fn new(seconds: ConnectSeconds, trust: Arc<Trust>) -> Self {
-        Self { trust, seconds }
+        Self {
+            trust,
+            seconds,
+            scram_keys: ScramKeys::default(),
+        }
+    }
+
+    /// Keys of passwords that databases were logged in to with.
+    pub(crate) fn scram_keys(&self) -> &ScramKeys {
+        &self.scram_keys
     }
 
     /// Opens a TCP connection to a database.
@@ -123,21 +135,39 @@ impl Connector {
             .observe(begun.elapsed().as_secs_f64());
     }
 
-    /// Makes TLS of a TCP connection to a database. When nobody trusted signed the certificate and a newer CA bundle is
-    /// to be had, this connects once more, to verify with that.
+    /// Makes TLS of a TCP connection to a database, with one more connection as [`Self::tls_after`] has it.
     ///
     /// # Errors
     ///
-    /// A [`Problem`] of code `DatabaseTls`, or `DatabaseUnreachable` when the connection breaks.
+    /// As [`Self::tls_after`].
     pub(crate) async fn tls(
         &self,
         database: &Database,
         stream: TcpStream,
     ) -> Result<Upstream, Problem> {
+        let request = || Bytes::from_static(&SSL_REQUEST);
+        let again = async { Ok((self.tcp(database).await?, request())) };
+        self.tls_after(database, (stream, request()), Some(TLS_ACCEPTED), again)
+            .await
+    }
+
+    /// Makes TLS of a TCP connection to a database behind a request, and behind the one byte that `consents` to it. When
+    /// nobody trusted signed the certificate and a newer CA bundle is to be had, this goes on with `again`, another
+    /// connection and request, to verify with that.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] of code `DatabaseTls`, or `DatabaseUnreachable` when the connection breaks.
+    pub(crate) async fn tls_after(
+        &self,
+        database: &Database,
+        first: (TcpStream, Bytes),
+        consents: Option<u8>,
+        again: impl Future<Output = Result<(TcpStream, Bytes), Problem>>,
+    ) -> Result<Upstream, Problem> {
         let trusted = self.trusted(database).await?;
-        let (request, consents) = (&SSL_REQUEST, Some(TLS_ACCEPTED));
         // Large, and not needed for as long as the session.
-        let shaken = Box::pin(self.shake(database, stream, request, consents, &trusted));
+        let shaken = Box::pin(self.shake(database, first, consents, &trusted));
         let error = match shaken.await? {
             Ok(upstream) => return Ok(upstream),
             Err(error) => error,
@@ -146,38 +176,11 @@ impl Connector {
             return Err(handshake_problem(database, &error, &trusted));
         }
         let trusted = self.trusted(database).await?;
-        let stream = self.tcp(database).await?;
-        let shaken = Box::pin(self.shake(database, stream, request, consents, &trusted));
+        let second = again.await?;
+        let shaken = Box::pin(self.shake(database, second, consents, &trusted));
         shaken
             .await?
             .map_err(|error| handshake_problem(database, &error, &trusted))
-    }
-
-    /// Makes TLS of a TCP connection to a database behind a `request`, and behind the one byte that `consents` to it. When
-    /// nobody trusted signed the certificate, a newer CA bundle is asked for, for the next connection.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::tls`].
-    pub(crate) async fn tls_after(
-        &self,
-        database: &Database,
-        stream: TcpStream,
-        request: &[u8],
-        consents: Option<u8>,
-    ) -> Result<Upstream, Problem> {
-        let trusted = self.trusted(database).await?;
-        // Large, and not needed for as long as the session.
-        let shaken = Box::pin(self.shake(database, stream, request, consents, &trusted));
-        match shaken.await? {
-            Ok(upstream) => Ok(upstream),
-            Err(error) => {
-                if is_unknown_issuer(&error) {
-                    self.trust.changed_since(&trusted).await;
-                }
-                Err(handshake_problem(database, &error, &trusted))
-            }
-        }
     }
 
     async fn trusted(&self, database: &Database) -> Result<Trusted, Problem> {
@@ -189,8 +192,7 @@ impl Connector {
     async fn shake(
         &self,
         database: &Database,
-        mut stream: TcpStream,
-        request: &[u8],
+        (mut stream, request): (TcpStream, Bytes),
         consents: Option<u8>,
         trusted: &Trusted,
     ) -> Result<io::Result<Upstream>, Problem> {
@@ -204,7 +206,7 @@ impl Connector {
         let begun = Instant::now();
         let config = Arc::clone(&trusted.config);
         let shaking = async {
-            stream.write_all(request).await?;
+            stream.write_all(&request).await?;
             if let Some(consent) = consents {
                 let answer = stream.read_u8().await?;
                 if answer != consent {
@@ -212,7 +214,7 @@ impl Connector {
                 }
             }
             TlsConnector::from(config)
-                .connect(name, BulkReader::new(stream))
+                .connect(name, BulkReader::new(GatherStream::new(stream)))
                 .await
                 .map(Ok)
         };

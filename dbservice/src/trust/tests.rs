@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tidegate_core::{Database, DatabaseKind, Problem, TlsMode};
 use tidegate_identity::{
@@ -13,6 +14,10 @@ use tidegate_service::{
     metrics::Metrics,
     settings::{CaBundlePlace, DatabaseSettings},
 };
+use tidegate_wire::mysql::{
+    Capabilities,
+    handshake::{Greeting, NATIVE_PASSWORD},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -21,7 +26,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{Trust, bundles::REFRESH_APART_MIN};
-use crate::{engine::Connector, metrics::ServiceMetrics, testing::redshift};
+use crate::{
+    engine::{Connector, mysql},
+    metrics::ServiceMetrics,
+    testing::redshift,
+};
 
 const CLUSTER: &str = "tg.test";
 const REGION: &str = "us-gov-west-1";
@@ -70,6 +79,10 @@ struct Bed {
 impl Bed {
     /// An RDS database in a region that nothing is compiled in for.
     async fn new(first: &Ca) -> Self {
+        Self::that_opens_with(Opening::Postgres, first).await
+    }
+
+    async fn that_opens_with(opening: Opening, first: &Ca) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("published");
         first.is_published_in(&place);
@@ -87,7 +100,7 @@ impl Bed {
         database.uri = listener.local_addr().unwrap().to_string().parse().unwrap();
         database.tls.server_name = Some(format!("orders.db.{CLUSTER}"));
         let shows = watch::Sender::new(first.signs());
-        tokio::spawn(serve(listener, shows.subscribe()));
+        tokio::spawn(serve(listener, opening, shows.subscribe()));
         Self {
             dir,
             connector: Connector::new(metrics.connect_seconds, Arc::new(trust)),
@@ -102,18 +115,56 @@ impl Bed {
         Ok(CertificateFacts::of_peer(upstream.get_ref().1).unwrap())
     }
 
+    /// As to a database that speaks MySQL.
+    async fn connect_mysql(&self) -> Result<CertificateFacts, Problem> {
+        let greeted = mysql::greeted(&self.database, self.connector.tcp(&self.database).await?);
+        let request = |_: &Greeting| Bytes::from_static(&[0; 8]);
+        let (connector, greeted) = (&self.connector, greeted.await?);
+        let secured = mysql::secured(connector, &self.database, greeted, request).await?;
+        Ok(CertificateFacts::of_peer(secured.0.get_ref().1).unwrap())
+    }
+
     fn publish(&self, ca: &Ca) {
         ca.is_published_in(&self.dir.path().join("published"));
     }
 }
 
-async fn serve(listener: TcpListener, shows: watch::Receiver<Arc<rustls::ServerConfig>>) {
+/// What comes before TLS.
+#[derive(Clone, Copy, PartialEq)]
+enum Opening {
+    Mysql,
+    Postgres,
+}
+
+fn greeting() -> Greeting {
+    Greeting {
+        server_version: Bytes::from_static(b"8.0.36"),
+        thread_id: 1,
+        scramble: *b"12345678901234567890",
+        capabilities: Capabilities::COMMON | Capabilities::SSL,
+        charset: 45,
+        status: 2,
+        plugin: NATIVE_PASSWORD.to_owned(),
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    opening: Opening,
+    shows: watch::Receiver<Arc<rustls::ServerConfig>>,
+) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let acceptor = TlsAcceptor::from(shows.borrow().clone());
         tokio::spawn(async move {
+            if opening == Opening::Mysql {
+                stream.write_all(&greeting().encode()).await.unwrap();
+            }
+            // Eight bytes either way: what they are is looked at elsewhere.
             stream.read_exact(&mut [0; 8]).await.unwrap();
-            stream.write_all(b"S").await.unwrap();
+            if opening == Opening::Postgres {
+                stream.write_all(b"S").await.unwrap();
+            }
             // Who does not trust the certificate hangs up, and others do when they have seen it.
             if let Ok(mut stream) = acceptor.accept(stream).await {
                 let _ = stream.read(&mut [0]).await;
@@ -143,6 +194,19 @@ async fn a_certificate_of_a_rotated_ca_is_trusted_at_the_first_connection() {
     // And what only the old one signed is trusted no longer.
     bed.shows.send_replace(old.signs());
     assert!(bed.connect().await.is_err());
+}
+
+#[tokio::test]
+async fn over_mysql_too_a_certificate_of_a_rotated_ca_is_trusted_at_the_first_connection() {
+    let (old, new) = (Ca::new(), Ca::new());
+    let bed = Bed::that_opens_with(Opening::Mysql, &old).await;
+    bed.connect_mysql().await.unwrap();
+    bed.shows.send_replace(new.signs());
+    bed.publish(&new);
+    a_minute_later().await;
+    bed.connect_mysql().await.unwrap();
+    bed.shows.send_replace(old.signs());
+    assert!(bed.connect_mysql().await.is_err());
 }
 
 #[tokio::test]

@@ -149,6 +149,7 @@ async fn open(tunnel: &Tunnel, address: &str, resolved: SocketAddr) -> Result<Li
     let hello = Said::Hello(v1::AgentHello {
         hostname: tunnel.hostname.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..v1::AgentHello::default()
     });
     say(&outgoing, hello).await;
     let greeting = async {
@@ -233,7 +234,7 @@ async fn obey(tunnel: &Arc<Tunnel>, proxy: SocketAddr, outgoing: &Outgoing, mess
         Heard::Dial(asked) => dial::take(tunnel, proxy, outgoing, asked).await,
         Heard::Cancel(asked) => cancel(tunnel, asked),
         Heard::Ping(_) => say(outgoing, Said::Pong(v1::Pong {})).await,
-        Heard::Hello(_) => {}
+        Heard::Hello(_) | Heard::Draining(_) | Heard::EndSessions(_) => {}
     }
 }
 

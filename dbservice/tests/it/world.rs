@@ -169,6 +169,7 @@ impl TunnelService for Proxy {
         line.tell(control_response::Message::Hello(v1::ProxyHello {
             host_id: "proxy-1".to_owned(),
             version: "0".to_owned(),
+            ..v1::ProxyHello::default()
         }));
         let _ = self.lines.send(line);
         Ok(Response::new(UnboundedReceiverStream::new(told).boxed()))

@@ -248,6 +248,24 @@ impl SimClient {
     ///
     /// [`ClientError`].
     pub async fn put_role(&self, account: &str, name: &str, role: Role) -> Result<(), ClientError> {
+        self.change_role(account, name, Some(role)).await
+    }
+
+    /// Deletes a role.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn remove_role(&self, account: &str, name: &str) -> Result<(), ClientError> {
+        self.change_role(account, name, None).await
+    }
+
+    async fn change_role(
+        &self,
+        account: &str,
+        name: &str,
+        role: Option<Role>,
+    ) -> Result<(), ClientError> {
         let (account, name) = (account.to_owned(), name.to_owned());
         self.post(
             "role",

@@ -20,7 +20,7 @@
 //! | `POST machine/environment` with a name | the variables for programs on it |
 //! | `POST region` with `{"account", "region", "enabled"}` | enables or disables a region |
 //! | `POST rate_limits` with `{"service:Operation": {"per_second", "burst"}}` | puts request rates in force |
-//! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role |
+//! | `POST role` with `{"account", "name", "role"}` | adds or replaces a role; `null` deletes it |
 //! | `POST user` with `{"account", "name", "user"}` | adds or replaces an IAM user |
 //! | `POST sql` with `{"kind", "cluster", "database", "sql"}` | runs SQL as superuser |
 //!
@@ -138,7 +138,7 @@ pub(crate) struct RegionChange {
 pub(crate) struct RoleChange {
     pub(crate) account: String,
     pub(crate) name: String,
-    pub(crate) role: Role,
+    pub(crate) role: Option<Role>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -289,7 +289,10 @@ async fn change(state: &Arc<State>, verb: &str, body: &[u8]) -> Result<Value, Pr
                 name,
                 role,
             } = parse(body)?;
-            Ok(json!(state.put_role(&account, &name, role)?))
+            Ok(match role {
+                Some(role) => json!(state.put_role(&account, &name, role)?),
+                None => json!(state.remove_role(&account, &name)?),
+            })
         }
         "sql" => {
             let SqlRequest {

@@ -196,4 +196,11 @@ impl Sessions {
             .get(access_key)
             .cloned()
     }
+
+    /// Ends all sessions of a role.
+    pub(crate) fn forget_role(&self, account: &str, role: &str) {
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key
+            .retain(|_, session| (&*session.spec.account, &*session.spec.role) != (account, role));
+    }
 }

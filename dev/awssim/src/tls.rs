@@ -47,6 +47,8 @@ pub struct Certificate {
     /// The host that it names instead of the endpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Signed by the other CA of the published bundles, as after AWS has rotated a certificate.
+    pub other_ca: bool,
     /// Signed by a CA that nobody knows.
     pub unknown_ca: bool,
 }
@@ -56,6 +58,7 @@ impl Default for Certificate {
         Self {
             days: VALID_DAYS,
             host: None,
+            other_ca: false,
             unknown_ca: false,
         }
     }
@@ -71,9 +74,11 @@ impl Certificate {
     }
 }
 
-/// Signs the certificates of endpoints. Its key lives as long as the simulation.
+/// Signs the certificates of endpoints. Its keys live as long as the simulation.
 pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// What it is rotated to.
+    other: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl std::fmt::Debug for Ca {
@@ -96,18 +101,22 @@ impl Ca {
     }
 
     fn named(name: &str) -> Result<Self, TlsError> {
-        let make = || {
+        let make = |name: &str| {
             let mut params = params(Vec::new(), name)?;
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             CertifiedIssuer::self_signed(params, KeyPair::generate()?)
         };
-        let issuer = make().map_err(|source| certificate_error(name, source))?;
-        Ok(Self { issuer })
+        let made = |name: &str| make(name).map_err(|source| certificate_error(name, source));
+        Ok(Self {
+            issuer: made(name)?,
+            other: made(&format!("{name} 2"))?,
+        })
     }
 
+    /// Both certificates, as bundles hold several.
     pub(crate) fn pem(&self) -> String {
-        self.issuer.pem()
+        self.issuer.pem() + &self.other.pem()
     }
 
     /// A server certificate for exactly these host names, the first of them the endpoint's own.
@@ -130,7 +139,12 @@ impl Ca {
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             let key = KeyPair::generate()?;
-            let cert = params.signed_by(&key, &self.issuer)?;
+            let issuer = if with.other_ca {
+                &self.other
+            } else {
+                &self.issuer
+            };
+            let cert = params.signed_by(&key, issuer)?;
             let der = PrivatePkcs8KeyDer::from(key.serialize_der());
             Ok(Leaf {
                 cert_pem: cert.pem(),

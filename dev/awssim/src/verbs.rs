@@ -52,6 +52,9 @@ pub enum SimError {
     /// There is no such account.
     #[error("there is no account {0}")]
     UnknownAccount(String),
+    /// There is no such role.
+    #[error("there is no role {0}")]
+    UnknownRole(String),
     /// There is no such machine.
     #[error("there is no machine {0}")]
     UnknownMachine(String),
@@ -143,6 +146,19 @@ impl State {
         let found = world.accounts.get_mut(account);
         let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
         found.roles.insert(name.to_owned(), role);
+        Ok(())
+    }
+
+    /// Deletes a role; what its sessions have is of no use from then on.
+    pub(crate) fn remove_role(&self, account: &str, name: &str) -> Result<(), SimError> {
+        let mut world = self.world();
+        let found = world.accounts.get_mut(account);
+        let found = found.ok_or_else(|| SimError::UnknownAccount(account.to_owned()))?;
+        if found.roles.remove(name).is_none() {
+            return Err(SimError::UnknownRole(format!("{account}/{name}")));
+        }
+        drop(world);
+        self.sessions.forget_role(account, name);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The whole system on loopback: simulated AWS, auth, proxy, discovery, agents, and people who use it.
 
+mod drivers;
 mod etcd;
 mod given;
 mod measured;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use tidegate_proto::v1::{self, access_service_client::AccessServiceClient};
 
 use crate::{Process, config, wait};
+pub use drivers::{Driver, Walked};
 use etcd::Etcd;
 pub use measured::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION};
 pub use part::Part;

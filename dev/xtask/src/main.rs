@@ -4,6 +4,8 @@
 //! generator) are programs of their own in `dev/`.
 
 mod arrows;
+mod drivers;
+mod fuzz;
 mod lock;
 mod needs;
 mod run;
@@ -19,9 +21,12 @@ usage: cargo xtask COMMAND
 
   demo [--check]          start everything against a simulated AWS and run a query through it;
                           with --check: prove it, stop everything, exit
-  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first
-  ci                      format, lints, dependency arrows, generated code, then `test`
+  test [FILTER]           run the tests; checks for PostgreSQL, etcd, libnss-wrapper and a C compiler first, and for `drivers`
+  drivers                 install the drivers of other languages that whole-system tests use
+  ci                      format, lints, dependency arrows, generated code, fuzz targets for seconds, then `test`
   bench NAME [--json]     measure ours beside the reference (NAME: session, discovery, inventory, agent)
+  fuzz [TARGET] [--seconds N]
+                          feed parsers with what strangers may send; a minute each when nothing is said
   gen [--check]           generate code from proto/, and reference pages from code
 ";
 
@@ -31,8 +36,10 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["demo", rest @ ..] => demo(rest),
         ["test", rest @ ..] => test(rest),
+        ["drivers"] => needs::check_all().and_then(|()| drivers::install()),
         ["ci"] => ci(),
         ["bench", name, rest @ ..] => bench(name, rest),
+        ["fuzz", rest @ ..] => needs::check_all().and_then(|()| fuzz::run(rest)),
         ["gen", rest @ ..] => generate(rest),
         _ => {
             eprint!("{USAGE}");
@@ -59,6 +66,7 @@ fn demo(args: &[&str]) -> Result<()> {
 
 fn test(args: &[&str]) -> Result<()> {
     needs::check_all()?;
+    drivers::install()?;
     // The programs that the whole-system tests start are not all dependencies of the test binaries.
     step(
         "build",
@@ -75,6 +83,10 @@ fn test(args: &[&str]) -> Result<()> {
 
 fn ci() -> Result<()> {
     step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step(
+        "format of the fuzz targets",
+        cargo(&["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
+    )?;
     arrows::check()?;
     lock::check()?;
     generate(&["--check"])?;
@@ -90,6 +102,8 @@ fn ci() -> Result<()> {
             "warnings",
         ]),
     )?;
+    needs::check_all()?;
+    fuzz::all(fuzz::SMOKE)?;
     test(&[])
 }
 
@@ -98,6 +112,9 @@ fn bench(name: &str, args: &[&str]) -> Result<()> {
         bail!("there is no benchmark `{name}`: try `session`, `discovery`, `inventory` or `agent`");
     }
     needs::check_all()?;
+    if name == "session" {
+        needs::check_peers()?;
+    }
     step(
         "build",
         cargo(&["build", "--release", "--locked", "--workspace", "--bins"]),

@@ -1,7 +1,8 @@
 //! What a machine needs beside cargo, installed where that is possible.
 //!
 //! PostgreSQL's and MariaDB's server programs play the databases, `libnss_wrapper` gives them their AWS host names, `psql`
-//! and `mariadb` are the clients, etcd keeps the state of several auth instances, and aws-lc-rs needs a C compiler. On Debian and Ubuntu as
+//! and `mariadb` are the clients, etcd keeps the state of several auth instances, aws-lc-rs needs a C compiler and libFuzzer one for C++. Python, Node.js, Java
+//! and Perl run drivers ([`crate::drivers`] installs those that are no packages of Debian). On Debian and Ubuntu as
 //! root they are installed by apt; elsewhere one line says what to install.
 
 use std::{
@@ -18,7 +19,21 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 8] = [
+/// What `bench session` measures beside.
+const PEERS: [Need; 2] = [
+    Need {
+        what: "haproxy",
+        package: "haproxy",
+        is_there: || has_service("haproxy"),
+    },
+    Need {
+        what: "pgbouncer",
+        package: "pgbouncer",
+        is_there: || has_service("pgbouncer"),
+    },
+];
+
+const NEEDS: [Need; 16] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
         package: "postgresql",
@@ -59,11 +74,60 @@ const NEEDS: [Need; 8] = [
         package: "gcc",
         is_there: || on_path("cc"),
     },
+    Need {
+        what: "a C++ compiler (c++), for libFuzzer",
+        package: "g++",
+        is_there: || on_path("c++"),
+    },
+    Need {
+        what: "Python with venv",
+        package: "python3-venv",
+        is_there: || succeeds("python3", &["-c", "import ensurepip, venv"]),
+    },
+    Need {
+        what: "Node.js",
+        package: "nodejs",
+        is_there: || on_path("node"),
+    },
+    Need {
+        what: "npm",
+        package: "npm",
+        is_there: || on_path("npm"),
+    },
+    Need {
+        what: "Java with its compiler",
+        package: "default-jdk-headless",
+        is_there: || on_path("java") && on_path("javac"),
+    },
+    Need {
+        what: "MariaDB Connector/J",
+        package: "libmariadb-java",
+        is_there: || Path::new("/usr/share/java/mariadb-java-client.jar").is_file(),
+    },
+    Need {
+        what: "JNA, by which Java reaches sockets in files",
+        package: "libjna-java",
+        is_there: || Path::new("/usr/share/java/jna.jar").is_file(),
+    },
+    Need {
+        what: "Perl's DBD::MariaDB",
+        package: "libdbd-mariadb-perl",
+        is_there: || succeeds("perl", &["-MDBD::MariaDB", "-e1"]),
+    },
 ];
 
 /// Checks every need, and installs what is missing where it can.
 pub(crate) fn check_all() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    check(&NEEDS)
+}
+
+/// The same for the programs that sessions are measured beside.
+pub(crate) fn check_peers() -> Result<()> {
+    check(&PEERS)
+}
+
+fn check(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -85,11 +149,14 @@ pub(crate) fn check_all() -> Result<()> {
     }
     keep_stopped("etcd", on_path("etcd"))?;
     keep_stopped("mariadb", has_mariadb())?;
+    for service in ["haproxy", "pgbouncer"] {
+        keep_stopped(service, !packages.contains(&service))?;
+    }
     apt(&["update", "-qq"])?;
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
     install.extend(&packages);
     apt(&install)?;
-    match NEEDS.iter().find(|need| !(need.is_there)()) {
+    match needs.iter().find(|need| !(need.is_there)()) {
         Some(need) => bail!(
             "{} is still missing after installing {}",
             need.what,
@@ -126,6 +193,15 @@ fn apt(args: &[&str]) -> Result<()> {
     }
 }
 
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
 fn on_path(program: &str) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
@@ -150,11 +226,13 @@ fn has_postgres() -> bool {
     })
 }
 
-/// Debian puts the server where only administrators look for programs.
 fn has_mariadb() -> bool {
-    let is_there =
-        |program: &str| on_path(program) || Path::new("/usr/sbin").join(program).is_file();
-    is_there("mariadbd") && is_there("mariadb-install-db")
+    has_service("mariadbd") && has_service("mariadb-install-db")
+}
+
+/// Debian puts servers where only administrators look for programs.
+fn has_service(program: &str) -> bool {
+    on_path(program) || Path::new("/usr/sbin").join(program).is_file()
 }
 
 fn has_nss_wrapper() -> bool {

@@ -43,11 +43,16 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// A program that this workspace has built.
-pub(crate) fn built(profile: &str, program: &str) -> Command {
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let mut command = Command::new(root().join(target).join(profile).join(program));
+    root().join(target)
+}
+
+/// A program that this workspace has built.
+pub(crate) fn built(profile: &str, program: &str) -> Command {
+    let mut command = Command::new(target().join(profile).join(program));
     command.current_dir(root());
     command
 }

@@ -20,6 +20,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -65,6 +66,10 @@ const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
 /// How long somebody's denial, or another failure that only a person can end, is repeated.
 const FAILURE_LASTING: Duration = Duration::from_secs(5);
 
+/// Credentials that a database refuses are forgotten when they are this old. Younger ones are what AWS would give again:
+/// the database refuses the user and not the password, and its attempts do not become calls.
+pub const REFUSED_AGE_MIN: Duration = Duration::from_secs(10);
+
 /// How long a failure is repeated that may be over at any moment.
 const FAILURE_PASSING: Duration = Duration::from_secs(1);
 
@@ -105,6 +110,17 @@ pub trait Minter: Send + Sync + 'static {
         self: Arc<Self>,
         key: CredentialKey,
     ) -> BoxFuture<'static, Result<DbCredentials, AwsFailure>>;
+}
+
+/// What became of credentials that a database refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// They are forgotten: AWS is asked for others.
+    Forgotten,
+    /// They stay, since they are as new as any.
+    Kept,
+    /// Others have taken their place already, or are on their way.
+    Replaced,
 }
 
 /// Credentials by key; made once per process. Cloning is cheap and shares everything.
@@ -181,6 +197,16 @@ impl CredentialCache {
             Ok(outcome) => (*outcome).clone().unwrap_or_else(ended),
             Err(_) => ended(),
         }
+    }
+
+    /// Hears that a database refused `password`, which was given for `key`, and forgets it, unless it is younger than
+    /// [`REFUSED_AGE_MIN`]. However many logins were refused with one password, it is forgotten once; unless it was kept,
+    /// [`Self::get`] gives all of them the next.
+    #[must_use]
+    pub fn refused(&self, key: &CredentialKey, password: &SecretString) -> Refused {
+        let now = (self.shared.clock)();
+        let mut slots = self.shared.slots();
+        slots.get_mut_or_default(key).refused(password, now)
     }
 
     /// Refreshes what is about to expire and was used lately, and forgets what expired. Never ends; to be dropped at
@@ -356,6 +382,19 @@ impl Slot {
                 let answer = self.stale_or(&failure, now);
                 self.failure = Some((failure, now));
                 answer
+            }
+        }
+    }
+
+    fn refused(&mut self, password: &SecretString, now: Timestamp) -> Refused {
+        let same =
+            |held: &&Held| held.credentials.password.expose_secret() == password.expose_secret();
+        match self.credentials.as_ref().filter(same) {
+            None => Refused::Replaced,
+            Some(held) if is_within(REFUSED_AGE_MIN, held.minted_at, now) => Refused::Kept,
+            Some(_) => {
+                self.credentials = None;
+                Refused::Forgotten
             }
         }
     }

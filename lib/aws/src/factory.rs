@@ -219,6 +219,11 @@ impl AwsFactory {
             .and_then(|region| region.as_ref().parse().ok())
     }
 
+    /// The endpoint that stands in place of AWS's own, if any.
+    pub(crate) fn own_endpoint(&self) -> Option<&str> {
+        self.shared.base.endpoint_url()
+    }
+
     /// The configuration for calls in `region` as the last role of `chain`.
     ///
     /// Kept per chain, region and session name. No call is made here: roles are assumed when a

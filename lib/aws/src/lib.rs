@@ -11,6 +11,7 @@
 //!   ends it.
 //! - [`login`]: what is asked for so that somebody can log in to a database.
 //! - [`describe`]: what AWS says of databases that are known already.
+//! - [`iam`]: what policies say of a call before it is made, and whom a role trusts: asked by the doctor alone.
 //! - [`kms`]: keys that encrypt keys.
 //! - [`sources`]: where the process's own credentials come from, and what each source said.
 //! - [`caller`]: a signed request that tells others who this process is; [`object`]: one that puts an object into S3.
@@ -28,6 +29,7 @@ pub mod describe;
 pub mod diagnosis;
 pub mod error;
 pub mod factory;
+pub mod iam;
 pub mod kms;
 pub mod login;
 pub mod mint;
@@ -42,7 +44,7 @@ mod identity;
 mod keeper;
 mod whoami;
 
-pub use cache::{CredentialCache, CredentialKey, Minter};
+pub use cache::{CredentialCache, CredentialKey, Minter, Refused};
 pub use caller::{SignError, SignedCaller};
 pub use chain::{InvalidChain, RoleChain};
 pub use dbcreds::{

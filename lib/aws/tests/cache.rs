@@ -12,7 +12,7 @@ use futures::future::{BoxFuture, FutureExt as _, join_all};
 use jiff::Timestamp;
 use tidegate_aws::{
     AwsErrorClass, AwsFailure, CredentialCache, CredentialKey, DbCredentials, Login, LoginRequest,
-    Minter, RoleChain, SessionTag,
+    Minter, Refused, RoleChain, SessionTag, cache::REFUSED_AGE_MIN,
 };
 use tidegate_core::AssumeRole;
 
@@ -45,7 +45,7 @@ impl Minter for Aws {
             match outcome {
                 Ok(()) => Ok(DbCredentials {
                     user: format!("IAM:alice-{number}"),
-                    password: "hunter2".to_owned().into(),
+                    password: format!("hunter{number}").into(),
                     expires_at: Timestamp::from_second(self.now.load(SeqCst) + life)
                         .expect("a valid time"),
                 }),
@@ -407,4 +407,37 @@ async fn a_mint_that_panicked_leaves_nobody_waiting() {
     assert_eq!(failure.class, AwsErrorClass::Unavailable);
     assert_eq!(cache.get(&key("alice")).await.unwrap().user, "IAM:alice");
     assert!(!format!("{cache:?}").contains("hunter2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_that_a_database_refuses_is_forgotten_once_for_all_who_used_it() {
+    let world = World::new();
+    let key = key("alice");
+    let first = world.cache.get(&key).await.unwrap().password;
+    world.wait(REFUSED_AGE_MIN.as_secs().cast_signed());
+    assert_eq!(world.cache.refused(&key, &first), Refused::Forgotten);
+    assert_eq!(world.cache.refused(&key, &first), Refused::Replaced);
+    let again = join_all((0..100).map(|_| world.get(&key))).await;
+    assert!(again.into_iter().all(|login| login == user(2)));
+    assert_eq!(world.cache.refused(&key, &first), Refused::Replaced);
+    assert_eq!(world.get_now(&key).await, user(2));
+    assert_eq!(world.mints(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_whom_a_database_refuses_costs_no_call_for_each_attempt() {
+    let world = World::new();
+    let key = key("nobody");
+    let mut forgotten = 0;
+    for _ in 0..100 {
+        let login = world.cache.get(&key).await.unwrap();
+        if world.cache.refused(&key, &login.password) == Refused::Forgotten {
+            forgotten += 1;
+            // Tried once more, and refused again: these are new.
+            let login = world.cache.get(&key).await.unwrap();
+            assert_eq!(world.cache.refused(&key, &login.password), Refused::Kept);
+        }
+        world.wait(1);
+    }
+    assert_eq!((forgotten, world.mints()), (9, 10));
 }

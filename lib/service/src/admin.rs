@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -32,6 +35,7 @@ const STARTING: &str = "starting";
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     components: Arc<Mutex<BTreeMap<String, ComponentState>>>,
+    draining: Arc<AtomicBool>,
 }
 
 /// A component's own say.
@@ -70,15 +74,22 @@ impl Readiness {
         }
     }
 
+    /// The process is about to end: not ready from now on, whatever its components say.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Whether there are components and each of them is ready, be it degraded.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        all_ready(&self.lock())
+        !self.draining.load(Ordering::Relaxed) && all_ready(&self.lock())
     }
 
     fn report(&self) -> (StatusCode, Report) {
         let components = self.lock().clone();
-        let (code, status) = if all_ready(&components) {
+        let (code, status) = if self.draining.load(Ordering::Relaxed) {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining")
+        } else if all_ready(&components) {
             (StatusCode::OK, "ready")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "not_ready")

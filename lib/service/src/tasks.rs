@@ -19,6 +19,8 @@ use tokio::task::AbortHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, error_span, info, warn};
 
+use crate::settings::DRAIN_TIMEOUT_DEFAULT;
+
 /// Asks everybody who holds a clone to stop.
 pub type ShutdownToken = CancellationToken;
 
@@ -48,10 +50,31 @@ pub struct Tasks {
     inner: Arc<Inner>,
 }
 
+/// How much time sessions have when the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// From shutdown on.
+    pub timeout: Duration,
+    /// Whether another process of the same host goes on in this one's place, so that nobody is to be told that the
+    /// host is gone.
+    pub is_succeeded: bool,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            timeout: DRAIN_TIMEOUT_DEFAULT,
+            is_succeeded: false,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     tracker: TaskTracker,
     shutdown: ShutdownToken,
+    drain: Mutex<Drain>,
+    hurry: ShutdownToken,
     failure: OnceLock<TaskFailure>,
     running: Mutex<BTreeMap<&'static str, usize>>,
 }
@@ -97,6 +120,14 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_session(name, task.in_current_span())
+    }
+
+    /// As [`Self::spawn_quiet`], in no span: for what is woken thousands of times a second, of which each would enter it.
+    pub fn spawn_session<F>(&self, name: &'static str, task: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let running = Running::new(&self.inner, name);
         let watched = async move {
             let _running = running;
@@ -108,16 +139,39 @@ impl Tasks {
                 );
             }
         };
-        self.inner
-            .tracker
-            .spawn(watched.in_current_span())
-            .abort_handle()
+        self.inner.tracker.spawn(watched).abort_handle()
     }
 
     /// The token that asks every task to stop. Cancelling any clone shuts the process down.
     #[must_use]
     pub fn shutdown(&self) -> ShutdownToken {
         self.inner.shutdown.clone()
+    }
+
+    /// How much time sessions have once shutdown was asked for.
+    #[must_use]
+    pub fn drain(&self) -> Drain {
+        *self
+            .inner
+            .drain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how much time sessions will have. Counts for a shutdown that is asked for later.
+    pub fn set_drain(&self, drain: Drain) {
+        *self
+            .inner
+            .drain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = drain;
+    }
+
+    /// The token that, once cancelled, leaves sessions of a shutdown that is under way no more time than it takes to say
+    /// that they end.
+    #[must_use]
+    pub fn hurry(&self) -> ShutdownToken {
+        self.inner.hurry.clone()
     }
 
     /// Why the process stops, when a task was the cause.

@@ -10,6 +10,8 @@
 //! - [`backend`], [`frontend`]: the messages that a proxy says or has to understand itself.
 //! - [`mysql`]: the same for MySQL's protocol.
 //! - [`hello`], [`route`]: which database a TLS connection asks for, before any key is known.
+//! - [`proxy_header`]: where a balancer says that a client is.
+//! - [`sql`]: statements without their secrets, for whoever writes them down.
 //!
 //! Not here: SCRAM and MD5 computations, sockets and TLS sessions, and who may do what.
 //!
@@ -20,7 +22,9 @@ pub mod frame;
 pub mod frontend;
 pub mod hello;
 pub mod mysql;
+pub mod proxy_header;
 pub mod route;
+pub mod sql;
 pub mod sqlstate;
 pub mod startup;
 

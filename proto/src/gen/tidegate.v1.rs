@@ -5641,6 +5641,339 @@ pub mod diagnose_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DescribeChoicesRequest {
+    /// The exact name of a database, registered or served from an agent's configuration.
+    #[prost(string, tag = "1")]
+    pub database: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DescribeChoicesResponse {
+    #[prost(message, optional, tag = "1")]
+    pub db_users: ::core::option::Option<Choices>,
+    /// Means nothing where the protocol lets a session change its database (MySQL).
+    #[prost(message, optional, tag = "2")]
+    pub db_names: ::core::option::Option<Choices>,
+    /// The one database user of sessions where a role makes users for people: their own name. Empty elsewhere.
+    #[prost(string, tag = "3")]
+    pub own_db_user: ::prost::alloc::string::String,
+}
+/// Values that may be chosen from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Choices {
+    /// Sorted; `*` is any.
+    #[prost(string, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Sorted; not these, where `values` has `*`.
+    #[prost(string, repeated, tag = "2")]
+    pub except: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Generated client implementations.
+pub mod front_door_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct FrontDoorServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl FrontDoorServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> FrontDoorServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FrontDoorServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FrontDoorServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The database users and logical databases that the caller's roles, as they are defined now, allow on one database.
+        /// People only. It is advice: agents decide. NOT_FOUND for a database that there is not, or that the caller may not use.
+        pub async fn describe_choices(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DescribeChoicesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DescribeChoicesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SmallBuffers::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.v1.FrontDoorService/DescribeChoices",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tidegate.v1.FrontDoorService", "DescribeChoices"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod front_door_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FrontDoorServiceServer.
+    #[async_trait]
+    pub trait FrontDoorService: std::marker::Send + std::marker::Sync + 'static {
+        /// The database users and logical databases that the caller's roles, as they are defined now, allow on one database.
+        /// People only. It is advice: agents decide. NOT_FOUND for a database that there is not, or that the caller may not use.
+        async fn describe_choices(
+            &self,
+            request: tonic::Request<super::DescribeChoicesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DescribeChoicesResponse>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct FrontDoorServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FrontDoorServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FrontDoorServiceServer<T>
+    where
+        T: FrontDoorService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.FrontDoorService/DescribeChoices" => {
+                    #[allow(non_camel_case_types)]
+                    struct DescribeChoicesSvc<T: FrontDoorService>(pub Arc<T>);
+                    impl<
+                        T: FrontDoorService,
+                    > tonic::server::UnaryService<super::DescribeChoicesRequest>
+                    for DescribeChoicesSvc<T> {
+                        type Response = super::DescribeChoicesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DescribeChoicesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FrontDoorService>::describe_choices(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DescribeChoicesSvc(inner);
+                        let codec = crate::codec::SmallBuffers::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FrontDoorServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.FrontDoorService";
+    impl<T> tonic::server::NamedService for FrontDoorServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// How the databases that it matches are checked. Of several that match a database the first by name counts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HealthCheckConfig {
@@ -13574,6 +13907,13 @@ pub struct AgentHello {
     pub hostname: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
+    /// Where the agent is, as its operator calls it; empty is unknown. Proxies prefer agents of their own zone.
+    #[prost(string, tag = "3")]
+    pub zone: ::prost::alloc::string::String,
+    /// What the numbers of all cancel keys of this agent begin with: their upper 13 of 31 bits. Absent: any number may be
+    /// the agent's.
+    #[prost(uint32, optional, tag = "4")]
+    pub cancel_prefix: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProxyHello {
@@ -13581,6 +13921,9 @@ pub struct ProxyHello {
     pub host_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
+    /// Tells this process from others of the same host: one that takes over is another one.
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
 }
 /// The agent cannot or will not take the session: the proxy tries the next agent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -13597,9 +13940,20 @@ pub struct DialRefused {
 pub struct Draining {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {}
+/// A client asked this agent, inside TLS, to cancel a statement of a session that another agent has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelElsewhere {
+    #[prost(uint32, tag = "1")]
+    pub process_id: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub secret: ::prost::alloc::vec::Vec<u8>,
+    /// Where the proxy said that the client is.
+    #[prost(string, tag = "3")]
+    pub client_addr: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlRequest {
-    #[prost(oneof = "control_request::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "control_request::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<control_request::Message>,
 }
 /// Nested message and enum types in `ControlRequest`.
@@ -13614,6 +13968,8 @@ pub mod control_request {
         Draining(super::Draining),
         #[prost(message, tag = "4")]
         Pong(super::Pong),
+        #[prost(message, tag = "5")]
+        CancelElsewhere(super::CancelElsewhere),
     }
 }
 /// Dial back, and introduce the connection with this token.
@@ -13628,6 +13984,10 @@ pub struct Dial {
     /// The client's address, for audit.
     #[prost(string, tag = "3")]
     pub client_addr: ::prost::alloc::string::String,
+    /// The number that the proxy gave the client's connection when it greeted it, which MySQL clients name to have a
+    /// statement killed; 0 where the proxy did not greet.
+    #[prost(uint32, tag = "4")]
+    pub greeted_as: u32,
 }
 /// A client asks to cancel a statement. Agents that do not know the key ignore it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -13641,9 +14001,21 @@ pub struct CancelStatement {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {}
+/// The proxy takes no new clients. The agent connects to its address again, where another process may have taken over,
+/// and stays on this connection for the sessions that run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyDraining {}
+/// The proxy ends: the agent ends the sessions that came through it, and says so to their clients. Those in the middle of
+/// a statement may finish it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndSessions {
+    /// For how long, in milliseconds.
+    #[prost(uint32, tag = "1")]
+    pub within_ms: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlResponse {
-    #[prost(oneof = "control_response::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "control_response::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<control_response::Message>,
 }
 /// Nested message and enum types in `ControlResponse`.
@@ -13658,6 +14030,10 @@ pub mod control_response {
         Cancel(super::CancelStatement),
         #[prost(message, tag = "4")]
         Ping(super::Ping),
+        #[prost(message, tag = "5")]
+        Draining(super::ProxyDraining),
+        #[prost(message, tag = "6")]
+        EndSessions(super::EndSessions),
     }
 }
 /// Generated client implementations.

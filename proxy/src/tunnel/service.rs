@@ -151,6 +151,7 @@ async fn greet(
     let answer = control_response::Message::Hello(ProxyHello {
         host_id: shared.host_id.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..ProxyHello::default()
     });
     let answer = ControlResponse {
         message: Some(answer),
@@ -244,6 +245,11 @@ fn listen(shared: &Shared, agent: &Agent, request: ControlRequest) {
             info!(agent.host_id = %agent.host_id, "agent takes no new sessions");
             agent.drain();
         }
-        Some(control_request::Message::Hello(_) | control_request::Message::Pong(_)) | None => {}
+        Some(
+            control_request::Message::Hello(_)
+            | control_request::Message::Pong(_)
+            | control_request::Message::CancelElsewhere(_),
+        )
+        | None => {}
     }
 }

@@ -62,6 +62,7 @@ impl Agent {
             .send(request(Message::Hello(AgentHello {
                 hostname: host_id.to_owned(),
                 version: "0".to_owned(),
+                ..AgentHello::default()
             })))
             .await
             .unwrap();

@@ -134,6 +134,10 @@ impl World {
             listen_addr: ([127, 0, 0, 1], 0).into(),
             public_addr: "proxy.example.com:3080".to_owned(),
             https_keypairs,
+            zone: String::new(),
+            balancers: Vec::new(),
+            limits: Default::default(),
+            handover_timeout: PATIENCE,
         };
         let (metrics, readiness) = (Metrics::new(), Readiness::new());
         let started = Proxy::start(

@@ -193,6 +193,10 @@ const METHODS: &[(&str, &[(&str, Requirement)])] = &[
         ("UpsertDiscoveryConfig", people(Whole(PUT_CONFIG))),
         ("WatchDiscoveryConfigs", shared(DISCOVERER, Whole(SEE_CONFIGS))),
     ]),
+    // Each is told of the own roles alone.
+    ("tidegate.v1.FrontDoorService", &[
+        ("DescribeChoices", certified(None, All)),
+    ]),
     ("tidegate.v1.HealthService", &[
         ("DeleteHealthCheckConfig", people(Whole(&[(HEALTH_CHECK_CONFIG, Verb::Delete)]))),
         ("ListHealthCheckConfigs", people(Whole(SEE_HEALTH_CONFIGS))),

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use secrecy::ExposeSecret;
 use tidegate_console::{
     Failure,
@@ -21,6 +22,9 @@ use crate::trust;
 
 /// A certificate with less than this left is not worth connecting with.
 const LEFT_MIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// The ending of files with keys in DER (PKCS #8), for Java's drivers, which read no PEM.
+pub(super) const DER_KEY: &str = "pk8";
 
 /// What a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +65,16 @@ fn files(profile: &Profile, database: &str) -> (PathBuf, PathBuf) {
     )
 }
 
-/// Asks for a certificate and keeps it.
-pub(super) async fn issue(
-    profile: &Profile,
-    client: &Client,
-    route: Route,
-) -> Result<Certificate, Failure> {
+/// A certificate that was just given, with its key; on no disk yet.
+pub(super) struct Issued {
+    /// The certificate, then its CA, in PEM.
+    pub(super) chain_pem: String,
+    /// Its key.
+    pub(super) key: KeyPair,
+}
+
+/// Asks for a certificate.
+pub(super) async fn request(client: &Client, route: &Route) -> Result<Issued, Failure> {
     let key = KeyPair::generate().map_err(tls_unusable)?;
     let request = IssueDatabaseCertificateRequest {
         public_key: key.public_key_der(),
@@ -80,10 +88,27 @@ pub(super) async fn issue(
     let given = rpc::call(&doing, client.session().issue_database_certificate(request)).await?;
     tls::first_certificate_der(&given.certificate_pem)
         .map_err(|_| Failure::new("the auth service answered without a usable certificate"))?;
+    Ok(Issued {
+        chain_pem: given.certificate_pem,
+        key,
+    })
+}
+
+/// Asks for a certificate and keeps it.
+pub(super) async fn issue(
+    profile: &Profile,
+    client: &Client,
+    route: Route,
+) -> Result<Certificate, Failure> {
+    let issued = request(client, &route).await?;
     let (chain_file, key_file) = files(profile, &route.database);
     profile::remove_file(&chain_file)?;
-    profile::write_private(&key_file, key.to_pem().expose_secret().as_bytes())?;
-    profile::write_private(&chain_file, given.certificate_pem.as_bytes())?;
+    let pem = issued.key.to_pem();
+    let der = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes())
+        .map_err(|error| Failure::new(format!("cannot write the key in DER: {error}")))?;
+    profile::write_private(&key_file.with_extension(DER_KEY), der.secret_der())?;
+    profile::write_private(&key_file, pem.expose_secret().as_bytes())?;
+    profile::write_private(&chain_file, issued.chain_pem.as_bytes())?;
     Ok(Certificate {
         route,
         chain_file,
@@ -200,6 +225,7 @@ fn not_logged_in(wanted: Option<&str>) -> Failure {
 pub(super) fn remove(profile: &Profile, database: &str) -> Result<(), Failure> {
     let (chain_file, key_file) = files(profile, database);
     profile::remove_file(&chain_file)?;
+    profile::remove_file(&key_file.with_extension(DER_KEY))?;
     profile::remove_file(&key_file)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use tidegate_console::{
 use tidegate_wire::route::route_label;
 use tokio::net::lookup_host;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, DER_KEY};
 
 /// Addresses of a proxy that a client tries.
 const ADDRESSES_MAX: usize = 4;
@@ -76,6 +76,61 @@ impl Target {
         &self.ca_file
     }
 
+    /// The file with the person's certificate for this database.
+    pub(super) fn chain_file(&self) -> &str {
+        &self.chain_file
+    }
+
+    /// The file with its key, in PEM.
+    pub(super) fn key_file(&self) -> &str {
+        &self.key_file
+    }
+
+    /// The file with the same key in DER.
+    pub(super) fn der_key_file(&self) -> String {
+        let path = Path::new(&self.key_file).with_extension(DER_KEY);
+        path.display().to_string()
+    }
+
+    /// The database user.
+    pub(super) fn db_user(&self) -> &str {
+        &self.db_user
+    }
+
+    /// The logical database, if one is named.
+    pub(super) fn db_name(&self) -> Option<&str> {
+        self.db_name.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_parts(certificate: &Certificate, host: &str, ca_file: String) -> Self {
+        Self {
+            host: host.to_owned(),
+            addresses: Vec::new(),
+            port: 3080,
+            ca_file,
+            chain_file: certificate.chain_file.display().to_string(),
+            key_file: certificate.key_file.display().to_string(),
+            db_user: certificate.route.db_user.clone(),
+            db_name: certificate.route.db_name.clone(),
+        }
+    }
+
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn at_addresses(self, addresses: &[&str]) -> Self {
+        Self {
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..self
+        }
+    }
+
+    /// The same at another port.
+    #[must_use]
+    pub(super) fn at_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
     /// The facts, in the order in which people read them. With several addresses the host stands once for each, as
     /// libpq wants it.
     fn facts(&self) -> Vec<Fact> {
@@ -103,12 +158,19 @@ impl Target {
 
     /// A conninfo string.
     pub(super) fn conninfo(&self) -> String {
-        let pairs: Vec<String> = self
-            .facts()
-            .iter()
-            .map(|(keyword, _, value)| format!("{keyword}={}", quote(value)))
+        let pairs = self.conninfo_pairs().into_iter();
+        let pairs: Vec<String> = pairs
+            .map(|(keyword, value)| format!("{keyword}={value}"))
             .collect();
         pairs.join(" ")
+    }
+
+    /// Keywords and values of a conninfo string, quoted where they have to be.
+    pub(super) fn conninfo_pairs(&self) -> Vec<(&'static str, String)> {
+        let facts = self.facts().into_iter();
+        facts
+            .map(|(keyword, _, value)| (keyword, quote(&value)))
+            .collect()
     }
 
     /// Environment variables, by name.
@@ -128,14 +190,15 @@ impl Target {
     }
 }
 
-fn host(profile: &Profile, database: &str) -> String {
+/// The host name of a database: by it the proxy routes, and its certificate is verified.
+pub(super) fn host(profile: &Profile, database: &str) -> String {
     format!("{}.{}", route_label(database), profile.facts().db_suffix)
 }
 
 /// A value of a conninfo string: in quotes unless it is plain, with quotes and backslashes escaped.
 ///
 /// Source: PostgreSQL manual, section "Connection Strings".
-fn quote(value: &str) -> String {
+pub(super) fn quote(value: &str) -> String {
     let plain = !value.is_empty()
         && value
             .bytes()

@@ -10,7 +10,8 @@ use aws_credential_types::{
 };
 use axum::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use tidegate_core::{ErrorCode, aws_session::Template};
+use tidegate_aws::cache::REFUSED_AGE_MIN;
+use tidegate_core::{DatabaseKind, ErrorCode, aws_session::Template};
 use tidegate_service::{clock::ManualClock, metrics::Metrics};
 
 use super::*;
@@ -76,6 +77,10 @@ fn refusal(code: &str, message: &str) -> (StatusCode, String) {
 }
 
 async fn credentials(url: &str) -> AwsCredentials {
+    credentials_at(url, &ManualClock::new(Timestamp::now())).await
+}
+
+async fn credentials_at(url: &str, clock: &ManualClock) -> AwsCredentials {
     let loader = ConfigLoader::default()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -83,7 +88,7 @@ async fn credentials(url: &str) -> AwsCredentials {
         .endpoint_url(url)
         .credentials_provider(Rotated::default());
     let factory = AwsFactory::builder().loader(loader).load().await;
-    let clock: SharedClock = Arc::new(ManualClock::new(Timestamp::now()));
+    let clock: SharedClock = Arc::new(clock.clone());
     let metrics = ServiceMetrics::register(&Metrics::new());
     let settings = watch::Sender::new(DatabaseSettings::default()).subscribe();
     AwsCredentials::new(factory, settings, &clock, metrics)
@@ -156,6 +161,46 @@ async fn a_refusal_is_told_with_the_statement_that_ends_it() {
         hint.contains(r#""arn:aws:redshift:us-east-1:123456789012:dbuser:orders/reader""#),
         "{hint}"
     );
+}
+
+fn times(asked: &Mutex<Vec<(String, String)>>, action: &str) -> usize {
+    let asked = asked.lock().unwrap();
+    asked.iter().filter(|(called, _)| called == action).count()
+}
+
+#[tokio::test]
+async fn another_password_is_asked_for_when_the_refused_one_is_old_and_not_when_it_is_new() {
+    let (url, asked) = aws(|_, _| None).await;
+    let clock = ManualClock::new(Timestamp::now());
+    let credentials = credentials_at(&url, &clock).await;
+    let plan = plan_login(&wanted(None), "reader", "dev").unwrap();
+    let login = credentials.login(&plan, "alice").await.unwrap();
+    let another = credentials.another(&plan, "alice", &login).await.unwrap();
+    assert!(another.is_none());
+    clock.advance(REFUSED_AGE_MIN);
+    let another = credentials.another(&plan, "alice", &login).await.unwrap();
+    assert!(another.is_some());
+    assert_eq!(times(&asked, "GetClusterCredentials"), 2);
+}
+
+#[tokio::test]
+async fn a_token_of_rds_that_is_refused_has_its_role_assumed_anew() {
+    let (url, asked) = aws(|_, _| None).await;
+    let clock = ManualClock::new(Timestamp::now());
+    let credentials = credentials_at(&url, &clock).await;
+    let mut orders = wanted(Some("agent"));
+    let database = orders.database_mut();
+    database.kind = Some(DatabaseKind::Rds);
+    database.uri = "orders.abc.us-east-1.rds.amazonaws.com:5432"
+        .parse()
+        .unwrap();
+    let plan = plan_login(&orders, "reader", "dev").unwrap();
+    let login = credentials.login(&plan, "alice").await.unwrap();
+    assert_eq!(times(&asked, "AssumeRole"), 1);
+    clock.advance(REFUSED_AGE_MIN);
+    let another = credentials.another(&plan, "alice", &login).await.unwrap();
+    assert!(another.is_some());
+    assert_eq!(times(&asked, "AssumeRole"), 2);
 }
 
 #[tokio::test]

@@ -361,3 +361,15 @@ fn where_no_users_can_be_made_a_role_that_asks_for_them_leaves_others_usable() {
         Login::RdsToken(_)
     ));
 }
+
+#[test]
+fn what_rds_refuses_without_a_reason_is_told_with_what_may_be_missing_and_other_refusals_are_not() {
+    let app = plan_login(&rds(DatabaseKind::Rds, None), "app_user", "app").unwrap();
+    let meaning = app.refusal("28000 PAM authentication failed").unwrap();
+    assert_eq!(meaning.code, ErrorCode::DatabaseLogin);
+    let hint = meaning.hint.unwrap();
+    assert!(hint.contains(r#"GRANT rds_iam TO "app_user""#), "{hint}");
+    assert!(hint.contains("rds-db:connect"), "{hint}");
+    let orders = plan_login(&wanted(None), "reader", "dev").unwrap();
+    assert_eq!(orders.refusal("28000 no such user"), None);
+}

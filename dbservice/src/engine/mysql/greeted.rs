@@ -3,7 +3,7 @@
 //! Reading it is as far as a connection can be made before anything is known of the client: the request for TLS that
 //! follows already says what the client can.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tidegate_core::{Database, ErrorCode, Problem};
 use tidegate_wire::mysql::{
     Capabilities,
@@ -14,7 +14,7 @@ use tidegate_wire::mysql::{
 use tokio::{net::TcpStream, time::timeout};
 
 use super::packets::{self, ReadError};
-use crate::engine::upstream::TLS_TIMEOUT;
+use crate::engine::upstream::{Connector, TLS_TIMEOUT, Upstream};
 
 /// A connection to a database that has greeted.
 #[derive(Debug)]
@@ -69,6 +69,45 @@ pub(crate) async fn greeted(
         ));
     }
     Ok(Greeted { stream, greeting })
+}
+
+/// Connects to a database, and hears its greeting.
+///
+/// # Errors
+///
+/// As [`greeted`].
+pub(crate) async fn connect_greeted(
+    connector: &Connector,
+    database: &Database,
+) -> Result<Greeted, Problem> {
+    let stream = connector.tcp(database).await?;
+    greeted(database, stream).await
+}
+
+/// Makes TLS with a database that has greeted, behind the `request` that its greeting is answered with. Its greeting is
+/// another one when it had to be connected to again, to verify its certificate with newer CAs.
+///
+/// # Errors
+///
+/// As [`Connector::tls_after`].
+pub(crate) async fn secured(
+    connector: &Connector,
+    database: &Database,
+    greeted: Greeted,
+    request: impl Fn(&Greeting) -> Bytes,
+) -> Result<(Upstream, Greeting), Problem> {
+    let Greeted {
+        stream,
+        mut greeting,
+    } = greeted;
+    let first = (stream, request(&greeting));
+    let again = async {
+        let again = connect_greeted(connector, database).await?;
+        greeting = again.greeting;
+        Ok((again.stream, request(&greeting)))
+    };
+    let upstream = connector.tls_after(database, first, None, again).await?;
+    Ok((upstream, greeting))
 }
 
 async fn read(stream: &mut TcpStream) -> Result<Greeting, GreetingError> {

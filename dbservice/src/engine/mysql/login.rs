@@ -16,7 +16,7 @@ use super::{
     packets::{self, ReadError},
 };
 use crate::{
-    engine::{DbLogin, farewell::Farewell, record::Ended},
+    engine::{DbLogin, entry::LoginRefusal, farewell::Farewell, record::Ended},
     metrics::Cause,
     wanted::Wanted,
 };
@@ -27,6 +27,11 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Steps that a login may take; the longest known one takes four.
 const STEPS_MAX: usize = 16;
+
+/// `ER_ACCESS_DENIED_ERROR`: no such user, or another password.
+///
+/// Source: MySQL server error message reference.
+const ACCESS_DENIED: u16 = 1045;
 
 /// What a login gave.
 #[derive(Debug)]
@@ -64,6 +69,17 @@ pub(crate) enum LoginFailure {
     /// It goes on and on.
     #[error("database asked for more than {STEPS_MAX} steps of login")]
     TooManySteps,
+}
+
+impl LoginRefusal for LoginFailure {
+    fn refused_password(&self) -> Option<String> {
+        match self {
+            Self::Refused { code, message, .. } if *code == ACCESS_DENIED => {
+                Some(format!("{code} {message}"))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl From<std::io::Error> for LoginFailure {

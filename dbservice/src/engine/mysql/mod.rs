@@ -10,16 +10,21 @@
 //! Not here: what sessions of all protocols share ([`super`]).
 
 mod answers;
+mod entry;
 mod greeted;
 mod login;
 pub(crate) mod packets;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod stopping;
+#[cfg(test)]
+mod stopping_tests;
 mod view;
 mod words;
 
-pub(crate) use greeted::{Greeted, greeted};
+pub(crate) use greeted::{Greeted, greeted, secured};
 pub(crate) use login::{LoginFailure, log_in};
 pub(crate) use packets::next as next_packet;
 pub(crate) use session::serve;
+pub(crate) use stopping::Numbers;

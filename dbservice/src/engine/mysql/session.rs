@@ -1,6 +1,12 @@
-//! What MySQL adds to a session: greeting and answer, and the login.
+//! What MySQL adds to a session: greeting and answer, the login, and what `KILL` is told.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use tidegate_core::{ErrorCode, Problem};
 use tidegate_identity::{ALPN_MYSQL, secret};
 use tidegate_wire::{
@@ -17,9 +23,11 @@ use tokio::{
 };
 
 use super::{
-    greeted::{Greeted, greeted},
-    login::{log_in, login_failed},
+    entry::{Entered, Entering},
+    greeted::{Greeted, connect_greeted},
+    login::login_failed,
     packets::{self, ReadError},
+    stopping::{Owner, Running, Target},
     view::MysqlView,
     words,
 };
@@ -35,19 +43,14 @@ use crate::{
             self, Accepted, Client, Connected, Engine, Identified, Incoming, Permitted, Protocol,
             STARTUP_TIMEOUT, Step, Turned,
         },
+        upstream::Upstream,
     },
     metrics::Cause,
     wanted::Wanted,
 };
 
 /// The place of a client's answer behind a greeting and a request for TLS; what we say upstream has the same.
-const BEHIND_SSL_REQUEST: u8 = 2;
-
-/// What shapes a stream: the database must have it if the client uses it.
-const SHAPES: [(Capabilities, &str); 2] = [
-    (Capabilities::DEPRECATE_EOF, "DEPRECATE_EOF"),
-    (Capabilities::SESSION_TRACK, "SESSION_TRACK"),
-];
+pub(super) const BEHIND_SSL_REQUEST: u8 = 2;
 
 /// What the client began with, and what came behind it.
 struct Opening {
@@ -59,14 +62,21 @@ struct Opening {
 struct Mysql {
     /// The place of our next packet to the client, until the session runs.
     next_sequence: u8,
+    /// The number for its connection that the client was greeted with; 0 for none.
+    greeted_as: u32,
 }
 
-/// Serves one client from its handshake to its end.
-pub(crate) async fn serve<S>(engine: &Engine, incoming: Incoming<S, Greeted>)
+/// Serves one client from its handshake to its end. `greeted_as` is the number for its connection with which a proxy
+/// greeted it, and 0 for a client that no proxy greeted.
+pub(crate) async fn serve<S>(engine: &Engine, incoming: Incoming<S, Greeted>, greeted_as: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    session::serve(engine, incoming, Mysql { next_sequence: 0 }).await;
+    let protocol = Mysql {
+        next_sequence: 0,
+        greeted_as,
+    };
+    session::serve(engine, incoming, protocol).await;
 }
 
 impl Protocol for Mysql {
@@ -143,6 +153,7 @@ impl Mysql {
             return Err(Turned::silently(accepted.client, ended));
         }
         self.next_sequence = 1;
+        self.greeted_as = greeting.thread_id;
         Ok((database, accepted))
     }
 
@@ -192,6 +203,14 @@ impl Mysql {
             }
             Err(error) => return Err(broke_the_protocol(accepted.client, &error)),
         };
+        if compresses(answer.capabilities, offered) {
+            let problem = Problem::new(
+                ErrorCode::ProtocolViolation,
+                "your client compresses what it sends, which it was not offered",
+            )
+            .hint("connect without compression");
+            return Err(Turned::by(accepted.client, Cause::Handshake, problem));
+        }
         answer.capabilities = answer.capabilities & (offered | Capabilities::CLIENT_MYSQL);
         let (user, certificate_ends) = match accepted.person(&engine.cluster) {
             Ok(person) => person,
@@ -250,28 +269,25 @@ impl Mysql {
             Ok(login) => login,
             Err(problem) => return Err(Turned::by(client, Cause::Credentials, problem)),
         };
-        let ready = match database {
-            Some(database) => Ok(database),
-            None => connected(engine, &wanted, ahead).await,
+        let entering = Entering {
+            engine,
+            wanted: &wanted,
+            plan: &plan,
+            permit: &permit,
+            answer,
         };
-        let secured = match ready {
-            Ok(Greeted { stream, greeting }) => {
-                secure(engine, &wanted, stream, &greeting, answer, permit.db_name())
-                    .await
-                    .map(|(upstream, answer)| (upstream, greeting, answer))
-            }
-            Err(problem) => Err(problem),
-        };
-        let (mut upstream, greeting, answer) = match secured {
-            Ok(secured) => secured,
-            Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
-        };
-        let capabilities = answer.capabilities;
-        let logging_in = log_in(&mut upstream, &greeting, answer, &login, BEHIND_SSL_REQUEST);
-        let logged_in = match logging_in.await {
-            Ok(logged_in) => logged_in,
+        let entered = entering.enter(database, ahead, login);
+        let Entered {
+            upstream,
+            number,
+            capabilities,
+            logged_in,
+        } = match Box::pin(entered).await {
+            Ok(entered) => entered,
             Err(failure) => {
-                let (farewell, ended) = login_failed(&wanted, &failure, self.next_sequence);
+                let (farewell, ended) = failure.told(&plan, |failure| {
+                    login_failed(&wanted, failure, self.next_sequence)
+                });
                 return Err(Box::new(Turned {
                     client,
                     farewell,
@@ -279,6 +295,35 @@ impl Mysql {
                 }));
             }
         };
+        let owner = Owner {
+            person: permit.user().to_owned(),
+            database: wanted.database.name.to_string(),
+            db_user: permit.db_user().to_owned(),
+        };
+        let address = match peer(&upstream) {
+            Ok(address) => address,
+            Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
+        };
+        let running = Running::default();
+        let target = Target {
+            wanted,
+            address,
+            number,
+            running: running.clone(),
+            plan,
+            person: owner.person.clone(),
+            connector: Arc::clone(&engine.connector),
+            credentials: Arc::clone(&engine.credentials),
+            is_asked: AtomicBool::new(false),
+        };
+        let numbers = engine.mysql_numbers.clone();
+        let target = Arc::new(target);
+        // The database knows its own number by itself.
+        let known = (![0, number].contains(&self.greeted_as))
+            .then(|| numbers.know(self.greeted_as, owner.clone(), Arc::clone(&target)));
+        let view = MysqlView::new(capabilities, running, move |kill| {
+            numbers.kill(kill, &owner)
+        });
         let ok = reply::renumbered(self.next_sequence, &logged_in.ok);
         if let Err(error) = say(&mut client, &ok).await {
             let ended = Ended::because(Cause::ClientFailed, error);
@@ -289,12 +334,25 @@ impl Mysql {
             client_rest: rest,
             database: upstream,
             database_rest: logged_in.rest,
-            view: MysqlView::new(capabilities),
-            stop: None,
+            view,
+            // The number finds nobody once `known` is dropped: this keeps it as long as the session runs.
+            stop: Some(
+                async move {
+                    let _known = known;
+                    target.end().await;
+                }
+                .boxed(),
+            ),
             terms,
             place,
         })
     }
+}
+
+/// Whether a client goes on compressed although nobody offered it. Some drivers do, and would wait for ever.
+fn compresses(client: Capabilities, offered: Capabilities) -> bool {
+    let refused = client.without(offered);
+    refused.has(Capabilities::COMPRESS) || refused.has(Capabilities::ZSTD)
 }
 
 /// What a client may use of what a database can, with what the handshake itself needs.
@@ -305,61 +363,28 @@ fn offered(database: Capabilities) -> Capabilities {
         | Capabilities::PLUGIN_AUTH
 }
 
-/// Makes TLS of a connection whose database has greeted. The answer that is sent inside is the client's, with what it
-/// may use of what the database can.
-///
-/// Databases go by the capabilities in the request for TLS, so it says the same.
-async fn secure(
-    engine: &Engine,
-    wanted: &Wanted,
-    stream: tokio::net::TcpStream,
-    greeting: &Greeting,
-    mut answer: Answer,
-    db_name: &str,
-) -> Result<(crate::engine::Upstream, Answer), Problem> {
-    let missing = answer.capabilities.without(greeting.capabilities);
-    if let Some((_, name)) = SHAPES.iter().find(|(shape, _)| missing.has(*shape)) {
-        return Err(Problem::new(
-            ErrorCode::DatabaseLogin,
-            format!(
-                "database `{}` is too old for what your client was offered",
-                wanted.database.name
-            ),
-        )
-        .because(format_args!("the database has no {name}"))
-        .hint("connect with `tg db connect`, which offers what the database has"));
-    }
-    let for_login = Capabilities::PLUGIN_AUTH | Capabilities::PLUGIN_AUTH_LENENC;
-    answer.capabilities = (answer.capabilities.without(Capabilities::CONNECT_WITH_DB) | for_login)
-        & (greeting.capabilities | Capabilities::CLIENT_MYSQL)
-        | Capabilities::PROTOCOL_41
-        | Capabilities::SECURE_CONNECTION
-        | Capabilities::SSL;
-    if !db_name.is_empty() {
-        answer.capabilities = answer.capabilities | Capabilities::CONNECT_WITH_DB;
-        answer.database = Some(db_name.to_owned());
-    }
-    let request = answer.ssl_request(1);
-    let upstream = engine
-        .connector
-        .tls_after(&wanted.database, stream, &request, None)
-        .await?;
-    Ok((upstream, answer))
-}
-
 /// The connection that was begun ahead, or one that is made now.
-async fn connected(
+pub(super) async fn connected(
     engine: &Engine,
     wanted: &Wanted,
     ahead: Option<Ahead<Greeted>>,
 ) -> Result<Greeted, Problem> {
     match ahead {
         Some(ahead) => ahead.finish().await,
-        None => {
-            let stream = engine.connector.tcp(&wanted.database).await?;
-            greeted(&wanted.database, stream).await
-        }
+        None => connect_greeted(&engine.connector, &wanted.database).await,
     }
+}
+
+/// The very address that a session is connected to.
+fn peer(upstream: &Upstream) -> Result<SocketAddr, Problem> {
+    let stream = upstream.get_ref().0.get_ref();
+    stream.peer_addr().map_err(|error| {
+        Problem::new(
+            ErrorCode::DatabaseUnreachable,
+            "the connection to the database broke",
+        )
+        .because(error)
+    })
 }
 
 /// Random bytes without NUL, which would end them for clients that read them as text.

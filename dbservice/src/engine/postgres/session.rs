@@ -17,15 +17,16 @@ use tokio::{
 use super::{
     cancel::{CancelKey, CancelTarget},
     cancelling,
+    entry::Entering,
     first::{ReadFirstError, read_first},
     login_failed::login_failed,
-    upstream_login::{LoggedIn, log_in, startup_for},
+    upstream_login::LoggedIn,
     view::PostgresView,
     words,
 };
 use crate::{
     engine::{
-        ahead::{Ahead, alongside},
+        ahead::alongside,
         identify::{self, Named},
         record::{Ended, Record},
         session::{
@@ -168,15 +169,17 @@ where
         Ok(login) => login,
         Err(problem) => return Err(Turned::by(client, Cause::Credentials, problem)),
     };
-    let mut upstream = match connected(engine, &wanted, ahead).await {
-        Ok(upstream) => upstream,
-        Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
+    let entering = Entering {
+        engine,
+        wanted: &wanted,
+        plan: &plan,
+        permit: &permit,
+        startup,
     };
-    let startup = startup_for(startup, &login.user, permit.db_name());
-    let logged_in = match log_in(&mut upstream, &startup, &login).await {
-        Ok(logged_in) => logged_in,
+    let (upstream, logged_in) = match Box::pin(entering.enter(ahead, login)).await {
+        Ok(entered) => entered,
         Err(failure) => {
-            let (farewell, ended) = login_failed(&wanted, &failure);
+            let (farewell, ended) = failure.told(&plan, |failure| login_failed(&wanted, failure));
             return Err(Box::new(Turned {
                 client,
                 farewell,
@@ -209,21 +212,6 @@ where
         terms,
         place,
     })
-}
-
-/// The connection that was begun ahead, or one that is made now.
-async fn connected(
-    engine: &Engine,
-    wanted: &Wanted,
-    ahead: Option<Ahead<Upstream>>,
-) -> Result<Upstream, Problem> {
-    match ahead {
-        Some(ahead) => ahead.finish().await,
-        None => {
-            let stream = engine.connector.tcp(&wanted.database).await?;
-            engine.connector.tls(&wanted.database, stream).await
-        }
-    }
 }
 
 /// A cancel key of ours for the session, when the database gave one of its own.

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidegate_wire::{
+    SqlState,
     backend::{Authentication, BackendError, BackendKeyData, BackendTag, ErrorResponse},
     frame::{FrameError, LOGIN_FRAME_BYTES_MAX, peek_header},
     startup::StartupMessage,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::login::{Login, LoginError, Step};
-use crate::engine::DbLogin;
+use super::{
+    login::{Login, LoginError, Step},
+    scram::ScramKeys,
+};
+use crate::engine::{DbLogin, entry::LoginRefusal};
 
 /// How long a login may take, from start-up message to ReadyForQuery.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,6 +78,19 @@ pub(crate) enum LoginFailure {
     Unexpected(char),
 }
 
+impl LoginRefusal for LoginFailure {
+    fn refused_password(&self) -> Option<String> {
+        match self {
+            Self::Refused { error, .. } => {
+                let states = [SqlState::INVALID_AUTHORIZATION, SqlState::INVALID_PASSWORD];
+                let is_it = states.contains(&error.code);
+                is_it.then(|| format!("{} {}", error.code, error.message))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The client's start-up message, with the user and database that were decided, and without what would hide the
 /// stream from audit. Everything else passes as it came.
 pub(crate) fn startup_for(client: StartupMessage, user: &str, database: &str) -> StartupMessage {
@@ -83,7 +100,7 @@ pub(crate) fn startup_for(client: StartupMessage, user: &str, database: &str) ->
         .with_param("database", database)
 }
 
-/// Logs in.
+/// Logs in, with the `keys` of passwords that were logged in with before.
 ///
 /// # Errors
 ///
@@ -92,6 +109,7 @@ pub(crate) async fn log_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
     login: &DbLogin,
+    keys: &ScramKeys,
 ) -> Result<LoggedIn, LoginFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -106,7 +124,7 @@ where
             after_key: BytesMut::new(),
             rest: Bytes::new(),
         };
-        authenticate(&mut frames, login, &mut logged_in.before_key).await?;
+        authenticate(&mut frames, login, keys, &mut logged_in.before_key).await?;
         settle(&mut frames, &mut logged_in).await?;
         logged_in.rest = frames.buffer.freeze();
         Ok(logged_in)
@@ -120,12 +138,13 @@ where
 async fn authenticate<S>(
     frames: &mut Frames<'_, S>,
     login: &DbLogin,
+    keys: &ScramKeys,
     for_client: &mut BytesMut,
 ) -> Result<(), LoginFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut answers = Login::new(&login.user, login.password.as_ref());
+    let mut answers = Login::new(&login.user, login.password.as_ref(), keys);
     loop {
         let frame = frames.next().await?;
         match frame.tag {

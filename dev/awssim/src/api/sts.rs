@@ -231,8 +231,8 @@ fn authorize(
             (_, decided) => decided.err(),
         };
         match refused {
-            // AWS says nothing of what another account's policies lack.
-            Some(Denial::Missing(Layer::Resource)) if !same_account => {
+            // AWS says nothing of what is lacking where two accounts have to allow it, on either side.
+            Some(Denial::Missing(_)) if !same_account => {
                 return Err(deny(call.caller, action, arn, ""));
             }
             Some(denial) => return Err(deny(call.caller, action, arn, &denial.because(action))),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub use policy::{ConditionOperator, Conditions, Effect, IdentityPolicy, OneOrMany, Statement};
 pub use trust::{Principal, PrincipalKinds, TrustPolicy, TrustStatement};
 
-pub(crate) use policy::{Denial, Layer, Layers, Verdict};
+pub(crate) use policy::{Denial, Layer, Layers, Verdict, deciding};
 pub(crate) use trust::{Asker, Trusted, TrustedCaller, evaluate_trust};
 
 /// What conditions and policy variables can refer to. Keys match without regard to case.

@@ -1,6 +1,6 @@
 //! Identity policies: what a user or role may do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -257,6 +257,67 @@ pub(crate) fn evaluate<'a>(
         }
     }
     verdict
+}
+
+/// Names of the policies of one kind that have a statement which decides: those that deny, else those that allow. A policy
+/// without an id is called after its place.
+pub(crate) fn deciding(
+    policies: &[IdentityPolicy],
+    action: &str,
+    resource: &str,
+    context: &Context,
+) -> Vec<String> {
+    let of = |wanted: Verdict| {
+        let names = (1..).zip(policies).filter_map(|(place, policy)| {
+            let decides = evaluate([policy], action, resource, context) == wanted;
+            let name = || {
+                policy
+                    .id
+                    .clone()
+                    .unwrap_or_else(|| format!("policy-{place}"))
+            };
+            decides.then(name)
+        });
+        names.collect::<Vec<String>>()
+    };
+    let denying = of(Verdict::Forbidden);
+    if denying.is_empty() {
+        of(Verdict::Allowed)
+    } else {
+        denying
+    }
+}
+
+impl IdentityPolicy {
+    /// Whether a condition has a part in it.
+    pub(crate) fn is_conditional(&self) -> bool {
+        let mut statements = self.statement.as_slice().iter();
+        statements.any(|statement| !statement.condition.is_empty())
+    }
+
+    /// The keys that its conditions and variables ask for.
+    pub(crate) fn context_keys(&self) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        for statement in self.statement.as_slice() {
+            let conditions = statement.condition.values().flatten();
+            let mut texts: Vec<&String> = statement.resource.as_slice().iter().collect();
+            for (key, values) in conditions {
+                keys.insert(key.clone());
+                texts.extend(values.as_slice());
+            }
+            for text in texts {
+                let variables = text.split("${").skip(1);
+                let variables = variables.filter_map(|rest| rest.split_once('}'));
+                let variables = variables.map(|(key, _)| key);
+                keys.extend(
+                    variables
+                        .filter(|key| !["*", "?", "$"].contains(key))
+                        .map(str::to_owned),
+                );
+            }
+        }
+        keys
+    }
 }
 
 pub(super) fn action_matches(patterns: &OneOrMany<String>, action: &str) -> bool {

@@ -238,6 +238,8 @@ fn spawn(
             "--skip-networking",
             "--skip-name-resolve",
             "--local-infile=1",
+            // As RDS for MySQL 8.0 has it; MariaDB's own default is 16 MiB.
+            "--max-allowed-packet=64M",
         ])
         .args([
             "--innodb-flush-log-at-trx-commit=0",

@@ -153,6 +153,15 @@ impl Sim {
         self.state.put_role(account, name, role)
     }
 
+    /// Deletes a role: what its sessions have is of no use from then on, also when a role of that name is made anew.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError`]: no such account or role.
+    pub fn remove_role(&self, account: &str, name: &str) -> Result<(), SimError> {
+        self.state.remove_role(account, name)
+    }
+
     /// Adds or replaces an OIDC provider of an account, by issuer without `https://`.
     ///
     /// # Errors

@@ -411,10 +411,14 @@ async fn certificates_and_addresses_change_while_a_front_runs() {
         let refused = log_in(&fixture, &shop, "alice", &token).await.unwrap_err();
         assert!(refused.contains(says), "{refused}");
     }
-    sim.show_certificate(&of, &Certificate::with_days(3))
-        .await
-        .unwrap();
-    log_in(&fixture, &shop, "alice", &token).await.unwrap();
+    let other_ca = Certificate {
+        other_ca: true,
+        ..Certificate::default()
+    };
+    for certificate in [Certificate::with_days(3), other_ca] {
+        sim.show_certificate(&of, &certificate).await.unwrap();
+        log_in(&fixture, &shop, "alice", &token).await.unwrap();
+    }
 
     let moved = sim.readdress(&of).await.unwrap().remove(0);
     assert_eq!(moved.host, shop.host);

@@ -154,6 +154,18 @@ async fn a_role_of_the_same_account_that_does_not_trust_is_told_and_of_another_i
     );
     let other = refused(crate::AWAY, "stranger").await;
     assert!(other.ends_with("role/stranger"), "{other}");
+    // Neither is it told what the caller's own side lacks.
+    let mut world = with_role(|_| ());
+    let trusting = Role::new(TrustPolicy::allow([HOME]), vec![]);
+    world.account(crate::AWAY).put_role("friend", trusting);
+    let worker = world.account(HOME).users.get_mut("worker").unwrap();
+    worker.policies.clear();
+    let fixture = Fixture::api(world).await;
+    let client = fixture.sts(crate::worker());
+    let role = format!("arn:aws:iam::{}:role/friend", crate::AWAY);
+    let request = client.assume_role().role_arn(&role).role_session_name("it");
+    let error = request.send().await.unwrap_err().into_service_error();
+    assert!(error.message().unwrap().ends_with(&role), "{error:?}");
 }
 
 #[tokio::test]
@@ -182,6 +194,10 @@ async fn a_simulation_tells_the_decision_and_which_limit_it_is() {
         body.contains("<EvalDecision>allowed</EvalDecision>"),
         "{body}"
     );
+    assert!(
+        body.contains("<SourcePolicyType>IAM Policy</SourcePolicyType>"),
+        "{body}"
+    );
     let (status, body) = simulate(&format!("{role}-none"), ACTION).await;
     assert!(status == 404 && body.contains("NoSuchEntity"), "{body}");
 
@@ -194,4 +210,75 @@ async fn a_simulation_tells_the_decision_and_which_limit_it_is() {
         body.contains("<PermissionsBoundaryType>Policy</PermissionsBoundaryType>"),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn a_simulation_has_one_result_an_action_with_its_resources_below_and_ends_at_the_organization()
+ {
+    let mut world = with_role(|role| {
+        role.policies = vec![
+            IdentityPolicy::allow([ACTION], ["arn:one/${aws:userid}", "arn:two"]),
+            IdentityPolicy::deny([ACTION], ["arn:three"]),
+        ];
+    });
+    let role = format!("arn:aws:iam::{HOME}:role/login");
+    let body = format!(
+        "Action=SimulatePrincipalPolicy&Version=2010-05-08&PolicySourceArn={role}&ActionNames.member.1={ACTION}\
+         &ResourceArns.member.1=arn:one/x&ResourceArns.member.2=arn:two&ResourceArns.member.3=arn:three"
+    );
+    let fixture = Fixture::api(world.clone()).await;
+    let (_, told) = signed(&fixture, &body).await;
+    assert_eq!(
+        told.matches("<EvalDecision>explicitDeny</EvalDecision>")
+            .count(),
+        1,
+        "{told}"
+    );
+    for part in [
+        "<EvalResourceName>arn:one/x</EvalResourceName><EvalResourceDecision>implicitDeny</EvalResourceDecision>",
+        "<EvalResourceName>arn:two</EvalResourceName><EvalResourceDecision>allowed</EvalResourceDecision>",
+        "<member>aws:userid</member>",
+        "<SourcePolicyId>policy-2</SourcePolicyId>",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+
+    let all = IdentityPolicy::allow(["iam:*"], ["*"]);
+    world.account(HOME).service_control_policies = vec![all];
+    let fixture = Fixture::api(world).await;
+    let (_, told) = signed(&fixture, &body).await;
+    assert!(
+        told.contains("<AllowedByOrganizations>false</AllowedByOrganizations>")
+            && told.contains("<EvalDecision>implicitDeny</EvalDecision>")
+            && !told.contains("SourcePolicyId"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn sessions_of_a_deleted_role_are_of_no_use_even_when_it_is_made_anew() {
+    let fixture = Fixture::api(with_role(|_| {})).await;
+    let role = format!("arn:aws:iam::{HOME}:role/login");
+    let session = fixture.assume(crate::worker(), &role).await;
+    let asked = async || {
+        let client = fixture.redshift(session.clone());
+        let request = client
+            .get_cluster_credentials()
+            .cluster_identifier("c1")
+            .db_user("alice");
+        let answer = request.send().await;
+        answer.err().map(|error| {
+            let code = error.into_service_error().code().map(str::to_owned);
+            code.unwrap_or_default()
+        })
+    };
+    assert_eq!(asked().await, None);
+
+    fixture.sim.remove_role(HOME, "login").unwrap();
+    assert_eq!(asked().await.as_deref(), Some("InvalidClientTokenId"));
+    fixture.sim.remove_role(HOME, "login").unwrap_err();
+    let all = IdentityPolicy::allow(["redshift:*"], ["*"]);
+    let again = Role::new(TrustPolicy::allow([HOME]), vec![all]);
+    fixture.sim.put_role(HOME, "login", again).unwrap();
+    assert_eq!(asked().await.as_deref(), Some("InvalidClientTokenId"));
 }

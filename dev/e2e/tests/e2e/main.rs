@@ -1,9 +1,11 @@
 //! The whole system, proven from outside: real processes, stock clients, scripted faults.
 
 mod bad_clients;
+mod database_faults;
 mod doctor;
 mod fault_table;
 mod faults;
+mod front;
 mod ha;
 mod health;
 mod joining;
@@ -13,6 +15,8 @@ mod logins;
 mod main_job;
 mod minting;
 mod mysql;
+mod mysql_drivers;
+mod mysql_stopping;
 mod plan;
 mod recovery;
 mod requests;

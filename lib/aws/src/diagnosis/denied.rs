@@ -1,5 +1,7 @@
 //! A refusal for want of permission: which policies may lack it.
 
+use tidegate_core::RoleArn;
+
 use super::{
     Actor, Blame, Call, Edit, Identity, PolicyChange, PolicyKind, Statement, Step,
     blame::{principal, told_caller},
@@ -47,7 +49,7 @@ pub(super) fn read(failure: &AwsFailure, step: &Step) -> Denied {
     }
 }
 
-const fn actor(policy: PolicyKind) -> Actor {
+pub(super) const fn actor(policy: PolicyKind) -> Actor {
     match policy {
         PolicyKind::ResourceControl | PolicyKind::ServiceControl => {
             Actor::OrganizationAdministrator
@@ -77,7 +79,11 @@ fn is_of_session(failure: &AwsFailure) -> bool {
 }
 
 /// What would let the call pass a policy of this kind.
-fn additions(policy: PolicyKind, failure: &AwsFailure, step: &Step) -> Vec<PolicyChange> {
+pub(super) fn additions(
+    policy: PolicyKind,
+    failure: &AwsFailure,
+    step: &Step,
+) -> Vec<PolicyChange> {
     let of = owner(policy, failure, step);
     let add = |statement| PolicyChange {
         policy,
@@ -106,7 +112,7 @@ fn names(statement: &Statement, action: &str) -> bool {
     statement.actions().iter().any(|named| named == action)
 }
 
-fn owner(policy: PolicyKind, failure: &AwsFailure, step: &Step) -> String {
+pub(super) fn owner(policy: PolicyKind, failure: &AwsFailure, step: &Step) -> String {
     match (policy, &step.call) {
         (PolicyKind::Trust, Call::AssumeRole { role, .. }) => role.role_arn.to_string(),
         (PolicyKind::ResourceControl, _) => "the organization that owns the database".to_owned(),
@@ -119,22 +125,25 @@ fn owner(policy: PolicyKind, failure: &AwsFailure, step: &Step) -> String {
     }
 }
 
-fn remedy(failure: &AwsFailure, step: &Step, blame: &Blame) -> String {
+/// What to do about an action that only goes along with `sts:AssumeRole`.
+pub(super) fn session_remedy(action: &str, role: &RoleArn) -> Option<String> {
+    let (sent, setting) = match action {
+        TAG_SESSION => ("session tags are sent", "tags"),
+        SET_SOURCE_IDENTITY => ("a source identity is sent", "source_identity"),
+        _ => return None,
+    };
+    Some(format!(
+        "allow {action} on {role} ({sent} because `db_service.aws_session.{setting}` is set)"
+    ))
+}
+
+pub(super) fn remedy(failure: &AwsFailure, step: &Step, blame: &Blame) -> String {
     let refused = action(failure, step);
     let Call::AssumeRole { role, .. } = &step.call else {
         return format!("allow {refused}");
     };
-    if refused == TAG_SESSION {
-        return format!(
-            "allow {refused} on {} (session tags are sent because `db_service.aws_session.tags` is set)",
-            role.role_arn
-        );
-    }
-    if refused == SET_SOURCE_IDENTITY {
-        return format!(
-            "allow {refused} on {} (a source identity is sent because `db_service.aws_session.source_identity` is set)",
-            role.role_arn
-        );
+    if let Some(remedy) = session_remedy(refused, &role.role_arn) {
+        return remedy;
     }
     let may_be_the_trust = matches!(blame, Blame::Unsaid | Blame::Missing(PolicyKind::Trust))
         && refused == ASSUME_ROLE;

@@ -4,13 +4,17 @@
 //! doctor both print. It says no more than AWS told: where AWS leaves open which policy refused, every policy that may
 //! have is listed, the likeliest first.
 //!
-//! Not here: classes of failures ([`crate::error`]), and finding out more than AWS told with the failure.
+//! [`evidence`] narrows that list by what IAM tells when it is asked.
+//!
+//! Not here: classes of failures ([`crate::error`]), and asking.
 
 mod blame;
 mod denied;
+pub mod evidence;
 mod other;
 mod statement;
 mod step;
+pub mod trust;
 
 use tidegate_core::{ErrorCode, Problem};
 

@@ -101,7 +101,7 @@ impl Step {
     }
 
     /// All that is asked of STS at once when a role is assumed.
-    fn role_actions(&self) -> Vec<&'static str> {
+    pub(super) fn role_actions(&self) -> Vec<&'static str> {
         let Call::AssumeRole {
             with_source_identity,
             with_tags,

@@ -23,10 +23,10 @@ const ANSWER_BYTES_MAX: usize = 512;
 /// Where the service is, unless the environment says otherwise.
 const ENDPOINT: &str = "http://169.254.169.254";
 const ENDPOINT_IPV6: &str = "http://[fd00:ec2::254]";
-const TOKEN_REQUEST: &str = "PUT /latest/api/token HTTP/1.1\r\nHost: {host}\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\
+const TOKEN_REQUEST: &str = "PUT {path}/latest/api/token HTTP/1.1\r\nHost: {host}\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\
      Content-Length: 0\r\nConnection: close\r\n\r\n";
 const PLAIN_REQUEST: &str =
-    "GET /latest/meta-data/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n";
+    "GET {path}/latest/meta-data/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n";
 
 /// What the metadata service answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(super) async fn ask() -> Option<InstanceAnswer> {
     Some(ask_at(host).await)
 }
 
-/// Asks `host`, or `host:port`.
+/// Asks `host` or `host:port`, below the path behind it if there is one.
 async fn ask_at(host: &str) -> InstanceAnswer {
     let at = host.to_owned();
     match status(host, TOKEN_REQUEST).await {
@@ -104,7 +104,11 @@ enum Silence {
     Connection(String),
 }
 
-async fn status(host: &str, request: &str) -> Result<u16, Silence> {
+async fn status(place: &str, request: &str) -> Result<u16, Silence> {
+    let (host, path) = match place.find('/') {
+        Some(at) => place.split_at(at),
+        None => (place, ""),
+    };
     let has_port = host.rsplit_once(':').is_some_and(|(front, port)| {
         port.parse::<u16>().is_ok() && (!front.contains(':') || front.ends_with(']'))
     });
@@ -122,7 +126,7 @@ async fn status(host: &str, request: &str) -> Result<u16, Silence> {
             return Err(Silence::Connection(why));
         }
     };
-    let request = request.replace("{host}", host);
+    let request = request.replace("{host}", host).replace("{path}", path);
     let asking = async {
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -191,6 +195,26 @@ mod tests {
         assert_eq!(ask_at(&at).await, InstanceAnswer::Off { at, status: 403 });
         let at = service(OK, UNAUTHORIZED).await;
         assert_eq!(ask_at(&at).await, InstanceAnswer::TokensOnly { at });
+    }
+
+    #[tokio::test]
+    async fn a_service_below_a_path_is_asked_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 512];
+            let read = stream.read(&mut request).await.unwrap();
+            stream.write_all(OK.unwrap().as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        ask_at(&format!("{host}/machine")).await;
+        let request = asked.await.unwrap();
+        assert!(
+            request.starts_with("PUT /machine/latest/api/token HTTP/1.1\r\n")
+                && request.contains(&format!("Host: {host}\r\n")),
+            "{request}"
+        );
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ mod document;
 mod error;
 mod join;
 mod metadata;
+mod network;
 mod overlap;
 mod process;
 mod proxy;
@@ -52,6 +53,7 @@ pub use audit::{AuditTarget, S3Target};
 pub use ca_bundles::{CaBundlePlace, InvalidCaBundlePlace};
 pub use error::{ConfigError, ConfigProblem, PROBLEMS_MAX};
 pub use join::{InvalidStsEndpoint, JoinMethod, StsEndpoint};
+pub use network::Network;
 
 /// Largest configuration file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -197,7 +199,18 @@ pub struct ProcessSettings {
     pub log: LogSettings,
     /// Where `/healthz`, `/readyz` and `/metrics` are served; `None` is nowhere.
     pub diag_addr: Option<SocketAddr>,
+    /// Where the process is, such as an availability zone: `zone`, else `TIDEGATE_ZONE`. Empty is unknown. Proxies
+    /// prefer agents of their own zone.
+    pub zone: String,
+    /// From the signal to stop until nothing new is taken: `/readyz` says `draining` meanwhile, so that balancers
+    /// notice. Default 0 s, since only who has a balancer that asks gains by it.
+    pub shutdown_delay: Duration,
+    /// How long sessions may go on from then: `drain_timeout`. Default 30 s; whoever stops the process must wait longer.
+    pub drain_timeout: Duration,
 }
+
+/// How long sessions may go on by default once their process is told to stop.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// How a new process proves that it may join.
 #[derive(Clone, Debug, Default)]
@@ -371,6 +384,37 @@ pub struct ProxySettings {
     pub https_keypairs: Vec<KeyPairFiles>,
     /// The port for MySQL clients that make no tunnel with `tg`; `None` serves none.
     pub mysql: Option<MysqlSettings>,
+    /// Where the proxy is; that of the process. Empty is unknown.
+    pub zone: String,
+    /// Networks of balancers that say in a PROXY header where a client is (`proxy_protocol_from`, when `proxy_protocol`
+    /// is on): each of their connections must begin with one, and nobody else's may. Empty: nobody's may.
+    pub balancers: Vec<Network>,
+    /// How much of the proxy one source or one database may have.
+    pub limits: ProxyLimits,
+    /// How long sessions may go on in a process that has handed its sockets over to a new one. Default 1 h.
+    pub handover_timeout: Duration,
+}
+
+/// How much of a proxy one source or one database may have: section `limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyLimits {
+    /// Connections of one source of which it is not known yet what they want. Default 512, an eighth of all: above what
+    /// an office behind one address opens at once. Agents are exempt, since they dial back for everybody.
+    pub handshakes_per_source: usize,
+    /// Sessions of one source. Default 4,096, a quarter of all.
+    pub sessions_per_source: usize,
+    /// Sessions of one database. Default 4,096, a quarter of all.
+    pub sessions_per_route: usize,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self {
+            handshakes_per_source: 512,
+            sessions_per_source: 4_096,
+            sessions_per_route: 4_096,
+        }
+    }
 }
 
 /// The proxy's port for MySQL clients. Their protocol has the server speak first, so they need one of their own.
@@ -417,6 +461,11 @@ pub struct DatabaseSettings {
     pub aws_session: SessionNaming,
     /// Where CA bundles are fetched; `None` is from AWS.
     pub ca_bundles: Option<CaBundlePlace>,
+    /// How long after the control plane last said so an agent that starts without it lets people in by the roles and
+    /// locks that it kept; `None` is never, and nothing is kept then. From 1 min to 24 h, in files 1 h unless said.
+    pub offline_start: Option<Duration>,
+    /// Whether the ARNs of `IAM_ROLE` clauses are left out of audited statements, beside their secrets. Default no.
+    pub redact_iam_roles: bool,
 }
 
 /// A label whose value a command prints: one of `dynamic_labels`.

@@ -1,9 +1,11 @@
 //! Section `tidegate` (alias `teleport`): what every service of the process shares.
 
+use std::time::Duration;
+
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings, join,
+    DRAIN_TIMEOUT_DEFAULT, JoinSettings, LogFormat, LogOutput, LogSettings, ProcessSettings, join,
     section::{Item, Section},
     storage, values,
     words::quote,
@@ -14,6 +16,10 @@ const AUTH_PORT: u16 = 3025;
 const PROXY_PORT: u16 = 3080;
 const DIAG_PORT: u16 = 3000;
 const FILTER_DEFAULT: &str = "info";
+/// Says where a process is when its file does not.
+const ZONE_VARIABLE: &str = "TIDEGATE_ZONE";
+/// Longest name of a zone.
+const ZONE_CHARS_MAX: usize = 64;
 
 /// What the section says of the process, and of the auth service's store, whose settings stand here by tradition.
 pub(super) struct Process {
@@ -73,6 +79,9 @@ fn read_section(section: &mut Section<'_>) -> Process {
             .get("log")
             .map_or_else(log_defaults, |item| log(&item)),
         diag_addr,
+        zone: zone(section),
+        shutdown_delay: wait(section, "shutdown_delay").unwrap_or_default(),
+        drain_timeout: wait(section, "drain_timeout").unwrap_or(DRAIN_TIMEOUT_DEFAULT),
     };
     let storage = section
         .get("storage")
@@ -91,9 +100,41 @@ fn defaults() -> Process {
             join: JoinSettings::default(),
             log: log_defaults(),
             diag_addr: None,
+            zone: zone_of_environment(),
+            shutdown_delay: Duration::ZERO,
+            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
         },
         storage: storage::Storage::default(),
     }
+}
+
+fn wait(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
+    values::duration(&section.get(key)?, Duration::ZERO)
+}
+
+fn zone(section: &mut Section<'_>) -> String {
+    let Some(item) = section.get("zone").filter(Item::is_given) else {
+        return zone_of_environment();
+    };
+    let text = item.full_text().unwrap_or_default();
+    if !is_zone(text) {
+        item.error_expected(
+            "is no name of a zone",
+            format!("at most {ZONE_CHARS_MAX} visible characters, such as `eu-west-1a`"),
+        );
+    }
+    text.to_owned()
+}
+
+fn zone_of_environment() -> String {
+    std::env::var(ZONE_VARIABLE)
+        .ok()
+        .filter(|zone| is_zone(zone))
+        .unwrap_or_default()
+}
+
+fn is_zone(text: &str) -> bool {
+    text.len() <= ZONE_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The host's own name, as the kernel knows it.

@@ -1,11 +1,12 @@
 //! Section `proxy_service`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    KeyPairFiles, MysqlSettings, ProcessSettings, ProxySettings,
+    KeyPairFiles, MysqlSettings, Network, ProcessSettings, ProxyLimits, ProxySettings,
     section::{Item, Section},
     values,
+    words::quote,
 };
 
 const PORT: u16 = 3080;
@@ -15,6 +16,12 @@ const MYSQL_PORT: u16 = 3036;
 const MYSQL_SERVER_VERSION: &str = "8.0.0-tidegate";
 /// More does not fit into what clients keep of it.
 const MYSQL_SERVER_VERSION_BYTES_MAX: usize = 60;
+/// How long sessions go on in a process that has handed over: long enough that hardly anybody is cut off.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Networks that balancers may be in.
+const BALANCERS_MAX: usize = 64;
+/// The highest limit that can be asked for: what a proxy has in all.
+const LIMIT_MAX: usize = 16_384;
 
 /// Reads the section, whose `enabled` was looked at.
 pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Option<ProxySettings> {
@@ -23,6 +30,14 @@ pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Optio
         .unwrap_or_else(|| format!("{}:{}", process.nodename, listen_addr.port()));
     let https_keypairs = keypairs(&mut section);
     let mysql = mysql(&mut section);
+    let balancers = balancers(&mut section);
+    let limits = section
+        .get("limits")
+        .map_or_else(ProxyLimits::default, |item| limits(&item));
+    let handover_timeout = section
+        .get("handover_timeout")
+        .and_then(|item| values::duration(&item, Duration::ZERO))
+        .unwrap_or(HANDOVER_TIMEOUT);
     section.ignore(&[
         "acme",
         "automatic_upgrades_channels",
@@ -40,7 +55,6 @@ pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Optio
         "postgres_public_addr",
         "proxy_group_generation",
         "proxy_group_id",
-        "proxy_protocol",
         "proxy_protocol_allow_downgrade",
         "ssh_public_addr",
         "trust_x_forwarded_for",
@@ -54,7 +68,86 @@ pub(super) fn read(mut section: Section<'_>, process: &ProcessSettings) -> Optio
         public_addr,
         https_keypairs,
         mysql,
+        zone: process.zone.clone(),
+        balancers,
+        limits,
+        handover_timeout,
     })
+}
+
+/// Teleport's switch, and beside it whose headers count: a header that anybody could send would let anybody choose the
+/// address that limits and audit go by.
+fn balancers(section: &mut Section<'_>) -> Vec<Network> {
+    let from = section
+        .get("proxy_protocol_from")
+        .filter(|item| !item.holds_nothing());
+    let switch = section.get("proxy_protocol").filter(Item::is_given);
+    let is_on = switch.as_ref().and_then(Item::boolean).unwrap_or(false);
+    match (is_on, from) {
+        (false, None) => Vec::new(),
+        (true, Some(from)) => networks(&from),
+        (true, None) => {
+            if let Some(switch) = switch {
+                switch.error_expected(
+                    "is on, and nothing says whose headers to believe",
+                    "`proxy_protocol_from` beside it: the networks that balancers connect from",
+                );
+            }
+            Vec::new()
+        }
+        (false, Some(from)) => {
+            from.error_expected(
+                "is given while `proxy_protocol` is off",
+                "`proxy_protocol: on`",
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn networks(from: &Item<'_>) -> Vec<Network> {
+    let items = from.one_or_many();
+    if items.len() > BALANCERS_MAX {
+        from.error(format!("has more than {BALANCERS_MAX} networks"));
+    }
+    let network = |item: &Item<'_>| {
+        let text = item.full_text()?;
+        let network = text.parse().ok();
+        if network.is_none() {
+            item.error_expected(
+                format!("{} is no network", quote(text)),
+                "an address and its leading bits, such as `10.0.0.0/8`, or an address alone",
+            );
+        }
+        network
+    };
+    items.iter().filter_map(network).collect()
+}
+
+fn limits(item: &Item<'_>) -> ProxyLimits {
+    let mut limits = ProxyLimits::default();
+    let Some(mut section) = item.section() else {
+        return limits;
+    };
+    for (key, limit) in [
+        ("handshakes_per_source", &mut limits.handshakes_per_source),
+        ("sessions_per_source", &mut limits.sessions_per_source),
+        ("sessions_per_route", &mut limits.sessions_per_route),
+    ] {
+        let Some(item) = section.get(key) else {
+            continue;
+        };
+        let text = item.full_text().unwrap_or_default();
+        match text.parse() {
+            Ok(number @ 1..=LIMIT_MAX) => *limit = number,
+            _ => item.error_expected(
+                format!("{} is no limit", quote(text)),
+                format!("a number from 1 to {LIMIT_MAX}"),
+            ),
+        }
+    }
+    section.finish();
+    limits
 }
 
 /// One port does everything here. Where Teleport's two are given, the one for the web is it.

@@ -112,3 +112,24 @@ async fn metrics_are_shown_under_their_full_names() {
     assert!(text.contains("tidegate_test_sessions_total 1\n"), "{text}");
     port.close().await;
 }
+
+#[tokio::test]
+async fn a_process_that_drains_is_not_ready_whatever_its_components_say() {
+    let readiness = Readiness::new();
+    let port = Port::open(Metrics::new(), readiness.clone()).await;
+    let proxy = readiness.component("proxy");
+    proxy.ready();
+
+    readiness.drain();
+    proxy.ready();
+
+    assert!(!readiness.is_ready());
+    assert_eq!(
+        port.json("/readyz").await,
+        (
+            503,
+            json!({ "status": "draining", "components": { "proxy": { "status": "ready" } } })
+        )
+    );
+    port.close().await;
+}

@@ -312,3 +312,14 @@ fn an_external_id_may_stand_alone_where_roles_are_users() {
     assert_eq!(aws.assume_role, None);
     assert_eq!(aws.external_id.unwrap().as_str(), "abc-1");
 }
+
+#[test]
+fn roles_stay_in_audited_statements_unless_the_file_says_otherwise() {
+    let read = |audit: &str| {
+        let text =
+            format!("db_service:\n  enabled: yes\n  resources:\n  - labels: {{'*': '*'}}\n{audit}");
+        good(&text).database.unwrap().redact_iam_roles
+    };
+    assert!(!read(""));
+    assert!(read("  audit:\n    redact_iam_roles: yes\n"));
+}

@@ -153,3 +153,51 @@ fn the_auth_section_is_read() {
         errors("tidegate: {nodename: 'a b'}\nauth_service: {}\n")[0].contains("`cluster_name`")
     );
 }
+
+#[test]
+fn how_a_process_ends_can_be_set() {
+    let process = good(
+        "tidegate: {shutdown_delay: 10s, drain_timeout: 5m, zone: eu-west-1a}\nproxy_service: {handover_timeout: 2h}",
+    );
+    let proxy = process.proxy.unwrap();
+    let process = process.process;
+    assert_eq!(process.shutdown_delay.as_secs(), 10);
+    assert_eq!(process.drain_timeout.as_secs(), 300);
+    assert_eq!((&*process.zone, &*proxy.zone), ("eu-west-1a", "eu-west-1a"));
+    assert_eq!(proxy.handover_timeout.as_secs(), 7200);
+    let plain = good("proxy_service: {}");
+    assert_eq!(plain.process.shutdown_delay.as_secs(), 0);
+    assert_eq!(plain.process.drain_timeout.as_secs(), 30);
+    assert_eq!(plain.proxy.unwrap().handover_timeout.as_secs(), 3600);
+    assert!(errors("tidegate: {zone: 'a b'}")[0].contains("no name of a zone"));
+}
+
+#[test]
+fn headers_of_balancers_are_believed_only_from_networks_that_are_named() {
+    let proxy = |text: &str| good(&format!("proxy_service: {text}")).proxy.unwrap();
+    assert!(proxy("{}").balancers.is_empty());
+    assert!(proxy("{proxy_protocol: off}").balancers.is_empty());
+    let on = proxy("{proxy_protocol: on, proxy_protocol_from: [10.0.0.0/8, 192.0.2.7]}");
+    assert!(on.balancers[0].contains("10.2.3.4".parse().unwrap()));
+    assert!(on.balancers[1].contains("192.0.2.7".parse().unwrap()));
+    let wrong = |text: &str| errors(&format!("proxy_service: {text}")).join(" ");
+    assert!(wrong("{proxy_protocol: on}").contains("`proxy_protocol_from` beside it"));
+    assert!(wrong("{proxy_protocol_from: 10.0.0.0/8}").contains("`proxy_protocol: on`"));
+    assert!(
+        wrong("{proxy_protocol: on, proxy_protocol_from: 10.0.0.0/99}").contains("is no network")
+    );
+}
+
+#[test]
+fn limits_of_a_proxy_can_be_set_one_by_one() {
+    let limits = good("proxy_service: {limits: {sessions_per_source: 10}}")
+        .proxy
+        .unwrap()
+        .limits;
+    assert_eq!(limits.sessions_per_source, 10);
+    assert_eq!(limits.sessions_per_route, 4096);
+    assert!(
+        errors("proxy_service: {limits: {sessions_per_route: 0}}")[0].contains("from 1 to 16384")
+    );
+    assert!(errors("proxy_service: {limits: {sessions: 1}}")[0].contains("unknown key"));
+}

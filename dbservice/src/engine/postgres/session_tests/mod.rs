@@ -4,7 +4,10 @@ mod ending;
 mod running;
 mod starting;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
@@ -21,6 +24,7 @@ use tidegate_proto::v1::AuditEvent;
 use tidegate_service::{
     clock::{Clock, ManualClock},
     metrics::Metrics,
+    settings::DatabaseSettings,
     tasks::ShutdownToken,
 };
 use tidegate_wire::{
@@ -36,6 +40,7 @@ use tidegate_wire::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -64,8 +69,8 @@ pub(crate) fn cluster() -> ClusterName {
     CLUSTER.parse().unwrap()
 }
 
-/// Gives everybody one login, or refuses.
-struct OneLogin(Result<(), Problem>);
+/// Gives everybody one login, or refuses; and once another password for it.
+struct OneLogin(Result<(), Problem>, Mutex<Option<&'static str>>);
 
 impl Credentials for OneLogin {
     fn login<'c>(
@@ -80,6 +85,20 @@ impl Credentials for OneLogin {
             })
         }
         .boxed()
+    }
+
+    fn another<'c>(
+        &'c self,
+        _: &'c LoginPlan,
+        _: &'c str,
+        refused: &'c DbLogin,
+    ) -> BoxFuture<'c, Result<Option<DbLogin>, Problem>> {
+        let another = self.1.lock().unwrap().take();
+        let another = another.map(|password| DbLogin {
+            password: Some(SecretString::from(password)),
+            ..refused.clone()
+        });
+        async { Ok(another) }.boxed()
     }
 }
 
@@ -133,13 +152,15 @@ impl Bed {
             roles,
             locks: Locks::default(),
             places: Places::default(),
-            credentials: Arc::new(OneLogin(login)),
+            credentials: Arc::new(OneLogin(login, Mutex::default())),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone(), trust())),
             cancels: CancelRegistry::default(),
+            mysql_numbers: Default::default(),
             audit,
             metrics,
             health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
+            settings: watch::Sender::new(DatabaseSettings::default()).subscribe(),
             shutdown: ShutdownToken::new(),
         };
         Self {
@@ -155,6 +176,14 @@ impl Bed {
             tls,
             clock,
         }
+    }
+
+    /// As it is, and AWS has another password.
+    pub(crate) fn and_another(self, password: &'static str) -> Self {
+        let mut engine = Arc::try_unwrap(self.engine).unwrap();
+        engine.credentials = Arc::new(OneLogin(Ok(()), Mutex::new(Some(password))));
+        let engine = Arc::new(engine);
+        Self { engine, ..self }
     }
 
     /// From here on, what alice's role asks of sessions.
@@ -259,6 +288,10 @@ impl Bed {
 
     /// Lets the agent in after it answered for its password in clear.
     async fn welcome(&self) -> (server::TlsStream<TcpStream>, StartupMessage) {
+        self.welcome_with("minted").await
+    }
+
+    async fn welcome_with(&self, password: &str) -> (server::TlsStream<TcpStream>, StartupMessage) {
         let mut stream = self.upstream().await;
         let FirstMessage::Startup(startup) = first(&mut stream).await else {
             panic!("a start-up message")
@@ -267,7 +300,8 @@ impl Bed {
             .write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3])
             .await
             .unwrap();
-        assert_eq!(message(&mut stream).await, (b'p', b"minted\0".to_vec()));
+        let sent = format!("{password}\0").into_bytes();
+        assert_eq!(message(&mut stream).await, (b'p', sent));
         let words = [
             &authentication_ok()[..],
             &parameter_status("server_version", "8.0.2"),

@@ -200,7 +200,16 @@ async fn a_database_that_is_served_no_longer_ends_its_sessions() {
 #[tokio::test]
 async fn audit_never_holds_a_password_or_a_token() {
     let mut bed = Bed::new().await;
-    let (client, database, _, serving) = bed.session().await;
+    let (mut client, mut database, _, serving) = bed.session().await;
+    for statement in [
+        "alter user bob password 'hunter2'",
+        "copy t from 's3://b/k' iam_role 'arn:aws:iam::1:role/r' secret_access_key 'hunter2'",
+    ] {
+        client.write_all(&frontend::query(statement)).await.unwrap();
+        client.flush().await.unwrap();
+        let (_, text) = message(&mut database).await;
+        assert_eq!(text, [statement.as_bytes(), b"\0"].concat(), "what is sent");
+    }
     drop((client, database));
     serving.await.unwrap();
     let mut seen = String::new();
@@ -209,4 +218,6 @@ async fn audit_never_holds_a_password_or_a_token() {
     }
     assert!(seen.contains("TDB01I"));
     assert!(!seen.contains("minted") && !seen.contains("IAM:reader"));
+    assert!(seen.contains("alter user bob password '***'"), "{seen}");
+    assert!(seen.contains("arn:aws:iam::1:role/r") && !seen.contains("hunter2"));
 }

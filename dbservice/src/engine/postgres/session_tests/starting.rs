@@ -248,6 +248,28 @@ async fn the_databases_refusal_reaches_the_client_as_it_came() {
 }
 
 #[tokio::test]
+async fn a_kept_password_that_the_database_takes_no_longer_is_replaced_within_the_login() {
+    let bed = Bed::new().await.and_another("another");
+    let refusal = b"E\0\0\0\x1eSFATAL\0C28P01\0Mno pg_hba\0\0";
+    let (mut client, _) = bed.client().await;
+    client.write_all(&startup("reader")).await.unwrap();
+    let mut database = bed.upstream().await;
+    first(&mut database).await;
+    database.write_all(refusal).await.unwrap();
+    bed.welcome_with("another").await;
+    assert_eq!(message(&mut client).await.0, b'R');
+
+    // There is no third one: what the database says to that is its last word.
+    let (mut client, _) = bed.client().await;
+    client.write_all(&startup("reader")).await.unwrap();
+    let mut database = bed.upstream().await;
+    first(&mut database).await;
+    database.write_all(refusal).await.unwrap();
+    let (tag, body) = message(&mut client).await;
+    assert_eq!((tag, &body[..]), (b'E', &refusal[5..]));
+}
+
+#[tokio::test]
 async fn the_minted_user_replaces_the_clients_and_drivers_parameters_pass() {
     let bed = Bed::new().await;
     let (mut client, _) = bed.client().await;
