@@ -6,17 +6,13 @@
 use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use prost::{
-    Message,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
-};
-use tidegate_core::Labels;
+use prost::Message;
 use tidegate_proto::v1;
 
 use crate::{seal::SealedRecord, store::Entry};
 
 /// The format that this program writes.
-const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 1;
 
 /// A stored value that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -55,55 +51,6 @@ pub(crate) fn encode(record: &impl Message) -> Bytes {
     // The buffer has room for it and grows otherwise, so this cannot fail.
     let _ = record.encode(&mut bytes);
     bytes.freeze()
-}
-
-/// Number of the database in [`DatabaseRecord`], of the labels in it, and of the parts of a label.
-const DATABASE: u32 = 1;
-const LABELS: u32 = 3;
-const KEY: u32 = 1;
-const VALUE: u32 = 2;
-
-/// A [`DatabaseRecord`] as it is stored, of a database whose labels lie beside it: as [`encode`] has it, without two
-/// strings made for each label. `record` has no database, and the database no labels.
-pub(crate) fn encode_labelled(
-    database: &v1::Database,
-    labels: &Labels,
-    record: &DatabaseRecord,
-) -> Bytes {
-    let labels_len: usize = labels
-        .iter()
-        .map(|label| delimited_len(label_len(label)))
-        .sum();
-    let database_len = database.encoded_len() + labels_len;
-    let mut bytes =
-        BytesMut::with_capacity(1 + delimited_len(database_len) + record.encoded_len());
-    bytes.put_u8(FORMAT);
-    begin(DATABASE, database_len, &mut bytes);
-    // The buffer has room for it and grows otherwise, so this cannot fail, here or below.
-    let _ = database.encode(&mut bytes);
-    for label in labels.iter() {
-        begin(LABELS, label_len(label), &mut bytes);
-        for (tag, text) in [(KEY, label.0), (VALUE, label.1)] {
-            begin(tag, text.len(), &mut bytes);
-            bytes.put_slice(text.as_bytes());
-        }
-    }
-    let _ = record.encode(&mut bytes);
-    bytes.freeze()
-}
-
-fn label_len((key, value): (&str, &str)) -> usize {
-    delimited_len(key.len()) + delimited_len(value.len())
-}
-
-/// Length of a field that has one, whose number is at most 15.
-const fn delimited_len(len: usize) -> usize {
-    1 + encoded_len_varint(len as u64) + len
-}
-
-fn begin(tag: u32, len: usize, bytes: &mut BytesMut) {
-    encode_key(tag, WireType::LengthDelimited, bytes);
-    encode_varint(len as u64, bytes);
 }
 
 /// A record as it was stored.
@@ -467,30 +414,6 @@ mod tests {
         let refused = decode::<OwnerRecord>(&entry(newer.into())).unwrap_err();
         assert!(matches!(refused, RecordError::Format { found: 9, .. }));
         assert!(decode::<OwnerRecord>(&entry(Bytes::new())).is_err());
-    }
-
-    #[test]
-    fn a_database_stored_with_its_labels_beside_it_is_the_database_with_them() {
-        let labels = [("a", "1"), ("empty", ""), ("long", &"x".repeat(300))];
-        let record = |labels: &Labels| DatabaseRecord {
-            database: Some(v1::Database {
-                name: "dw".to_owned(),
-                labels: labels.into(),
-                uri: "h:1".to_owned(),
-                scope_id: "s".to_owned(),
-                ..v1::Database::default()
-            }),
-            group: "prod".to_owned(),
-            order: 3,
-            config: "team".to_owned(),
-        };
-        for labels in [Labels::new(), labels.into_iter().collect()] {
-            let mut bare = record(&Labels::new());
-            let database = bare.database.take().unwrap();
-            let stored = encode_labelled(&database, &labels, &bare);
-            let read: DatabaseRecord = decode(&entry(stored)).unwrap();
-            assert_eq!(read, record(&labels));
-        }
     }
 
     #[test]

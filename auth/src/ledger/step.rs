@@ -5,19 +5,19 @@ use std::{
     mem::take,
 };
 
-use bytes::Bytes;
 use tidegate_core::{Database, DatabaseName};
 use tidegate_proto::v1;
 
 use super::{
     Ledger,
     plan::{self, Owner, Plan, Registered, Shadowed, Taken},
+    stored::Stored,
 };
 use crate::{
     audit::event,
     inventory::tables::{DatabaseRow, Row as _, Tables},
     keys,
-    record::{DatabaseRecord, OwnerRecord, ScopeRecord, decode, encode, encode_labelled},
+    record::{ScopeRecord, decode, encode},
     store::{CommitError, StoreUnavailable, Txn, chunks::Chunks},
 };
 
@@ -135,25 +135,17 @@ pub(super) enum Step {
     Update(Stored, u64, Option<Taken>),
 }
 
-/// A database as it is stored under its owner: encoded once, however often its transaction is tried.
-pub(super) struct Stored {
-    name: String,
-    identity: String,
-    scope_id: String,
-    record: Bytes,
-}
-
 /// The steps of a plan of `owner`, taken out of it: first what it lets go of, so that names are free.
 pub(super) fn steps(owner: &Owner, plan: &mut Plan) -> Vec<Step> {
     let creates = take(&mut plan.creates)
         .into_iter()
-        .map(|database| Step::Create(stored(database, owner)));
+        .map(|database| Step::Create(Stored::new(database, owner)));
     let updates = take(&mut plan.updates).into_iter().map(|update| {
-        let stored = stored(update.database, owner);
+        let stored = Stored::new(update.database, owner);
         Step::Update(stored, update.revision, update.taken_from)
     });
     let hand_overs = take(&mut plan.hand_overs).into_iter().map(|given| {
-        let stored = stored(given.database, &given.to);
+        let stored = Stored::new(given.database, &given.to);
         Step::HandOver(stored, given.revision, given.to)
     });
     let deletes = take(&mut plan.deletes).into_iter().map(Step::Delete);
@@ -162,38 +154,6 @@ pub(super) fn steps(owner: &Owner, plan: &mut Plan) -> Vec<Step> {
         .chain(creates)
         .chain(updates)
         .collect()
-}
-
-fn stored(mut database: Database, owner: &Owner) -> Stored {
-    let labels = take(&mut database.labels);
-    let mut message = v1::Database::from(database);
-    message.scope_id.clone_from(&owner.scope_id);
-    let beside = DatabaseRecord {
-        database: None,
-        group: owner.group.clone(),
-        order: owner.order,
-        config: owner.config.clone().unwrap_or_default(),
-    };
-    Stored {
-        record: encode_labelled(&message, &labels, &beside),
-        name: message.name,
-        identity: message.identity,
-        scope_id: message.scope_id,
-    }
-}
-
-impl Stored {
-    fn put(&self, txn: Txn) -> Txn {
-        txn.put(keys::database(&self.name), self.record.clone())
-    }
-
-    fn put_owner(&self, txn: Txn) -> Txn {
-        let owner = OwnerRecord {
-            scope_id: self.scope_id.clone(),
-            name: self.name.clone(),
-        };
-        txn.put(keys::owner(&self.identity), encode(&owner))
-    }
 }
 
 impl Step {
@@ -251,8 +211,7 @@ impl Step {
         };
         let mut made = event::new(kind);
         name.clone_into(&mut made.db_service);
-        made.fields
-            .insert("identity".to_owned(), identity.clone());
+        made.fields.insert("identity".to_owned(), identity.clone());
         made.fields.insert("scope".to_owned(), scope_id.to_owned());
         made
     }

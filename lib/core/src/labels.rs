@@ -214,11 +214,9 @@ impl Labels {
 
     /// From pairs in key order. They are gone through twice, so that each buffer is made once, and as long as it stays.
     fn sorted<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)> + Clone) -> Self {
-        let (count, bytes) = pairs
-            .clone()
-            .fold((0, 0), |(count, bytes), (key, value)| {
-                (count + 1, bytes + key.len() + value.len())
-            });
+        let (count, bytes) = pairs.clone().fold((0, 0), |(count, bytes), (key, value)| {
+            (count + 1, bytes + key.len() + value.len())
+        });
         let (mut text, mut ends) = (String::with_capacity(bytes), Vec::with_capacity(2 * count));
         for (key, value) in pairs {
             text.push_str(key);
