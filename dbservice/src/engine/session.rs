@@ -76,6 +76,8 @@ pub(crate) struct Engine {
     /// What the configuration says now.
     pub(crate) settings: watch::Receiver<DatabaseSettings>,
     pub(crate) shutdown: ShutdownToken,
+    /// How long sessions may then take to finish their statement and transaction.
+    pub(crate) drain_timeout: Duration,
 }
 
 impl std::fmt::Debug for Engine {
@@ -181,10 +183,7 @@ where
         Arc::clone(&engine.health),
         engine.settings.borrow().redact_iam_roles,
     );
-    let span = info_span!("session", session.id = record.sid());
-    let ended = Box::pin(run(engine, incoming, protocol, &mut record))
-        .instrument(span)
-        .await;
+    let ended = Box::pin(run(engine, incoming, protocol, &mut record)).await;
     record.close(ended).await;
 }
 
@@ -203,7 +202,10 @@ where
         Ok(accepted) => accepted,
         Err(ended) => return ended,
     };
-    let connected = match Box::pin(protocol.establish(engine, accepted, record)).await {
+    // Once it runs, a session wakes too often to enter a span each time.
+    let span = info_span!("session", session.id = record.sid());
+    let establishing = Box::pin(protocol.establish(engine, accepted, record)).instrument(span);
+    let connected = match establishing.await {
         Ok(connected) => connected,
         Err(turned) => {
             let Turned {

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tidegate_core::{Problem, Protocol};
 use tidegate_proto::v1::{self, control_request::Message as Said};
+use tidegate_service::gather::GatherStream;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     engine::{self, Ahead, Incoming, Upstream, mysql, postgres},
     served::Serving,
+    through::Through,
 };
 
 /// Introduces a connection that was dialled back; the token follows.
@@ -63,8 +65,7 @@ struct Taken {
 /// Takes the session that the proxy asks for, in a task of its own, or refuses it.
 pub(super) async fn take(
     tunnel: &Arc<Tunnel>,
-    proxy: SocketAddr,
-    outgoing: &Outgoing,
+    (proxy, outgoing, through): (SocketAddr, &Outgoing, &Through),
     asked: v1::Dial,
 ) {
     if asked.token.len() != TOKEN_BYTES {
@@ -75,9 +76,10 @@ pub(super) async fn take(
         return;
     }
     match admit(tunnel, &asked.route) {
-        Ok(taken) => {
+        Ok(mut taken) => {
+            taken.serving.through = through.clone();
             let (session, outgoing) = (Arc::clone(tunnel), outgoing.clone());
-            tunnel.tasks.spawn_quiet("session", async move {
+            tunnel.tasks.spawn_session("session", async move {
                 Box::pin(session_task(session, proxy, outgoing, asked, taken)).await;
             });
         }
@@ -179,12 +181,12 @@ fn introduction(token: &[u8]) -> Vec<u8> {
     [&PREAMBLE[..], token].concat()
 }
 
-async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<TcpStream> {
+async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<GatherStream> {
     let stream = timeout(PROXY_TIMEOUT, TcpStream::connect(proxy))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
     engine::tune(&stream)?;
-    Ok(stream)
+    Ok(GatherStream::new(stream))
 }
 
 /// A session's protocol, and the connection to its database that was begun.

@@ -35,7 +35,7 @@ const ACCOUNT: &str = "111111111111";
 pub(crate) const DATABASE: &str = "shop";
 
 /// The demo's world and an RDS for MariaDB, which agent A's role may sign tokens for.
-fn with_shop() -> Result<World> {
+pub(crate) fn with_shop() -> Result<World> {
     let mut world = world()?;
     let role = world.account(ACCOUNT).roles.get_mut("tidegate-access-a");
     let role = role.context("the demo has no such role")?;
