@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     ending::{self, Ends},
-    reload::{Agent, Reload},
+    reload::{Followers, Reload, Source},
     wiring::{self, Shared},
 };
 
@@ -35,14 +35,14 @@ const DATA_DIR_MODE: u32 = 0o700;
 /// # Errors
 ///
 /// When something cannot be started, or a task that the process cannot do without has failed.
-pub(crate) fn run(settings: Settings, debug: bool) -> anyhow::Result<()> {
+pub(crate) fn run(settings: Settings, source: Source, debug: bool) -> anyhow::Result<()> {
     let log = telemetry::init(&settings.process.log)?;
     create_data_dir(&settings.process.data_dir)?;
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(settings, log, debug));
+    let outcome = runtime.block_on(serve(settings, source, log, debug));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     outcome
 }
@@ -55,7 +55,12 @@ fn create_data_dir(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data directory {}", path.display()))
 }
 
-async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    source: Source,
+    log: LogFilter,
+    debug: bool,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let mut upgrades = signal(SignalKind::user_defined2()).context("cannot listen for signals")?;
@@ -85,9 +90,9 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
         () = shutdown.cancelled() => Ok(None),
     };
     let outcome = match started {
-        Ok(Some(agent)) if !shutdown.is_cancelled() => {
+        Ok(Some(followers)) if !shutdown.is_cancelled() => {
             shared.begin();
-            let mut reload = Reload::new(settings, log, debug, agent);
+            let mut reload = Reload::new(settings, source, log, debug, followers);
             let reloading = async {
                 while hangups.recv().await.is_some() {
                     reload.run().await;
@@ -164,7 +169,7 @@ fn sockets() -> anyhow::Result<Sockets> {
     Sockets::inherit(passed).context("cannot take over from the process before")
 }
 
-async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Option<Agent>> {
+async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Followers> {
     if let Some(address) = settings.process.diag_addr {
         let listener = shared
             .sockets

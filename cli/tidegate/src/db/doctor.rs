@@ -113,11 +113,9 @@ async fn diagnose(args: &DoctorArgs) -> anyhow::Result<Diagnosis> {
             args.config.display()
         )
     })?;
-    if let Some((_, entries)) =
-        beside::discovery(&database).context("cannot use `db_service.aws`")?
-    {
-        database.resources.extend(entries);
-    }
+    let (_, entries) =
+        beside::discovery(&database.matchers).context("cannot use `db_service.aws`")?;
+    database.resources.extend(entries);
     let inventory = if is_static(&database, &name) {
         None
     } else {

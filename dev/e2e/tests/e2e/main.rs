@@ -17,6 +17,7 @@ mod minting;
 mod mysql;
 mod mysql_drivers;
 mod mysql_stopping;
+mod offline;
 mod plan;
 mod recovery;
 mod requests;
