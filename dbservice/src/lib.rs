@@ -2,7 +2,7 @@
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
 //! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
-//! (`credentials`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
+//! (`credentials`), goes on by what it was told when it starts without a control plane (`offline`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
 //! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
@@ -22,6 +22,7 @@ mod locks;
 mod metadata;
 mod metrics;
 mod names;
+mod offline;
 mod places;
 mod presence;
 mod retry;
@@ -29,6 +30,7 @@ mod roles;
 mod served;
 #[cfg(test)]
 mod testing;
+mod through;
 mod trust;
 mod tunnel;
 mod wanted;
@@ -36,6 +38,7 @@ mod wanted;
 use std::{path::PathBuf, sync::Arc};
 
 use tidegate_aws::AwsFactory;
+use tidegate_identity::IdentityError;
 use tidegate_service::{
     admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
     settings::DatabaseSettings, tasks::Tasks,
@@ -49,7 +52,7 @@ use crate::{
     credentials::AwsCredentials,
     doctor::live::Live,
     engine::{
-        AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
+        AgentNames, BOUNDARY_GRACE, Connector, Engine, FINISH_GRACE, postgres::CancelRegistry,
     },
     health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
@@ -57,10 +60,12 @@ use crate::{
     metadata::{AwsDescribe, Book},
     metrics::ServiceMetrics,
     names::Names,
+    offline::Standing,
     places::Places,
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
+    through::Processes,
     trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
     wanted::{Facts, watch::Reconciler},
@@ -81,12 +86,17 @@ pub struct AgentContext {
     pub hostname: String,
     /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
     pub proxy_server: Option<String>,
+    /// Where it is; empty is unknown.
+    pub zone: String,
 }
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseServiceError {
+    /// There are no random bytes to be had.
+    #[error("cannot name the cancel keys of this process")]
+    CancelKeys(#[from] IdentityError),
     /// The process joined without the right to run it.
     #[error(
         "this host's certificate is for {services}, not for `{SERVICE}`: join with a token of type `{SERVICE}`"
@@ -156,6 +166,8 @@ impl DatabaseService {
             &clock,
             metrics.clone(),
         ));
+        let drain_timeout = tasks.drain().timeout;
+        let (cancels, cancels_elsewhere) = CancelRegistry::of_agent()?;
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -167,17 +179,33 @@ impl DatabaseService {
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
-            cancels: CancelRegistry::default(),
+            cancels,
+            mysql_numbers: engine::mysql::Numbers::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             shutdown: shutdown.clone(),
+            drain_timeout,
         });
+        let (told, kept_proxies) = offline::start(
+            settings.borrow().offline_start,
+            &context.data_dir,
+            &host,
+            Standing {
+                roles: roles.clone(),
+                locks: locks.clone(),
+                client_tls: client_tls.clone(),
+            },
+            readiness,
+            &clock,
+            tasks,
+        );
         let tunnel = Arc::new(Tunnel {
             host: host.clone(),
             hostname: context.hostname.clone(),
+            zone: context.zone,
             served: Arc::clone(&served),
             client_tls: client_tls.clone(),
             engine,
@@ -186,6 +214,7 @@ impl DatabaseService {
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
             connected: Connected::default(),
+            processes: Processes::default(),
         });
         let again = Arc::new(Names::default());
         let book = Arc::new(Book::new(Arc::clone(&again)));
@@ -206,6 +235,7 @@ impl DatabaseService {
             Arc::clone(&served),
             audit.clone(),
             metrics.clone(),
+            Arc::clone(&clock),
         );
         let announcer = Announcer {
             host_id: host.host_id(),
@@ -223,14 +253,19 @@ impl DatabaseService {
             audit,
             Arc::clone(&clock),
         );
-        let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
-        tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
+        let sessions_end_within = drain_timeout.max(FINISH_GRACE) + BOUNDARY_GRACE;
+        let bundle_times = metrics.bundle_times.clone();
+        tasks.spawn(
+            "ca_bundles",
+            trust.bundles().keep_fresh(bundle_times, shutdown.clone()),
+        );
         let session = format!("tidegate-agent-{}", host.host_id());
         tasks.spawn(
             "metadata",
             metadata::keep(
                 book,
                 Arc::new(AwsDescribe::new(aws, &session)),
+                metrics.endpoint_verdicts.clone(),
                 shutdown.clone(),
             ),
         );
@@ -253,17 +288,24 @@ impl DatabaseService {
         });
         tasks.spawn(
             "roles",
-            roles::follow(auth.clone(), roles, shutdown.clone()),
+            roles::follow(auth.clone(), roles, told.clone(), shutdown.clone()),
         );
         tasks.spawn(
             "locks",
-            locks::follow(auth.clone(), locks, Arc::clone(&clock), shutdown.clone()),
+            locks::follow(
+                auth.clone(),
+                locks,
+                told.clone(),
+                Arc::clone(&clock),
+                shutdown.clone(),
+            ),
         );
         tasks.spawn(
             "database_certificate",
             certificate::keep_fresh(
                 host,
                 client_tls,
+                told.clone(),
                 Arc::clone(&clock),
                 readiness.component(SERVICE),
                 shutdown.clone(),
@@ -284,8 +326,12 @@ impl DatabaseService {
         );
         tasks.spawn("presence", announcer.run(auth, shutdown));
         tasks.spawn(
+            "cancels_elsewhere",
+            tunnel::pass_cancels_on(Arc::clone(&tunnel), cancels_elsewhere),
+        );
+        tasks.spawn(
             "proxies",
-            tunnel::proxies::keep_connected(tunnel, context.proxy_server),
+            tunnel::proxies::keep_connected(tunnel, context.proxy_server, told, kept_proxies),
         );
         Ok(())
     }

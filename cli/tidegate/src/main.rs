@@ -10,6 +10,8 @@ mod beside;
 mod caller;
 mod check;
 mod db;
+mod ending;
+mod notify;
 mod reload;
 mod run;
 mod wiring;
@@ -18,12 +20,14 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
 use tidegate_service::settings::{self, Settings};
 
 use db::DbCommand;
+use reload::Source;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,7 +59,7 @@ Exit codes: 0 when all is well, 1 otherwise.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the services that a configuration file enables, until SIGTERM or SIGINT. SIGHUP reads the file again.
+    /// Run the services that a configuration file enables, until SIGTERM or SIGINT. SIGHUP reads the file again; SIGUSR2 hands a proxy over to a new process.
     #[command(after_help = "Example:\n  tidegate start -c /etc/tidegate.yaml")]
     Start {
         /// The configuration file.
@@ -103,7 +107,8 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Db(DbCommand::Doctor(args)) => return db::doctor::run(&args),
         Command::Db(DbCommand::Start(args)) => {
-            db::start_settings(&args).and_then(|settings| run_settings(settings, args.debug))
+            let (debug, is_flags) = (args.debug, args.has_no_file());
+            run_from(move || db::start_settings(&args), is_flags, debug)
         }
         Command::Version => {
             print(&format!("tidegate {}", env!("CARGO_PKG_VERSION")));
@@ -117,16 +122,30 @@ fn main() -> ExitCode {
 }
 
 fn start(config: &Path, debug: bool) -> anyhow::Result<()> {
-    let settings = settings::load(config)?;
-    settings.check_startable()?;
-    run_settings(settings, debug)
+    let config = config.to_owned();
+    let read = move || {
+        let settings = settings::load(&config)?;
+        settings.check_startable()?;
+        Ok(settings)
+    };
+    run_from(read, false, debug)
 }
 
-fn run_settings(mut settings: Settings, debug: bool) -> anyhow::Result<()> {
+/// Runs what is read now, and may be read again.
+fn run_from(
+    read: impl Fn() -> anyhow::Result<Settings> + Send + Sync + 'static,
+    is_flags: bool,
+    debug: bool,
+) -> anyhow::Result<()> {
+    let mut settings = read()?;
     if debug {
         DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
     }
-    run::run(settings, debug)
+    let source = Source {
+        read: Arc::new(read),
+        is_flags,
+    };
+    run::run(settings, source, debug)
 }
 
 /// Whether the command line is for the doctor, whose exit codes tell a step that failed from a question that is wrong.

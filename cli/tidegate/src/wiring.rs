@@ -6,6 +6,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use tidegate_proxy::{Proxy, ProxyHandle};
 use tidegate_service::{
     admin::{self, Readiness},
     clock::{SharedClock, SystemClock},
+    handover::Sockets,
     host::{HostConfig, HostHandle, ProveCaller},
     metrics::Metrics,
     settings::{
@@ -29,25 +31,55 @@ use tidegate_service::{
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{error, info};
 
-use crate::{beside, caller::AwsCaller, reload::Agent};
+use crate::{
+    beside,
+    caller::AwsCaller,
+    notify,
+    reload::{Agent, Followers},
+};
+
+/// How often a process that is to take over from another one looks whether it could.
+const READY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What every service of the process is given.
 #[derive(Clone)]
 pub(crate) struct Shared {
     clock: SharedClock,
     metrics: Metrics,
-    readiness: Readiness,
-    tasks: Tasks,
+    pub(crate) readiness: Readiness,
+    pub(crate) sockets: Sockets,
+    pub(crate) tasks: Tasks,
 }
 
 impl Shared {
-    pub(crate) fn new(tasks: Tasks) -> Self {
+    pub(crate) fn new(tasks: Tasks, sockets: Sockets) -> Self {
         Self {
+            sockets,
             clock: std::sync::Arc::new(SystemClock),
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             tasks,
         }
+    }
+
+    /// Everything was started: takes over from the process before, if there is one, once this one could serve; and tells
+    /// the supervisor.
+    pub(crate) fn begin(&self) {
+        let Self {
+            readiness, sockets, ..
+        } = self.clone();
+        let shutdown = self.tasks.shutdown();
+        let begin = async move {
+            while sockets.has_predecessor() && !readiness.is_ready() {
+                tokio::time::sleep(READY_CHECK_INTERVAL).await;
+            }
+            sockets.take_over().await;
+            notify::tell(&format!("MAINPID={}\nREADY=1", std::process::id()));
+        };
+        self.tasks.spawn_quiet("begin", async move {
+            // What is told to stop before it could serve has nothing to take over.
+            let _ = shutdown.run_until_cancelled(begin).await;
+        });
     }
 
     /// Serves `/healthz`, `/readyz` and `/metrics` from now on.
@@ -65,8 +97,8 @@ impl Shared {
     }
 }
 
-/// Starts everything that the settings enable; answers what new settings of the agent go to, if there is one.
-pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Option<Agent>> {
+/// Starts everything that the settings enable; answers what new settings go to.
+pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Followers> {
     let services = services(&settings);
     let Settings {
         process,
@@ -81,8 +113,9 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
         Some(auth) => Some(start_auth(auth, &process, shared).await?),
         None => None,
     };
+    let mut followers = Followers::default();
     if services.is_empty() {
-        return Ok(None);
+        return Ok(followers);
     }
     let names = proxy
         .iter()
@@ -113,6 +146,7 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
         data_dir: process.data_dir.clone(),
         hostname: process.nodename,
         proxy_server: process.proxy_server,
+        zone: process.zone,
     };
     if let Some(proxy) = proxy {
         let handle = start_proxy(proxy, &host, auth_servers, shared).await?;
@@ -125,13 +159,13 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
     }
     if let Some(aws) = aws {
         if let Some(discovery) = discovery {
-            start_worker(discovery, &host, &aws, shared)?;
+            followers.worker = Some(start_worker(discovery, &host, &aws, shared)?);
         }
         if let Some(database) = database {
-            return start_agent(database, agent, host, aws, shared).map(Some);
+            followers.agent = Some(start_agent(database, agent, host, aws, shared)?);
         }
     }
-    Ok(None)
+    Ok(followers)
 }
 
 async fn start_auth(
@@ -167,7 +201,7 @@ async fn start_proxy(
         auth_servers,
         shared.metrics.clone(),
         shared.readiness.clone(),
-        &shared.tasks,
+        (&shared.sockets, &shared.tasks),
     )
     .await
     .context("cannot start the proxy")
@@ -181,12 +215,12 @@ fn start_agent(
     aws: AwsFactory,
     shared: &Shared,
 ) -> anyhow::Result<Agent> {
-    let mut own_entries = Vec::new();
-    let own = beside::discovery(&settings).context("cannot use `db_service.aws`")?;
-    if let Some((worker, entries)) = own {
-        start_worker(worker, &host, &aws, shared)?;
-        settings.resources.extend(entries.iter().cloned());
-        own_entries = entries;
+    let mut worker = None;
+    if !settings.matchers.is_empty() {
+        let (own, entries) =
+            beside::discovery(&settings.matchers).context("cannot use `db_service.aws`")?;
+        worker = Some(start_worker(own, &host, &aws, shared)?);
+        settings.resources.extend(entries);
     }
     let settings = watch::Sender::new(settings);
     DatabaseService::start(
@@ -200,10 +234,7 @@ fn start_agent(
         &shared.tasks,
     )
     .context("cannot start the database service")?;
-    Ok(Agent {
-        settings,
-        own_entries,
-    })
+    Ok(Agent { settings, worker })
 }
 
 fn start_worker(
@@ -211,9 +242,10 @@ fn start_worker(
     host: &HostHandle,
     aws: &AwsFactory,
     shared: &Shared,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<watch::Sender<DiscoverySettings>> {
+    let settings = watch::Sender::new(settings);
     Worker::start(
-        settings,
+        settings.subscribe(),
         host.clone(),
         aws.clone(),
         shared.metrics.clone(),
@@ -222,7 +254,7 @@ fn start_worker(
         &shared.tasks,
     )
     .context("cannot start discovery")?;
-    Ok(())
+    Ok(settings)
 }
 
 /// The identity: from the auth service in this process, or by joining.

@@ -6,6 +6,8 @@
 //!
 //! Source: Amazon Redshift API reference, `GetClusterCredentials` (what database users and groups may be called).
 
+use std::collections::BTreeMap;
+
 use tidegate_aws::{
     Login, LoginRequest, RoleChain,
     diagnosis::rds_login_refused,
@@ -51,6 +53,8 @@ pub(crate) struct AwsLogin {
     user_role: Option<UserRole>,
     /// For the user's role, when there is no effective one.
     external_id: Option<ExternalId>,
+    /// What the database has sent with every role.
+    pub(super) session_tags: BTreeMap<String, String>,
 }
 
 /// A role that was named as database user.
@@ -206,6 +210,7 @@ fn plan(
         effective: wanted.effective.role.clone(),
         user_role,
         external_id: database.aws.external_id.clone(),
+        session_tags: database.aws.session_tags.clone(),
     })))
 }
 
@@ -289,7 +294,7 @@ fn rds(
             ),
         )
         .hint(
-            "an operator has to give the endpoint's own name (`….rds.amazonaws.com`) as the database's `tls.server_name`",
+            "an operator has to give the endpoint's own name (`….rds.amazonaws.com`) as the database's `tls.server_name`; with the name of an instance or proxy in its `aws` section and a permission to describe it, the database service finds it by itself",
         )
     })?;
     Ok(Login::RdsToken(RdsLogin {

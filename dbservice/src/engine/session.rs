@@ -30,6 +30,7 @@ use super::{
     bulk::BulkReader,
     farewell::Farewell,
     identify::{self, Asked},
+    mysql,
     postgres::CancelRegistry,
     record::{Ended, Record},
     refusals::with_the_way,
@@ -66,6 +67,7 @@ pub(crate) struct Engine {
     pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) connector: Arc<Connector>,
     pub(crate) cancels: CancelRegistry,
+    pub(crate) mysql_numbers: mysql::Numbers,
     pub(crate) audit: AuditQueue,
     pub(crate) metrics: ServiceMetrics,
     /// Hears how sessions fare.
@@ -74,6 +76,8 @@ pub(crate) struct Engine {
     /// What the configuration says now.
     pub(crate) settings: watch::Receiver<DatabaseSettings>,
     pub(crate) shutdown: ShutdownToken,
+    /// How long sessions may then take to finish their statement and transaction.
+    pub(crate) drain_timeout: Duration,
 }
 
 impl std::fmt::Debug for Engine {
@@ -336,7 +340,8 @@ pub(crate) struct Connected<'e, S, V> {
     pub(crate) database: Upstream,
     pub(crate) database_rest: Bytes,
     pub(crate) view: V,
-    /// Stops what the session leaves running when it is cut. Dropped unused otherwise, and not before the session ends.
+    /// Stops what the session leaves running, unless the database ended it or the client said goodbye. Dropped unused
+    /// otherwise, and not before the session ends.
     pub(crate) stop: Option<BoxFuture<'e, ()>>,
     pub(crate) terms: Terms,
     /// Among the person's sessions, taken until the relay ends.

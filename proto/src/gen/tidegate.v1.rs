@@ -24,7 +24,7 @@ pub struct AssumeRole {
     pub external_id: ::prost::alloc::string::String,
 }
 /// What AWS knows of a database. Empty fields are unknown.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AwsMetadata {
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
@@ -52,6 +52,12 @@ pub struct AwsMetadata {
     pub rds_iam_auth: ::core::option::Option<bool>,
     #[prost(string, tag = "11")]
     pub rdsproxy_name: ::prost::alloc::string::String,
+    /// Sent with each role that is assumed for a session with the database.
+    #[prost(btree_map = "string, string", tag = "12")]
+    pub session_tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Desired state: how to reach one database endpoint.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -13984,6 +13990,10 @@ pub struct Dial {
     /// The client's address, for audit.
     #[prost(string, tag = "3")]
     pub client_addr: ::prost::alloc::string::String,
+    /// The number that the proxy gave the client's connection when it greeted it, which MySQL clients name to have a
+    /// statement killed; 0 where the proxy did not greet.
+    #[prost(uint32, tag = "4")]
+    pub greeted_as: u32,
 }
 /// A client asks to cancel a statement. Agents that do not know the key ignore it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

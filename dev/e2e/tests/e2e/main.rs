@@ -1,6 +1,7 @@
 //! The whole system, proven from outside: real processes, stock clients, scripted faults.
 
 mod bad_clients;
+mod database_faults;
 mod doctor;
 mod fault_table;
 mod faults;
@@ -15,6 +16,8 @@ mod main_job;
 mod minting;
 mod mysql;
 mod mysql_drivers;
+mod mysql_stopping;
+mod offline;
 mod plan;
 mod recovery;
 mod requests;

@@ -101,6 +101,7 @@ impl Fields for DatabaseServer {
                 RoleSource::Database => "database",
                 RoleSource::Agent => "agent",
             },
+            "role_reason" => &self.role_reason,
             _ => return self.database.text(path),
         };
         present(text)
@@ -284,6 +285,7 @@ mod tests {
                 rds_resource_id: None,
                 rds_iam_auth: None,
                 rdsproxy_name: None,
+                session_tags: [].into(),
             },
             kind: Some(DatabaseKind::Redshift),
             identity: "arn:aws:redshift:…".to_owned(),
@@ -300,7 +302,7 @@ mod tests {
             database: database(),
             effective_role: Some(role()),
             role_source: RoleSource::Override,
-            role_reason: String::new(),
+            role_reason: "entry 2".to_owned(),
             remarks: Vec::new(),
             target_health: TargetHealth {
                 status: HealthStatus::Healthy,

@@ -155,18 +155,21 @@ impl Bed {
             credentials: Arc::new(OneLogin(login, Mutex::default())),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone(), trust())),
             cancels: CancelRegistry::default(),
+            mysql_numbers: Default::default(),
             audit,
             metrics,
             health: Arc::new(Health::new()),
             clock: Arc::new(clock.clone()),
             settings: watch::Sender::new(DatabaseSettings::default()).subscribe(),
             shutdown: ShutdownToken::new(),
+            drain_timeout: crate::engine::FINISH_GRACE,
         };
         Self {
             engine: Arc::new(engine),
             serving: Serving {
                 wanted: Arc::new(wanted),
                 ended: Default::default(),
+                through: Default::default(),
             },
             user_ca,
             db_ca,
