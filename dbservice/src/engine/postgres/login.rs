@@ -243,8 +243,10 @@ mod tests {
         let keys = ScramKeys::default();
         let mut login = Login::new("alice", Some(&password), &keys);
         let mechanisms = vec![SCRAM_SHA_256.to_owned()];
-        login.answer(Authentication::Sasl { mechanisms }).unwrap();
-        let challenge = Bytes::from_static(b"r=x,s=c2FsdA==,i=4000000000");
+        let first = sent(login.answer(Authentication::Sasl { mechanisms }).unwrap());
+        let first = String::from_utf8_lossy(&first);
+        let (_, nonce) = first.split_once(",r=").unwrap();
+        let challenge = Bytes::from(format!("r={nonce}x,s=c2FsdA==,i=4000000000"));
         assert!(matches!(
             login.answer(Authentication::SaslContinue(challenge)),
             Err(LoginError::Scram(ScramError::Rounds { .. }))
