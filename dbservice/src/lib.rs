@@ -30,6 +30,7 @@ mod roles;
 mod served;
 #[cfg(test)]
 mod testing;
+mod through;
 mod trust;
 mod tunnel;
 mod wanted;
@@ -37,6 +38,7 @@ mod wanted;
 use std::{path::PathBuf, sync::Arc};
 
 use tidegate_aws::AwsFactory;
+use tidegate_identity::IdentityError;
 use tidegate_service::{
     admin::Readiness, clock::SharedClock, host::HostHandle, metrics::Metrics,
     settings::DatabaseSettings, tasks::Tasks,
@@ -50,7 +52,7 @@ use crate::{
     credentials::AwsCredentials,
     doctor::live::Live,
     engine::{
-        AgentNames, BOUNDARY_GRACE, Connector, DRAIN_GRACE, Engine, postgres::CancelRegistry,
+        AgentNames, BOUNDARY_GRACE, Connector, Engine, FINISH_GRACE, postgres::CancelRegistry,
     },
     health::{Checker, Health, configs::Configs, probe::Prober},
     labels::Labelled,
@@ -63,6 +65,7 @@ use crate::{
     presence::Announcer,
     roles::Roles,
     served::ServedSet,
+    through::Processes,
     trust::Trust,
     tunnel::{AHEAD_MAX, CANCELS_MAX, Connected, SESSIONS_MAX, Tunnel},
     wanted::{Facts, watch::Reconciler},
@@ -83,12 +86,17 @@ pub struct AgentContext {
     pub hostname: String,
     /// The one proxy to connect to (`host:port`); without it, all that the inventory lists.
     pub proxy_server: Option<String>,
+    /// Where it is; empty is unknown.
+    pub zone: String,
 }
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseServiceError {
+    /// There are no random bytes to be had.
+    #[error("cannot name the cancel keys of this process")]
+    CancelKeys(#[from] IdentityError),
     /// The process joined without the right to run it.
     #[error(
         "this host's certificate is for {services}, not for `{SERVICE}`: join with a token of type `{SERVICE}`"
@@ -158,6 +166,8 @@ impl DatabaseService {
             &clock,
             metrics.clone(),
         ));
+        let drain_timeout = tasks.drain().timeout;
+        let (cancels, cancels_elsewhere) = CancelRegistry::of_agent()?;
         let engine = Arc::new(Engine {
             cluster: host.cluster(),
             agent: AgentNames {
@@ -169,7 +179,7 @@ impl DatabaseService {
             places: Places::default(),
             credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
-            cancels: CancelRegistry::default(),
+            cancels,
             mysql_numbers: engine::mysql::Numbers::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
@@ -177,6 +187,7 @@ impl DatabaseService {
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             shutdown: shutdown.clone(),
+            drain_timeout,
         });
         let (told, kept_proxies) = offline::start(
             settings.borrow().offline_start,
@@ -194,6 +205,7 @@ impl DatabaseService {
         let tunnel = Arc::new(Tunnel {
             host: host.clone(),
             hostname: context.hostname.clone(),
+            zone: context.zone,
             served: Arc::clone(&served),
             client_tls: client_tls.clone(),
             engine,
@@ -202,6 +214,7 @@ impl DatabaseService {
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
             connected: Connected::default(),
+            processes: Processes::default(),
         });
         let again = Arc::new(Names::default());
         let book = Arc::new(Book::new(Arc::clone(&again)));
@@ -240,7 +253,7 @@ impl DatabaseService {
             audit,
             Arc::clone(&clock),
         );
-        let sessions_end_within = DRAIN_GRACE + BOUNDARY_GRACE;
+        let sessions_end_within = drain_timeout.max(FINISH_GRACE) + BOUNDARY_GRACE;
         let bundle_times = metrics.bundle_times.clone();
         tasks.spawn(
             "ca_bundles",
@@ -312,6 +325,10 @@ impl DatabaseService {
             doctor.take_questions(auth.clone(), shutdown.clone()),
         );
         tasks.spawn("presence", announcer.run(auth, shutdown));
+        tasks.spawn(
+            "cancels_elsewhere",
+            tunnel::pass_cancels_on(Arc::clone(&tunnel), cancels_elsewhere),
+        );
         tasks.spawn(
             "proxies",
             tunnel::proxies::keep_connected(tunnel, context.proxy_server, told, kept_proxies),

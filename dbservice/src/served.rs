@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     names::Names,
+    through::Through,
     wanted::{Change, Wanted, change},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Serving {
     pub(crate) wanted: Arc<Wanted>,
     /// Cancelled when the database is served no longer, or at another endpoint: its sessions end.
     pub(crate) ended: CancellationToken,
+    /// What a session of it came through.
+    pub(crate) through: Through,
 }
 
 /// Why a route leads nowhere.
@@ -167,7 +170,13 @@ impl ServedSet {
                 Some(wanted) => {
                     let ended = kept.unwrap_or_default();
                     let wanted = Arc::clone(wanted);
-                    now.put(name.clone(), Serving { wanted, ended });
+                    let through = Through::default();
+                    let serving = Serving {
+                        wanted,
+                        ended,
+                        through,
+                    };
+                    now.put(name.clone(), serving);
                 }
                 None => now.take(&name),
             }

@@ -24,11 +24,11 @@ pub(crate) async fn serve(shared: &Shared, client: TcpStream, hello: Bytes, addr
         return debug!(client.address = %addr, error = %error, "an auth server hung up");
     }
     drop(hello);
-    let shutdown = shared.tasks.shutdown();
+    let drained = shared.drained.clone();
     let mut relay = Relay::new(client, server);
     tokio::select! {
         _ = &mut relay => {}
-        () = shutdown.cancelled() => {}
+        () = drained.cancelled() => {}
     }
     let report = relay.report();
     debug!(

@@ -26,6 +26,9 @@ use crate::{
 
 /// How long one agent may take to dial back, and then to answer the client's hello.
 const DIAL_BACK_MAX: Duration = Duration::from_secs(5);
+/// How long after a proxy has begun to accept a session waits for agents to connect: those that know the proxy's address
+/// come at once when a process takes over from another one.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// How long a session may wait for an agent in all.
 const BUDGET_MAX: Duration = Duration::from_secs(15);
 
@@ -100,7 +103,7 @@ pub(crate) async fn dial(
     servers: &[Server],
     wanted: &Wanted<'_>,
 ) -> Result<Dialled, DialError> {
-    let candidates = candidates(shared, servers);
+    let candidates = candidates_in_time(shared, servers).await;
     let deadline = Instant::now() + BUDGET_MAX;
     let mut last = None;
     for (tried, agent) in candidates.iter().enumerate() {
@@ -130,6 +133,26 @@ pub(crate) async fn dial(
     })
 }
 
+/// As [`candidates`]; in a proxy that has just begun, agents that are on their way are waited for.
+async fn candidates_in_time(shared: &Shared, servers: &[Server]) -> Vec<Arc<Agent>> {
+    let mut arrivals = shared.agents.arrivals();
+    let begun = shared
+        .opened
+        .get()
+        .map_or(SETTLE_MAX, std::time::Instant::elapsed);
+    let deadline = Instant::now() + SETTLE_MAX.saturating_sub(begun);
+    loop {
+        let found = candidates(shared, servers);
+        if !found.is_empty() {
+            return found;
+        }
+        match tokio::time::timeout_at(deadline, arrivals.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return found,
+        }
+    }
+}
+
 fn candidates(shared: &Shared, servers: &[Server]) -> Vec<Arc<Agent>> {
     let available = shared
         .agents
@@ -138,6 +161,7 @@ fn candidates(shared: &Shared, servers: &[Server]) -> Vec<Arc<Agent>> {
         .iter()
         .map(|(place, agent)| Load {
             health: servers[*place].health,
+            is_near: !shared.zone.is_empty() && agent.zone == shared.zone,
             sessions: agent.sessions(),
         })
         .collect();

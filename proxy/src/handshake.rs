@@ -21,24 +21,26 @@ use crate::{
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// A typical ClientHello with a post-quantum key share fits.
-const RECEIVED_BYTES_USUAL: usize = 2 << 10;
+pub(crate) const RECEIVED_BYTES_USUAL: usize = 2 << 10;
 
 /// How an opening ended.
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// With an answer: what it is, and the bytes that whoever serves it must see again.
     As(Opening, Bytes, TcpStream),
+    /// Not begun: its source has too many connections that have not said what they want.
+    Limited,
     /// The peer left, or the socket broke, before there was anything to answer.
     Gone,
     /// It was turned away, and told why.
     Refused(Refusal),
 }
 
-/// Reads until it is clear what the connection is.
-pub(crate) async fn open(mut stream: TcpStream) -> Opened {
+/// Reads until it is clear what the connection is; `received` came already.
+pub(crate) async fn open(mut stream: TcpStream, received: BytesMut) -> Opened {
     let mut progress = Progress {
         phase: Phase::Fresh,
-        received: BytesMut::with_capacity(RECEIVED_BYTES_USUAL),
+        received,
     };
     let ended = tokio::time::timeout(HANDSHAKE_MAX, progress.run(&mut stream)).await;
     let refusal = match ended {
@@ -91,5 +93,41 @@ impl Progress {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_a_byte_a_second_is_given_up_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        let slow = async move {
+            // A record of TLS that is long enough for an hour.
+            let mut hello = vec![0x16, 3, 1, 0x0f, 0xff];
+            hello.resize(4_000, 1);
+            for byte in hello {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if client.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+            }
+            panic!("it was heard out");
+        };
+        let begun = tokio::time::Instant::now();
+        let serving = async {
+            let opened = open(served, BytesMut::new()).await;
+            (opened, begun.elapsed())
+        };
+        let ((opened, after), ()) = tokio::join!(serving, slow);
+        assert!(matches!(opened, Opened::Refused(_)));
+        assert!(after < HANDSHAKE_MAX + Duration::from_secs(5), "{after:?}");
     }
 }

@@ -4,8 +4,9 @@
 //! clients to an agent that serves their database, clients of the control plane to an auth server. It holds no keys of
 //! database sessions and can neither read nor change what they say; a session costs it one copy a direction.
 //!
-//! - [`listen`], [`handshake`], [`opening`], [`mysql`], [`route`]: what a connection is, and where it goes.
+//! - [`listen`], [`balancer`], [`handshake`], [`opening`], [`mysql`], [`route`]: what a connection is, and where it goes.
 //! - [`session`], [`dial`], [`choice`], [`relay`]: a database session.
+//! - [`limit`], [`drain`]: what one source may have; how the proxy comes to its end.
 //! - [`tunnel`], [`directory`]: which agents are connected, and what they serve.
 //! - [`auth_relay`], [`cancel`], [`refuse`], [`web`]: the other destinations.
 //! - [`certificates`], [`presence`]: what the proxy shows, and says, of itself.
@@ -13,11 +14,13 @@
 //! Not here: authorisation and audit, which agents do, since they alone see who a client is.
 
 mod auth_relay;
+mod balancer;
 mod cancel;
 mod certificates;
 mod choice;
 mod dial;
 mod directory;
+mod drain;
 mod handshake;
 mod limit;
 mod listen;
@@ -37,12 +40,14 @@ mod web;
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
+    time::Instant,
 };
 
+use tidegate_identity::{IdentityError, secret};
 use tidegate_service::{
     admin::Readiness,
+    handover::Sockets,
     host::HostHandle,
     metrics::Metrics,
     rpc,
@@ -50,15 +55,16 @@ use tidegate_service::{
     tasks::{ShutdownToken, Tasks},
     telemetry,
 };
-use tokio::net::{TcpListener, TcpSocket};
-use tracing::{error, info, warn};
+use tokio::net::TcpListener;
+use tracing::{error, info};
 
 pub use certificates::CertificateError;
+pub use drain::END_MAX;
 
 use crate::{
     certificates::Certificates,
     directory::Directory,
-    limit::CancelLimit,
+    limit::{CancelLimit, Handshakes},
     listen::Front,
     metrics::ProxyMetrics,
     presence::Announcement,
@@ -67,14 +73,10 @@ use crate::{
     tunnel::{agents::Agents, dials::Dials},
 };
 
-/// How long sessions may go on after the proxy was asked to stop.
-pub const DRAIN_MAX: Duration = Duration::from_secs(30);
-
-/// Connections that the kernel accepts ahead of us.
-const BACKLOG: u32 = 4_096;
 /// Control connections that wait for the gRPC server to take them.
 const TUNNELS_READY_MAX: usize = 64;
-const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Random bytes that tell this process from others of the same host.
+const INSTANCE_BYTES: usize = 8;
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +85,9 @@ pub enum ProxyError {
     /// The certificates it would show cannot be used.
     #[error("cannot set up the proxy's certificates")]
     Certificates(#[from] CertificateError),
+    /// There are no random bytes to be had.
+    #[error("cannot name this process")]
+    Instance(#[from] IdentityError),
     /// Another process has the port, or we may not have it.
     #[error("cannot listen on {addr}")]
     Listen {
@@ -107,7 +112,8 @@ pub struct ProxyHandle {
 pub struct Proxy;
 
 impl Proxy {
-    /// Listens, and serves until the tasks' shutdown; then takes nothing new and gives sessions [`DRAIN_MAX`].
+    /// Listens on `sockets`, and serves until the tasks' shutdown; then takes nothing new, gives sessions the time of
+    /// [`Tasks::drain`], and the rest [`END_MAX`] to be told that they end.
     ///
     /// `auth_servers` (`host:port`) are what connections to the control plane are relayed to, in order. The readiness
     /// component `proxy` is ready once the inventory was read.
@@ -121,13 +127,13 @@ impl Proxy {
         auth_servers: Vec<String>,
         metrics: Metrics,
         readiness: Readiness,
-        tasks: &Tasks,
+        (sockets, tasks): (&Sockets, &Tasks),
     ) -> Result<ProxyHandle, ProxyError> {
         let certificates = Arc::new(Certificates::load(settings.https_keypairs, &host)?);
-        let (listener, local_addr) = listen_on(settings.listen_addr)?;
+        let (listener, local_addr) = listen_on(sockets, settings.listen_addr)?;
         let mysql = settings.mysql.as_ref();
         let for_mysql = mysql
-            .map(|mysql| listen_on(mysql.listen_addr))
+            .map(|mysql| listen_on(sockets, mysql.listen_addr))
             .transpose()?;
         let directory = Arc::new(Directory::default());
         let shutdown = tasks.shutdown();
@@ -135,6 +141,15 @@ impl Proxy {
         let shared = Arc::new(Shared {
             cluster: host.cluster(),
             host_id: host.host_id(),
+            instance: secret::random_bytes::<INSTANCE_BYTES>()?
+                .map(|byte| format!("{byte:02x}"))
+                .concat(),
+            zone: settings.zone,
+            balancers: settings.balancers,
+            sockets: sockets.clone(),
+            drained: ShutdownToken::new(),
+            opened: OnceLock::new(),
+            handshakes: Handshakes::new(settings.limits.handshakes_per_source),
             public_addr: settings.public_addr.clone(),
             auth_servers,
             mysql_server_version: mysql
@@ -145,7 +160,7 @@ impl Proxy {
             directory: Arc::clone(&directory),
             certificates: Arc::clone(&certificates),
             cancels: Mutex::new(CancelLimit::new(Instant::now())),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(settings.limits),
             metrics: ProxyMetrics::register(&metrics),
             tasks: tasks.clone(),
             web: web::router(host.cluster(), settings.public_addr.clone(), host.clone()),
@@ -182,14 +197,14 @@ impl Proxy {
         );
         tasks.spawn(
             "proxy-presence",
-            presence::announce(announcement, host.clone(), shutdown.clone()),
+            presence::announce(announcement, host.clone(), tasks.clone()),
         );
         tasks.spawn(
             "proxy-certificates",
             certificates.follow(host, shutdown.clone()),
         );
         let tunnel = tunnel::service::routes(Arc::clone(&shared));
-        let ended = shutdown.clone();
+        let ended = shared.drained.clone();
         tasks.spawn("proxy-tunnel", async move {
             if let Err(error) = rpc::serve(tunnel, tunnels_incoming, ended).await {
                 error!(
@@ -198,7 +213,11 @@ impl Proxy {
                 );
             }
         });
-        tasks.spawn("proxy-drain", drain(shared, shutdown));
+        if let Some(returned) = sockets.returned() {
+            let taking = listen::take_returned(Arc::clone(&shared), returned);
+            tasks.spawn("proxy-returned", taking);
+        }
+        tasks.spawn("proxy-drain", drain::drain(shared, shutdown));
         info!(listen.address = %local_addr, "proxy listens");
         Ok(ProxyHandle {
             local_addr,
@@ -207,34 +226,11 @@ impl Proxy {
     }
 }
 
-fn listen_on(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ProxyError> {
+fn listen_on(sockets: &Sockets, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ProxyError> {
     let listen = || {
-        let socket = match addr {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(addr)?;
-        let listener = socket.listen(BACKLOG)?;
+        let listener = sockets.listen(addr)?;
         let local_addr = listener.local_addr()?;
         Ok((listener, local_addr))
     };
     listen().map_err(|source| ProxyError::Listen { addr, source })
-}
-
-/// Waits for shutdown, then for sessions to end by themselves, and in the end cuts off those that do not.
-async fn drain(shared: Arc<Shared>, shutdown: ShutdownToken) {
-    shutdown.cancelled().await;
-    let deadline = tokio::time::Instant::now() + DRAIN_MAX;
-    while shared.sessions.len() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
-    }
-    let left = shared.sessions.len();
-    if left > 0 {
-        warn!(
-            sessions = left,
-            "cutting off sessions that outlast the drain"
-        );
-        shared.sessions.abort_all();
-    }
 }

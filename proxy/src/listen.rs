@@ -9,26 +9,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tidegate_service::{
+    handover::Returned,
     rpc::{Backoff, ConnectInfo, Connection},
     tasks::ShutdownToken,
     telemetry,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, info, warn};
 
 use crate::{
-    auth_relay, cancel,
-    handshake::{self, HANDSHAKE_MAX, Opened},
+    auth_relay, balancer, cancel,
+    handshake::{self, HANDSHAKE_MAX, Opened, RECEIVED_BYTES_USUAL},
+    limit::Shaking,
     metrics::Handshake,
     mysql,
     net::{self, Replayed},
-    opening::Opening,
+    opening::{Opening, Token},
     refuse,
     route::{self, Route, Speaks},
     session::{self, Identified},
@@ -59,6 +61,11 @@ pub(crate) async fn accept(
     front: Front,
     shutdown: ShutdownToken,
 ) {
+    let _accepting = tokio::select! {
+        () = shutdown.cancelled() => return,
+        accepting = shared.sockets.accepting() => accepting,
+    };
+    shared.opened.get_or_init(Instant::now);
     let mut places = Places::new();
     let mut backoff = Backoff::new();
     loop {
@@ -153,10 +160,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, front: 
     if let Err(error) = net::tune(&stream) {
         return debug!(client.address = %addr, error = %error, "connection broke at once");
     }
-    let opened = match front {
-        Front::Main => Box::pin(handshake::open(stream)).await,
-        Front::Mysql => Box::pin(mysql::open(stream, &shared.mysql_server_version)).await,
-    };
+    let (opened, addr, shaking) = Box::pin(open(&shared, stream, addr, front)).await;
     drop(handshake);
     match opened {
         Opened::As(opening, received, stream) => {
@@ -166,7 +170,12 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, front: 
                 received,
                 greeted_as: 0,
             };
-            client.serve(&shared, opening).await;
+            client.serve(&shared, opening, shaking).await;
+        }
+        Opened::Limited => {
+            shared.metrics.handshake(Handshake::Limited);
+            // Counted rather than told: whoever connects too often would also fill the log.
+            debug!(client.address = %addr, "closed a connection: its source has too many that say nothing yet");
         }
         Opened::Gone => shared.metrics.handshake(Handshake::Gone),
         Opened::Refused(refusal) => {
@@ -175,6 +184,61 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, front: 
         }
     }
     drop(connection);
+}
+
+/// What a connection is, where its client is, and its place among those of which nothing was known.
+async fn open(
+    shared: &Shared,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    front: Front,
+) -> (Opened, SocketAddr, Option<Shaking>) {
+    let mut received = BytesMut::with_capacity(RECEIVED_BYTES_USUAL);
+    let mut addr = peer;
+    if shared.is_balancer(peer.ip()) {
+        match balancer::source(&mut stream, &mut received).await {
+            Ok(source) => addr = source.unwrap_or(peer),
+            Err(ended) => return (ended, addr, None),
+        }
+    }
+    let is_exempt = shared.agents.come_from(addr.ip());
+    let Some(shaking) = shared.handshakes.begin(addr.ip(), is_exempt) else {
+        return (Opened::Limited, addr, None);
+    };
+    let opened = match front {
+        Front::Main => Box::pin(handshake::open(stream, received)).await,
+        Front::Mysql => Box::pin(mysql::open(stream, received, &shared.mysql_server_version)).await,
+    };
+    (opened, addr, Some(shaking))
+}
+
+/// Takes connections that a process after this one accepted, and that agents dialled back for this one, or for one
+/// before it. Until the drain is over: nobody waits for any then.
+pub(crate) async fn take_returned(shared: Arc<Shared>, mut returned: mpsc::Receiver<Returned>) {
+    loop {
+        let (token, stream) = tokio::select! {
+            () = shared.drained.cancelled() => return,
+            Some(returned) = returned.recv() => returned,
+            else => return,
+        };
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => dialled_back(&shared, Token(token), stream),
+            Err(error) => debug!(error = %error, "a connection that was given back is broken"),
+        }
+    }
+}
+
+/// Brings a dialled-back connection to who waits for it: here, or in a process before this one.
+fn dialled_back(shared: &Shared, token: Token, stream: TcpStream) {
+    let Err(stream) = shared.dials.connected(token, stream) else {
+        return;
+    };
+    if !shared.sockets.give_back(token.0, &stream) {
+        info!("closed a dialled-back connection that nobody waits for");
+    }
 }
 
 struct Client {
@@ -186,7 +250,7 @@ struct Client {
 }
 
 impl Client {
-    async fn serve(mut self, shared: &Arc<Shared>, opening: Opening) {
+    async fn serve(mut self, shared: &Arc<Shared>, opening: Opening, shaking: Option<Shaking>) {
         match opening {
             Opening::Cancel(request) => {
                 shared.metrics.handshake(Handshake::Cancel);
@@ -194,26 +258,24 @@ impl Client {
             }
             Opening::DialBack(token) => {
                 shared.metrics.handshake(Handshake::DialBack);
-                if !shared.dials.connected(token, self.stream) {
-                    info!(client.address = %self.addr, "closed a dialled-back connection that nobody waits for");
-                }
+                dialled_back(shared, token, self.stream);
             }
             Opening::Mysql { hello, greeted_as } => {
                 self.greeted_as = greeted_as;
                 let route = route::database(&hello, Speaks::Mysql, &shared.cluster);
-                self.serve_tls(shared, route).await;
+                self.serve_tls(shared, route, shaking).await;
             }
             Opening::Tls {
                 hello,
                 after_ssl_request,
             } => {
                 let route = route::decide(&hello, after_ssl_request, &shared.cluster);
-                self.serve_tls(shared, route).await;
+                self.serve_tls(shared, route, shaking).await;
             }
         }
     }
 
-    async fn serve_tls(self, shared: &Arc<Shared>, route: Route) {
+    async fn serve_tls(self, shared: &Arc<Shared>, route: Route, shaking: Option<Shaking>) {
         let Self {
             stream,
             addr,
@@ -222,6 +284,7 @@ impl Client {
         } = self;
         match route {
             Route::AuthRelay => {
+                drop(shaking);
                 shared.metrics.handshake(Handshake::AuthRelay);
                 auth_relay::serve(shared, stream, received, addr).await;
             }
@@ -235,7 +298,7 @@ impl Client {
                     speaks,
                     greeted_as,
                 };
-                session::serve(shared, client).await;
+                session::serve(shared, client, shaking).await;
             }
             Route::NoDatabase { given, speaks } => {
                 shared.metrics.handshake(Handshake::NoDatabase);
@@ -244,10 +307,12 @@ impl Client {
                 Box::pin(told).await;
             }
             Route::Tunnel => {
+                drop(shaking);
                 shared.metrics.handshake(Handshake::Tunnel);
                 Box::pin(tunnel(shared, Replayed::new(received, stream), addr)).await;
             }
             Route::Web => {
+                drop(shaking);
                 shared.metrics.handshake(Handshake::Web);
                 Box::pin(http(shared, Replayed::new(received, stream), addr)).await;
             }

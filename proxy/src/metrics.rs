@@ -26,6 +26,8 @@ outcomes! {
         Database = "database",
         DialBack = "dial_back",
         Gone = "gone",
+        /// Its source has too many connections of which nothing is known yet.
+        Limited = "limited",
         NoDatabase = "no_database",
         Refused = "refused",
         Tunnel = "tunnel",

@@ -141,12 +141,15 @@ fn greeting(server_version: &str) -> Result<Greeting, IdentityError> {
     })
 }
 
-/// Greets, and reads until it is clear which database the connection is for.
-pub(crate) async fn open(mut stream: TcpStream, server_version: &str) -> Opened {
+/// Greets, and reads until it is clear which database the connection is for; `received` came already.
+pub(crate) async fn open(
+    mut stream: TcpStream,
+    mut received: BytesMut,
+    server_version: &str,
+) -> Opened {
     let Ok(greeting) = greeting(server_version) else {
         return Opened::Gone;
     };
-    let mut received = BytesMut::with_capacity(512);
     let opening = converse(&mut stream, &greeting, &mut received);
     match tokio::time::timeout(HANDSHAKE_MAX, opening).await {
         Ok(Ok(Some(hello))) => {

@@ -13,6 +13,7 @@ use tidegate_wire::{
     SqlState,
     backend::ErrorResponse,
     hello::{self, ClientHello, HELLO_BYTES_MAX, HelloError},
+    proxy_header::{self, ProxyHeaderError},
     startup::{CancelRequest, FirstMessage, StartupError, parse_first},
 };
 
@@ -23,6 +24,9 @@ pub(crate) const OPENING_BYTES_MAX: usize = HELLO_BYTES_MAX;
 
 /// How an agent introduces a connection that it dialled back; the token of the dial follows.
 pub(crate) const DIAL_BACK_PREAMBLE: [u8; 8] = *b"TGDIAL\x00\x01";
+
+/// Bytes by which a PROXY header is told from a start-up message of an impossible length.
+const PROXY_HEADER_BYTES_TELLING: usize = 6;
 
 /// Bytes of a dial's token.
 pub(crate) const TOKEN_BYTES: usize = 16;
@@ -72,6 +76,12 @@ pub(crate) enum Refusal {
     /// It speaks MySQL, and does not go on as it has to.
     #[error(transparent)]
     Mysql(#[from] MysqlRefusal),
+    /// It comes from a balancer, and does not begin with the header that balancers send.
+    #[error("{0}, from an address in `proxy_protocol_from`")]
+    NoProxyHeader(ProxyHeaderError),
+    /// It begins with a PROXY header, which only balancers may send.
+    #[error("a PROXY header from an address that is not in `proxy_protocol_from`")]
+    ProxyHeader,
     /// It sent something behind its TLS request without waiting for the answer.
     #[error("unencrypted data behind the request for TLS")]
     Pipelined,
@@ -102,6 +112,8 @@ impl Refusal {
             Self::Hello(HelloError::TooLong) => Answer::Alert(ALERT_RECORD_OVERFLOW),
             Self::Hello(_) => Answer::Alert(ALERT_DECODE_ERROR),
             Self::Mysql(refusal) => Answer::Mysql(refusal.answer()),
+            Self::NoProxyHeader(_) => violation("expected a PROXY protocol header"),
+            Self::ProxyHeader => violation("a PROXY protocol header is not expected from here"),
             Self::Pipelined => violation("received unencrypted data after the request for TLS"),
             Self::Plaintext => Answer::Error(
                 ErrorResponse::fatal(
@@ -177,6 +189,10 @@ impl Phase {
             _ if hello::is_tls(*first) => self.step_tls(received),
             Self::TlsGranted => Step::Refuse(Refusal::SslTwice),
             Self::Fresh if *first == DIAL_BACK_PREAMBLE[0] => step_dial_back(received),
+            Self::Fresh if proxy_header::is_begun(received) => match received.len() {
+                ..PROXY_HEADER_BYTES_TELLING => Step::Read,
+                _ => Step::Refuse(Refusal::ProxyHeader),
+            },
             Self::Fresh | Self::GssDeclined => self.step_plain(received),
         }
     }
@@ -343,6 +359,21 @@ mod tests {
             sqlstate(&Phase::Fresh.step(&[0, 0, 0, 9, 0, 2, 0, 0, 0])),
             "08P01"
         );
+    }
+
+    #[test]
+    fn a_proxy_header_that_nobody_expects_is_refused_as_one() {
+        for header in [
+            &b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"[..],
+            b"\r\n\r\n\0\r\nQUIT\n\x21",
+        ] {
+            assert_eq!(
+                Phase::Fresh.step(header),
+                Step::Refuse(Refusal::ProxyHeader)
+            );
+            assert_eq!(Phase::Fresh.step(&header[..3]), Step::Read);
+        }
+        assert_eq!(sqlstate(&Step::Refuse(Refusal::ProxyHeader)), "08P01");
     }
 
     #[test]

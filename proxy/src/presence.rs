@@ -12,7 +12,7 @@ use tidegate_proto::v1::{
 use tidegate_service::{
     host::HostHandle,
     rpc::{self, Backoff},
-    tasks::ShutdownToken,
+    tasks::Tasks,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,12 +34,9 @@ pub(crate) struct Announcement {
     pub(crate) public_addr: String,
 }
 
-/// Keeps the proxy announced until shutdown.
-pub(crate) async fn announce(
-    announcement: Announcement,
-    host: HostHandle,
-    shutdown: ShutdownToken,
-) {
+/// Keeps the proxy announced until shutdown. A process that another one succeeds leaves the announcement to that one.
+pub(crate) async fn announce(announcement: Announcement, host: HostHandle, tasks: Tasks) {
+    let shutdown = tasks.shutdown();
     let mut backoff = Backoff::new();
     let mut away = false;
     while !shutdown.is_cancelled() {
@@ -48,14 +45,7 @@ pub(crate) async fn announce(
                 info!("announced to the control plane again");
             }
         };
-        let ended = stay(
-            &announcement,
-            &host,
-            &shutdown,
-            &mut backoff,
-            &mut on_accepted,
-        )
-        .await;
+        let ended = stay(&announcement, &host, &tasks, &mut backoff, &mut on_accepted).await;
         let Err(status) = ended else { return };
         if mem::replace(&mut away, true) {
             debug!(
@@ -79,10 +69,11 @@ pub(crate) async fn announce(
 async fn stay(
     announcement: &Announcement,
     host: &HostHandle,
-    shutdown: &ShutdownToken,
+    tasks: &Tasks,
     backoff: &mut Backoff,
     on_accepted: &mut impl FnMut(),
 ) -> Result<(), Status> {
+    let shutdown = tasks.shutdown();
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let gone = |_| Status::unavailable("the stream is gone");
     let say = |message| AnnounceRequest {
@@ -108,6 +99,9 @@ async fn stay(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => {
+                if tasks.drain().is_succeeded {
+                    return Ok(());
+                }
                 // Said on a best effort: the lease ends by itself.
                 let _ = sender.try_send(say(Message::Goodbye(Goodbye {})));
                 return Ok(());

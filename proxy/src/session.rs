@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, Aborted};
 use tidegate_core::ErrorCode;
+use tidegate_service::settings::ProxyLimits;
 use tidegate_wire::{SqlState, backend::ErrorResponse};
 use tokio::net::TcpStream;
 use tracing::{info, warn};
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     dial::{self, DialError, Dialled, Wanted},
     directory::{Lookup, Server},
+    limit::{Shaking, Tally, source_of},
     metrics::{Direction, SessionOutcome},
     refuse,
     relay::{Relay, Report, Side},
@@ -55,8 +57,8 @@ enum Refused {
     Dial(#[from] DialError),
     #[error("the inventory has not been read yet")]
     NotSynced,
-    #[error("{SESSIONS_MAX} sessions are open already")]
-    TooMany,
+    #[error(transparent)]
+    TooMany(#[from] Full),
     #[error("no database has this route")]
     Unknown,
 }
@@ -69,7 +71,7 @@ impl Refused {
             Self::Dial(DialError::NoneConnected { .. }) | Self::NotSynced => {
                 SessionOutcome::NoAgent
             }
-            Self::TooMany => SessionOutcome::TooMany,
+            Self::TooMany(_) => SessionOutcome::TooMany,
             Self::Unknown => SessionOutcome::Unknown,
         }
     }
@@ -92,11 +94,7 @@ impl Refused {
                 "the proxy is starting and does not know the databases yet".to_owned(),
                 "Try again in a moment.".to_owned(),
             ),
-            Self::TooMany => (
-                ErrorCode::TooMany,
-                "the proxy has too many sessions".to_owned(),
-                "Try again later, or connect to another proxy.".to_owned(),
-            ),
+            Self::TooMany(full) => full.answer(route),
             Self::Unknown => (
                 ErrorCode::UnknownDatabase,
                 format!("there is no database \"{route}\" here, or no agent serves it"),
@@ -107,18 +105,51 @@ impl Refused {
     }
 }
 
+/// Why there is no place for one more session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Full {
+    #[error("{SESSIONS_MAX} sessions are open already")]
+    Proxy,
+    #[error("{0} sessions to this database are open already")]
+    Route(usize),
+    #[error("{0} sessions from this source are open already")]
+    Source(usize),
+}
+
+impl Full {
+    fn answer(self, route: &str) -> (ErrorCode, String, String) {
+        let (message, hint) = match self {
+            Self::Proxy => (
+                "the proxy has too many sessions".to_owned(),
+                "Try again later, or connect to another proxy.",
+            ),
+            Self::Route(max) => (
+                format!("the proxy has {max} sessions to the database \"{route}\", its most"),
+                "Close sessions that are not needed, or ask the operator for a higher `sessions_per_route`.",
+            ),
+            Self::Source(max) => (
+                format!(
+                    "there are {max} sessions from your address, the most that the proxy allows"
+                ),
+                "Close sessions that are not needed, or ask the operator for a higher `sessions_per_source`.",
+            ),
+        };
+        (ErrorCode::TooMany, message, hint.to_owned())
+    }
+}
+
 fn sqlstate(code: ErrorCode) -> SqlState {
     SqlState::from_bytes(code.sqlstate().as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
 }
 
 /// Serves a session to its end.
-pub(crate) async fn serve(shared: &Shared, client: Identified) {
+pub(crate) async fn serve(shared: &Shared, client: Identified, shaking: Option<Shaking>) {
     let record = Record {
         started: Instant::now(),
         addr: client.addr,
         route: client.route.clone(),
     };
-    let connected = connect(shared, &client).await;
+    let connected = connect(shared, &client, shaking).await;
     let Identified {
         stream,
         hello,
@@ -149,8 +180,14 @@ struct Connected<'s> {
 }
 
 /// Finds an agent. The future is kept off the session's own, which lives much longer.
-async fn connect<'s>(shared: &'s Shared, client: &Identified) -> Result<Connected<'s>, Refused> {
-    let (slot, cut) = shared.sessions.open().ok_or(Refused::TooMany)?;
+async fn connect<'s>(
+    shared: &'s Shared,
+    client: &Identified,
+    shaking: Option<Shaking>,
+) -> Result<Connected<'s>, Refused> {
+    let (slot, cut) = shared.sessions.open(client.addr.ip(), &client.route)?;
+    // In this order: a drain must not find neither.
+    drop(shaking);
     let servers = servers(shared, &client.route)?;
     let wanted = Wanted {
         route: &client.route,
@@ -231,39 +268,71 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The sessions that are open, so that they can be counted and, at the end of a drain, cut off.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sessions {
+    limits: ProxyLimits,
     open: Mutex<Open>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
-    handles: HashMap<u64, AbortHandle>,
+    sessions: HashMap<u64, OpenSession>,
+    by_source: Tally<IpAddr>,
+    by_route: Tally<Arc<str>>,
     next: u64,
 }
 
+#[derive(Debug)]
+struct OpenSession {
+    cut: AbortHandle,
+    source: IpAddr,
+    route: Arc<str>,
+}
+
 impl Sessions {
-    /// Takes a place, unless all are taken.
-    fn open(&self) -> Option<(Slot<'_>, AbortRegistration)> {
-        let mut open = self.lock();
-        if open.handles.len() >= SESSIONS_MAX {
-            return None;
+    /// None yet.
+    pub(crate) fn new(limits: ProxyLimits) -> Self {
+        Self {
+            limits,
+            open: Mutex::default(),
         }
-        let (handle, registration) = AbortHandle::new_pair();
+    }
+
+    /// Takes a place, unless all of the proxy, of the source or of the route are taken.
+    fn open(&self, address: IpAddr, route: &str) -> Result<(Slot<'_>, AbortRegistration), Full> {
+        let (source, route) = (source_of(address), Arc::<str>::from(route));
+        let ProxyLimits {
+            sessions_per_source,
+            sessions_per_route,
+            ..
+        } = self.limits;
+        let mut open = self.lock();
+        if open.sessions.len() >= SESSIONS_MAX {
+            return Err(Full::Proxy);
+        }
+        if !open.by_source.take(source, sessions_per_source) {
+            return Err(Full::Source(sessions_per_source));
+        }
+        if !open.by_route.take(Arc::clone(&route), sessions_per_route) {
+            open.by_source.give(&source);
+            return Err(Full::Route(sessions_per_route));
+        }
+        let (cut, registration) = AbortHandle::new_pair();
         let id = open.next;
         open.next += 1;
-        open.handles.insert(id, handle);
-        Some((Slot { sessions: self, id }, registration))
+        let session = OpenSession { cut, source, route };
+        open.sessions.insert(id, session);
+        Ok((Slot { sessions: self, id }, registration))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().handles.len()
+        self.lock().sessions.len()
     }
 
     /// Cuts every session off.
     pub(crate) fn abort_all(&self) {
-        for handle in self.lock().handles.values() {
-            handle.abort();
+        for session in self.lock().sessions.values() {
+            session.cut.abort();
         }
     }
 
@@ -281,6 +350,54 @@ struct Slot<'s> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.sessions.lock().handles.remove(&self.id);
+        let mut open = self.sessions.lock();
+        if let Some(OpenSession { source, route, .. }) = open.sessions.remove(&self.id) {
+            open.by_source.give(&source);
+            open.by_route.give(&route);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions(sessions_per_source: usize, sessions_per_route: usize) -> Sessions {
+        Sessions::new(ProxyLimits {
+            sessions_per_source,
+            sessions_per_route,
+            ..ProxyLimits::default()
+        })
+    }
+
+    #[test]
+    fn one_source_and_one_route_have_no_more_than_their_share() {
+        let sessions = sessions(2, 3);
+        let [alice, bob] = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+        let open = |who, route| sessions.open(who, route).map(|(slot, _)| slot);
+
+        let first = open(alice, "orders");
+        let _second = open(alice, "orders").unwrap();
+        assert_eq!(open(alice, "users").unwrap_err(), Full::Source(2));
+        let _third = open(bob, "orders").unwrap();
+        assert_eq!(open(bob, "orders").unwrap_err(), Full::Route(3));
+        let _fourth = open(bob, "users").unwrap();
+
+        drop(first);
+        assert!(open(alice, "orders").is_ok());
+        assert_eq!(sessions.len(), 3);
+    }
+
+    #[test]
+    fn a_client_that_is_too_much_is_told_which_limit_it_met() {
+        for (full, word) in [
+            (Full::Proxy, "the proxy has too many sessions"),
+            (Full::Route(7), "7 sessions to the database \"orders\""),
+            (Full::Source(9), "9 sessions from your address"),
+        ] {
+            let answer = Refused::TooMany(full).answer("orders", "");
+            assert_eq!(answer.code.as_str(), "53300");
+            assert!(answer.message.contains(word), "{}", answer.message);
+        }
     }
 }

@@ -1,20 +1,29 @@
 //! What every connection of the proxy shares.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use axum::Router;
 use tidegate_core::{ClusterName, HostId};
-use tidegate_service::{rpc::Connection, tasks::Tasks};
+use tidegate_service::{
+    handover::Sockets,
+    rpc::Connection,
+    settings::Network,
+    tasks::{ShutdownToken, Tasks},
+};
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 
 use crate::{
     certificates::Certificates,
     directory::Directory,
-    limit::CancelLimit,
+    limit::{CancelLimit, Handshakes},
     metrics::ProxyMetrics,
     net::Replayed,
     session::Sessions,
@@ -26,6 +35,18 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) cluster: ClusterName,
     pub(crate) host_id: HostId,
+    /// Tells this process from others of the same host.
+    pub(crate) instance: String,
+    /// Where the proxy is; empty is unknown.
+    pub(crate) zone: String,
+    /// Whose word on where clients are is believed.
+    pub(crate) balancers: Vec<Network>,
+    pub(crate) sockets: Sockets,
+    /// Cancelled when the drain is over and nobody has to be told anything any longer.
+    pub(crate) drained: ShutdownToken,
+    /// Since when clients are accepted.
+    pub(crate) opened: OnceLock<Instant>,
+    pub(crate) handshakes: Handshakes,
     pub(crate) public_addr: String,
     pub(crate) auth_servers: Vec<String>,
     /// What MySQL clients are told, before it is known which server they want.
@@ -48,6 +69,13 @@ impl Shared {
     /// Moves on with each session.
     pub(crate) fn next_turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a connection comes from a balancer.
+    pub(crate) fn is_balancer(&self, address: IpAddr) -> bool {
+        self.balancers
+            .iter()
+            .any(|network| network.contains(address))
     }
 
     /// The host that clients reach the proxy by.

@@ -10,6 +10,8 @@ mod beside;
 mod caller;
 mod check;
 mod db;
+mod ending;
+mod notify;
 mod reload;
 mod run;
 mod wiring;
@@ -57,7 +59,7 @@ Exit codes: 0 when all is well, 1 otherwise.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the services that a configuration file enables, until SIGTERM or SIGINT. SIGHUP reads the file again.
+    /// Run the services that a configuration file enables, until SIGTERM or SIGINT. SIGHUP reads the file again; SIGUSR2 hands a proxy over to a new process.
     #[command(after_help = "Example:\n  tidegate start -c /etc/tidegate.yaml")]
     Start {
         /// The configuration file.

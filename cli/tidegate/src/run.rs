@@ -1,30 +1,30 @@
 //! `tidegate start`: a process from settings to its end.
 //!
 //! Order: logging, data directory, diagnostics, services; then wait for a signal or for a task that failed; then
-//! shut down within [`SHUTDOWN_GRACE`]. Whatever was started is stopped on every way out.
+//! shut down ([`crate::ending`]). Whatever was started is stopped on every way out.
 
 use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
+use listenfd::ListenFd;
 use tidegate_service::{
+    handover::Sockets,
     settings::Settings,
     tasks::Tasks,
     telemetry::{self, LogFilter},
 };
 use tokio::{
-    net::TcpListener,
     runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{info, warn};
 
 use crate::{
+    ending::{self, Ends},
     reload::{Followers, Reload, Source},
     wiring::{self, Shared},
 };
 
-/// How long tasks have to end after a signal: the proxy gives its sessions 30 s. Below systemd's 90 s.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
 /// How long blocking work may hold up the exit after that.
 const RUNTIME_GRACE: Duration = Duration::from_secs(2);
 /// Only the service's user reads keys and state.
@@ -63,6 +63,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let mut upgrades = signal(SignalKind::user_defined2()).context("cannot listen for signals")?;
     for warning in &settings.warnings {
         warn!(file = %settings.file.display(), line = warning.line, "{}", warning.message);
     }
@@ -76,9 +77,12 @@ async fn serve(
         "starting"
     );
     let tasks = Tasks::new();
+    let ends = Ends::of(&settings);
+    tasks.set_drain(ends.drain());
+    let shared = Shared::new(tasks.clone(), sockets()?);
     let shutdown = tasks.shutdown();
     let started = tokio::select! {
-        started = start(settings.clone(), &tasks) => started.map(Some),
+        started = start(settings.clone(), &shared) => started.map(Some),
         name = signals.next() => {
             info!(signal = name, "told to stop while starting");
             Ok(None)
@@ -87,6 +91,7 @@ async fn serve(
     };
     let outcome = match started {
         Ok(Some(followers)) if !shutdown.is_cancelled() => {
+            shared.begin();
             let mut reload = Reload::new(settings, source, log, debug, followers);
             let reloading = async {
                 while hangups.recv().await.is_some() {
@@ -95,7 +100,7 @@ async fn serve(
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                name = signals.next() => info!(signal = name, "shutting down"),
+                () = until_end(&mut signals, &mut upgrades, ends, &shared) => {}
                 () = shutdown.cancelled() => {}
                 () = reloading => {}
             }
@@ -104,10 +109,7 @@ async fn serve(
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    tokio::select! {
-        _ = tasks.close_and_wait(SHUTDOWN_GRACE) => {}
-        name = signals.next() => warn!(signal = name, "told to stop again: not waiting"),
-    }
+    close(&mut signals, &tasks).await;
     outcome?;
     if let Some(failure) = tasks.failure() {
         bail!("{failure}");
@@ -115,15 +117,67 @@ async fn serve(
     Ok(())
 }
 
-async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Followers> {
-    let shared = Shared::new(tasks.clone());
+/// Waits until there is a reason to shut down, and says so to those who have to know first.
+async fn until_end(signals: &mut Signals, upgrades: &mut Signal, ends: Ends, shared: &Shared) {
+    loop {
+        tokio::select! {
+            name = signals.next() => {
+                info!(signal = name, "shutting down");
+                tokio::select! {
+                    () = ends.announce(&shared.readiness) => {}
+                    name = signals.next() => warn!(signal = name, "told to stop again: not waiting for balancers"),
+                }
+                return;
+            }
+            Some(()) = upgrades.recv() => {
+                if ends.hand_over(&shared.sockets, &shared.tasks).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the tasks to end, within bounds. One that was succeeded has time, unless it is told to stop.
+async fn close(signals: &mut Signals, tasks: &Tasks) {
+    tokio::select! {
+        _ = tasks.close_and_wait(ending::grace(tasks)) => return,
+        name = signals.next() => {
+            if !tasks.drain().is_succeeded {
+                return warn!(signal = name, "told to stop again: not waiting");
+            }
+            info!(signal = name, "ending the sessions that are left");
+        }
+    }
+    tasks.hurry().cancel();
+    tokio::select! {
+        _ = tasks.close_and_wait(ending::HURRIED_GRACE) => {}
+        name = signals.next() => warn!(signal = name, "told to stop again: not waiting"),
+    }
+}
+
+/// The sockets that were passed to this process: by the one before it, and by systemd.
+fn sockets() -> anyhow::Result<Sockets> {
+    let mut passed = Vec::new();
+    let mut listenfd = ListenFd::from_env();
+    for place in 0..listenfd.len() {
+        let listener = listenfd
+            .take_tcp_listener(place)
+            .context("a socket that systemd passed is none for TCP")?;
+        passed.extend(listener);
+    }
+    Sockets::inherit(passed).context("cannot take over from the process before")
+}
+
+async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Followers> {
     if let Some(address) = settings.process.diag_addr {
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = shared
+            .sockets
+            .listen(address)
             .with_context(|| format!("cannot listen on diag_addr {address}"))?;
         shared.serve_diagnostics(listener);
     }
-    Box::pin(wiring::start(settings, &shared)).await
+    Box::pin(wiring::start(settings, shared)).await
 }
 
 /// The two signals that ask a process to end.

@@ -6,6 +6,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use tidegate_proxy::{Proxy, ProxyHandle};
 use tidegate_service::{
     admin::{self, Readiness},
     clock::{SharedClock, SystemClock},
+    handover::Sockets,
     host::{HostConfig, HostHandle, ProveCaller},
     metrics::Metrics,
     settings::{
@@ -32,26 +34,52 @@ use tracing::{error, info};
 use crate::{
     beside,
     caller::AwsCaller,
+    notify,
     reload::{Agent, Followers},
 };
+
+/// How often a process that is to take over from another one looks whether it could.
+const READY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What every service of the process is given.
 #[derive(Clone)]
 pub(crate) struct Shared {
     clock: SharedClock,
     metrics: Metrics,
-    readiness: Readiness,
-    tasks: Tasks,
+    pub(crate) readiness: Readiness,
+    pub(crate) sockets: Sockets,
+    pub(crate) tasks: Tasks,
 }
 
 impl Shared {
-    pub(crate) fn new(tasks: Tasks) -> Self {
+    pub(crate) fn new(tasks: Tasks, sockets: Sockets) -> Self {
         Self {
+            sockets,
             clock: std::sync::Arc::new(SystemClock),
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             tasks,
         }
+    }
+
+    /// Everything was started: takes over from the process before, if there is one, once this one could serve; and tells
+    /// the supervisor.
+    pub(crate) fn begin(&self) {
+        let Self {
+            readiness, sockets, ..
+        } = self.clone();
+        let shutdown = self.tasks.shutdown();
+        let begin = async move {
+            while sockets.has_predecessor() && !readiness.is_ready() {
+                tokio::time::sleep(READY_CHECK_INTERVAL).await;
+            }
+            sockets.take_over().await;
+            notify::tell(&format!("MAINPID={}\nREADY=1", std::process::id()));
+        };
+        self.tasks.spawn_quiet("begin", async move {
+            // What is told to stop before it could serve has nothing to take over.
+            let _ = shutdown.run_until_cancelled(begin).await;
+        });
     }
 
     /// Serves `/healthz`, `/readyz` and `/metrics` from now on.
@@ -118,6 +146,7 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
         data_dir: process.data_dir.clone(),
         hostname: process.nodename,
         proxy_server: process.proxy_server,
+        zone: process.zone,
     };
     if let Some(proxy) = proxy {
         let handle = start_proxy(proxy, &host, auth_servers, shared).await?;
@@ -172,7 +201,7 @@ async fn start_proxy(
         auth_servers,
         shared.metrics.clone(),
         shared.readiness.clone(),
-        &shared.tasks,
+        (&shared.sockets, &shared.tasks),
     )
     .await
     .context("cannot start the proxy")

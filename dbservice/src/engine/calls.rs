@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     refusals,
+    running::FINISH_GRACE,
     session::Engine,
     terms::{Breach, Look, Silence, Terms},
 };
@@ -23,8 +24,8 @@ use crate::{metrics::Cause, served::Serving};
 /// Why we end a session ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// The agent shuts down.
-    Drain,
+    /// The agent shuts down; sessions may take so long to finish what they do.
+    Drain(Duration),
     /// The client sent nothing for this long.
     Idle(Duration),
     /// The database is served no longer, or elsewhere.
@@ -33,6 +34,8 @@ pub(crate) enum Call {
     Refused(Box<Problem>),
     /// The session may not go on.
     Terms(Breach),
+    /// The proxy that the session came through shuts down; sessions may take so long to finish what they do.
+    ProxyEnds(Duration),
     /// What the client sent cannot be audited, and a role asks that the session ends then.
     Unaudited,
 }
@@ -40,7 +43,16 @@ pub(crate) enum Call {
 impl Call {
     /// Whether the session may come to a good end first: nobody has done anything that must stop now.
     pub(crate) const fn lets_finish(&self) -> bool {
-        matches!(self, Self::Drain | Self::NotServed)
+        self.grace().is_some()
+    }
+
+    /// How long the session may take to come to a good end; `None`: no time at all.
+    pub(crate) const fn grace(&self) -> Option<Duration> {
+        match self {
+            Self::Drain(grace) | Self::ProxyEnds(grace) => Some(*grace),
+            Self::NotServed => Some(FINISH_GRACE),
+            Self::Idle(_) | Self::Refused(_) | Self::Terms(_) | Self::Unaudited => None,
+        }
     }
 
     /// The word for audit, and what the client is told.
@@ -50,7 +62,8 @@ impl Call {
             (cause, SqlState::ADMIN_SHUTDOWN, problem)
         };
         match self {
-            Self::Drain => end(Cause::Drained, "the database service shuts down"),
+            Self::Drain(_) => end(Cause::Drained, "the database service shuts down"),
+            Self::ProxyEnds(_) => end(Cause::Drained, "the proxy shuts down"),
             Self::NotServed => end(
                 Cause::NotServed,
                 "the database is served no longer, or at another address",
@@ -97,7 +110,8 @@ pub(crate) async fn rule_call(engine: &Engine, terms: &Terms, heard: &AtomicU64)
 /// Waits until the agent cannot go on with the session.
 pub(crate) async fn end_call(engine: &Engine, serving: &Serving) -> Call {
     tokio::select! {
-        () = engine.shutdown.cancelled() => Call::Drain,
+        () = engine.shutdown.cancelled() => Call::Drain(engine.drain_timeout),
+        grace = serving.through.ended() => Call::ProxyEnds(grace),
         () = serving.ended.cancelled() => Call::NotServed,
     }
 }

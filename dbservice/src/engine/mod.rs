@@ -31,7 +31,7 @@ mod upstream;
 mod view;
 
 pub(crate) use ahead::Ahead;
-pub(crate) use running::{BOUNDARY_GRACE, DRAIN_GRACE};
+pub(crate) use running::{BOUNDARY_GRACE, FINISH_GRACE};
 pub(crate) use session::{Engine, Incoming};
 pub(crate) use terms::AgentNames;
 pub(crate) use upstream::{Connector, Upstream, tune};

@@ -156,6 +156,11 @@ impl Record {
         }
     }
 
+    /// Where the proxy says that the client is.
+    pub(crate) fn client_addr(&self) -> &str {
+        &self.client_addr
+    }
+
     /// The session's id.
     pub(crate) fn sid(&self) -> &str {
         &self.subject.sid

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{metrics::Cause, served::Serving};
 
-/// How long a session that was asked to stop may finish its statement and transaction.
-pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// How long a session whose database is served no longer may finish its statement and transaction.
+pub(crate) const FINISH_GRACE: Duration = Duration::from_secs(10);
 
 /// How long we then wait for the end of a message, to put our last words behind it.
 pub(crate) const BOUNDARY_GRACE: Duration = Duration::from_secs(1);
@@ -137,12 +137,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: View,
 {
-    if call.lets_finish() {
+    if let Some(grace) = call.grace() {
         let finishing = relay.run(Until::Idle, |statement| record.statement(&statement, mode));
         tokio::select! {
             biased;
             Some(sooner) = calls.next() => call = sooner,
-            finished = timeout(DRAIN_GRACE, finishing) => match finished {
+            finished = timeout(grace, finishing) => match finished {
                 Ok(RelayEnd::Held) => call = Call::Unaudited,
                 Ok(RelayEnd::Refused(problem)) => call = Call::Refused(problem),
                 Ok(end) => return (end, Some(call)),

@@ -76,6 +76,8 @@ pub(crate) struct Engine {
     /// What the configuration says now.
     pub(crate) settings: watch::Receiver<DatabaseSettings>,
     pub(crate) shutdown: ShutdownToken,
+    /// How long sessions may then take to finish their statement and transaction.
+    pub(crate) drain_timeout: Duration,
 }
 
 impl std::fmt::Debug for Engine {

@@ -2,6 +2,9 @@
 //!
 //! The proxy's name may stand for several addresses, and a connection that is dialled back must reach the very proxy
 //! that asked. So the name is resolved here, and both connections go to the address that answered.
+//!
+//! A proxy that drains keeps its connection for the sessions that it has, and a new one is opened beside it: another process
+//! may have its address by then.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +23,7 @@ use tonic::{Status, Streaming, transport::Channel};
 use tracing::{debug, info, warn};
 
 use super::{Place, Tunnel, dial};
-use crate::{engine::postgres, retry::Retry};
+use crate::{engine::postgres, retry::Retry, through::Through};
 
 /// Messages to a proxy that wait to be sent.
 const OUTGOING_MAX: usize = 1024;
@@ -34,6 +37,9 @@ const ADDRESSES_MAX: usize = 8;
 /// How long to leave an address alone that leads to a proxy which is connected already.
 const DUPLICATE_WAIT: Duration = Duration::from_secs(15);
 
+/// How long to wait before connecting to the address of a proxy that drains: whoever takes over is about to accept.
+const AFTER_DRAINING: Duration = Duration::from_millis(20);
+
 /// How long a draining agent stays on the line, so that the proxy hears of it.
 const DRAINING_LINGER: Duration = Duration::from_millis(200);
 
@@ -45,6 +51,8 @@ pub(super) type Outgoing = mpsc::Sender<v1::ControlRequest>;
 enum ControlError {
     #[error("the proxy ended the connection")]
     Closed,
+    #[error("the proxy drains")]
+    Draining,
     #[error("connected to that proxy by {0} already")]
     Duplicate(String),
     #[error("the proxy did not say hello in {} s", HELLO_TIMEOUT.as_secs())]
@@ -63,6 +71,14 @@ pub(super) async fn keep(tunnel: Arc<Tunnel>, address: String, stop: ShutdownTok
         let error = match Box::pin(connect(&tunnel, &address, &stop, &mut retry)).await {
             Ok(()) => return,
             Err(_) if stop.is_cancelled() => return,
+            Err(ControlError::Draining) => {
+                info!(
+                    proxy.address = address,
+                    "a proxy drains; connecting to its address again"
+                );
+                tokio::time::sleep(AFTER_DRAINING).await;
+                continue;
+            }
             Err(error) => error,
         };
         let cause = error.to_string();
@@ -134,6 +150,7 @@ struct Line {
     outgoing: Outgoing,
     incoming: Streaming<v1::ControlResponse>,
     place: Place,
+    through: Through,
 }
 
 /// Opens a connection and says hello.
@@ -149,7 +166,8 @@ async fn open(tunnel: &Tunnel, address: &str, resolved: SocketAddr) -> Result<Li
     let hello = Said::Hello(v1::AgentHello {
         hostname: tunnel.hostname.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..v1::AgentHello::default()
+        zone: tunnel.zone.clone(),
+        cancel_prefix: Some(tunnel.engine.cancels.prefix()),
     });
     say(&outgoing, hello).await;
     let greeting = async {
@@ -171,7 +189,7 @@ async fn open(tunnel: &Tunnel, address: &str, resolved: SocketAddr) -> Result<Li
     };
     let place = tunnel
         .connected
-        .take(&hello.host_id, address)
+        .take(&hello.host_id, address, &outgoing)
         .map_err(ControlError::Duplicate)?;
     info!(
         proxy.id = hello.host_id,
@@ -185,56 +203,97 @@ async fn open(tunnel: &Tunnel, address: &str, resolved: SocketAddr) -> Result<Li
         outgoing,
         incoming,
         place,
+        through: tunnel.processes.of(&hello.instance),
     })
 }
 
-/// Does what the proxy asks until the connection ends or we have to stop.
+/// Does what the proxy asks until the connection ends, the proxy drains, or we have to stop.
 async fn attend(
     tunnel: &Arc<Tunnel>,
     line: Line,
     stop: &ShutdownToken,
 ) -> Result<(), ControlError> {
+    let gauge = &tunnel.engine.metrics.proxies_connected;
+    let show = || gauge.set(i64::try_from(tunnel.connected.len()).unwrap_or(i64::MAX));
+    show();
     let Line {
         client,
         proxy,
         outgoing,
-        mut incoming,
+        incoming,
         place,
+        through,
     } = line;
-    let gauge = &tunnel.engine.metrics.proxies_connected;
-    let show = || gauge.set(i64::try_from(tunnel.connected.len()).unwrap_or(i64::MAX));
-    show();
-    let ended = loop {
-        let heard = tokio::select! {
-            () = stop.cancelled() => {
-                say(&outgoing, Said::Draining(v1::Draining {})).await;
-                tokio::time::sleep(DRAINING_LINGER).await;
-                break Ok(());
-            }
-            heard = incoming.message() => heard,
-        };
-        match heard {
-            Ok(Some(v1::ControlResponse {
-                message: Some(message),
-            })) => {
-                obey(tunnel, proxy, &outgoing, message).await;
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => break Err(ControlError::Closed),
-            Err(status) => break Err(status.into()),
-        }
+    let mut talk = Talk {
+        _client: client,
+        proxy,
+        outgoing,
+        incoming,
+        through,
     };
-    drop((place, client));
+    let ended = talk.go_on(tunnel, stop).await;
+    drop(place);
     show();
+    if matches!(ended, Err(ControlError::Draining)) {
+        let (staying, shutdown) = (Arc::clone(tunnel), tunnel.tasks.shutdown());
+        tunnel.tasks.spawn_quiet("tunnel_draining", async move {
+            while matches!(
+                talk.go_on(&staying, &shutdown).await,
+                Err(ControlError::Draining)
+            ) {}
+        });
+    }
     ended
 }
 
-async fn obey(tunnel: &Arc<Tunnel>, proxy: SocketAddr, outgoing: &Outgoing, message: Heard) {
-    match message {
-        Heard::Dial(asked) => dial::take(tunnel, proxy, outgoing, asked).await,
-        Heard::Cancel(asked) => cancel(tunnel, asked),
-        Heard::Ping(_) => say(outgoing, Said::Pong(v1::Pong {})).await,
-        Heard::Hello(_) | Heard::Draining(_) | Heard::EndSessions(_) => {}
+/// A conversation with a proxy.
+struct Talk {
+    _client: TunnelServiceClient<Channel>,
+    proxy: SocketAddr,
+    outgoing: Outgoing,
+    incoming: Streaming<v1::ControlResponse>,
+    through: Through,
+}
+
+impl Talk {
+    /// Does what the proxy asks; `Ok` when we have to stop.
+    async fn go_on(
+        &mut self,
+        tunnel: &Arc<Tunnel>,
+        stop: &ShutdownToken,
+    ) -> Result<(), ControlError> {
+        loop {
+            let heard = tokio::select! {
+                () = stop.cancelled() => {
+                    say(&self.outgoing, Said::Draining(v1::Draining {})).await;
+                    tokio::time::sleep(DRAINING_LINGER).await;
+                    return Ok(());
+                }
+                heard = self.incoming.message() => heard?.ok_or(ControlError::Closed)?,
+            };
+            match heard.message {
+                Some(Heard::Draining(_)) => return Err(ControlError::Draining),
+                Some(message) => self.obey(tunnel, message).await,
+                None => {}
+            }
+        }
+    }
+
+    async fn obey(&self, tunnel: &Arc<Tunnel>, message: Heard) {
+        match message {
+            Heard::Dial(asked) => {
+                let line = (self.proxy, &self.outgoing, &self.through);
+                dial::take(tunnel, line, asked).await;
+            }
+            Heard::Cancel(asked) => cancel(tunnel, asked),
+            Heard::EndSessions(asked) => {
+                info!(proxy.address = %self.proxy, "a proxy ends; ending its sessions");
+                self.through
+                    .end(Duration::from_millis(asked.within_ms.into()));
+            }
+            Heard::Ping(_) => say(&self.outgoing, Said::Pong(v1::Pong {})).await,
+            Heard::Draining(_) | Heard::Hello(_) => {}
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     engine::{self, Ahead, Incoming, Upstream, mysql, postgres},
     served::Serving,
+    through::Through,
 };
 
 /// Introduces a connection that was dialled back; the token follows.
@@ -64,8 +65,7 @@ struct Taken {
 /// Takes the session that the proxy asks for, in a task of its own, or refuses it.
 pub(super) async fn take(
     tunnel: &Arc<Tunnel>,
-    proxy: SocketAddr,
-    outgoing: &Outgoing,
+    (proxy, outgoing, through): (SocketAddr, &Outgoing, &Through),
     asked: v1::Dial,
 ) {
     if asked.token.len() != TOKEN_BYTES {
@@ -76,7 +76,8 @@ pub(super) async fn take(
         return;
     }
     match admit(tunnel, &asked.route) {
-        Ok(taken) => {
+        Ok(mut taken) => {
+            taken.serving.through = through.clone();
             let (session, outgoing) = (Arc::clone(tunnel), outgoing.clone());
             tunnel.tasks.spawn_session("session", async move {
                 Box::pin(session_task(session, proxy, outgoing, asked, taken)).await;

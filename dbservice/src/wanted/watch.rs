@@ -89,6 +89,10 @@ impl Reconciler {
     /// Serves the databases of the settings at once.
     ///
     /// Databases whose names are added to `again` are decided on again: `labels` and `facts` know something new.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing that the agent has one of"
+    )]
     pub(crate) fn new(
         settings: watch::Receiver<DatabaseSettings>,
         labels: Arc<Labelled>,

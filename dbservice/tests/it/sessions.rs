@@ -10,9 +10,9 @@ use tidegate_identity::{
 };
 use tidegate_proto::v1::{self, control_request, control_response};
 use tidegate_wire::{
-    backend::{TxStatus, authentication_ok, ready_for_query},
+    backend::{ErrorResponse, TxStatus, authentication_ok, ready_for_query},
     frontend,
-    startup::{ProtocolVersion, SSL_REQUEST, StartupMessage},
+    startup::{CancelRequest, ProtocolVersion, SSL_REQUEST, StartupMessage},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -196,4 +196,61 @@ async fn a_ping_is_answered() {
         line.next().await,
         control_request::Message::Pong(_)
     ));
+}
+
+#[tokio::test]
+async fn a_proxy_that_ends_has_its_sessions_ended_with_a_reason() {
+    let (mut world, line) = ready().await;
+    let (mut client, _database) = open(&mut world, &line).await;
+
+    line.tell(control_response::Message::EndSessions(v1::EndSessions {
+        within_ms: 1_000,
+    }));
+
+    let (tag, body) = message(&mut client).await;
+    let error = ErrorResponse::parse(&body);
+    assert_eq!((tag, error.code.as_str()), (b'E', "57P01"));
+    assert!(
+        error.message.contains("the proxy shuts down"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_drains_keeps_its_line_and_its_address_is_connected_to_again() {
+    let (mut world, line) = ready().await;
+    let (mut client, _database) = open(&mut world, &line).await;
+
+    line.tell(control_response::Message::Draining(v1::ProxyDraining {}));
+
+    let _successor = world.line().await;
+    // The session came over the line before, and the process is the same one.
+    line.tell(control_response::Message::EndSessions(v1::EndSessions {
+        within_ms: 1_000,
+    }));
+    assert_eq!(message(&mut client).await.0, b'E');
+}
+
+#[tokio::test]
+async fn a_cancel_request_inside_tls_for_another_agent_goes_to_a_proxy() {
+    let (mut world, mut line) = ready().await;
+    dial(&line, "own");
+    let (_, stream) = patiently(world.dialled.recv()).await.unwrap();
+    let mut client = client_end(&world, stream).await;
+    let key = CancelRequest {
+        process_id: (line.cancel_prefix ^ 1) << 18,
+        secret: b"abcd"[..].into(),
+    };
+    client.write_all(&key.encode()).await.unwrap();
+
+    let said = line.next().await;
+    let control_request::Message::CancelElsewhere(asked) = said else {
+        panic!("{said:?}")
+    };
+    assert_eq!(
+        (asked.process_id, &*asked.secret),
+        (key.process_id, &b"abcd"[..])
+    );
+    assert_eq!(asked.client_addr, "192.0.2.7:5000");
 }

@@ -129,6 +129,8 @@ impl Cas {
 pub(crate) struct Line {
     pub(crate) said: Streaming<ControlRequest>,
     pub(crate) tell: mpsc::UnboundedSender<Result<ControlResponse, Status>>,
+    /// What the numbers of the agent's cancel keys begin with.
+    pub(crate) cancel_prefix: u32,
 }
 
 impl Line {
@@ -165,11 +167,12 @@ impl TunnelService for Proxy {
         let line = Line {
             said: request.into_inner(),
             tell,
+            cancel_prefix: 0,
         };
         line.tell(control_response::Message::Hello(v1::ProxyHello {
             host_id: "proxy-1".to_owned(),
             version: "0".to_owned(),
-            ..v1::ProxyHello::default()
+            instance: "process-1".to_owned(),
         }));
         let _ = self.lines.send(line);
         Ok(Response::new(UnboundedReceiverStream::new(told).boxed()))
@@ -252,6 +255,7 @@ impl World {
                 data_dir: std::env::temp_dir().join("tidegate-agent"),
                 hostname: "agent".to_owned(),
                 proxy_server: knows_proxy.then_some(proxy_addr),
+                zone: "eu-west-1a".to_owned(),
             },
             host,
             AwsFactory::load().await,
@@ -280,10 +284,12 @@ impl World {
     /// The next control connection, after the agent's hello.
     pub(crate) async fn line(&mut self) -> Line {
         let mut line = patiently(self.lines.recv()).await.unwrap();
-        assert!(matches!(
-            line.next().await,
-            v1::control_request::Message::Hello(_)
-        ));
+        let said = line.next().await;
+        let v1::control_request::Message::Hello(hello) = said else {
+            panic!("{said:?}")
+        };
+        assert_eq!(hello.zone, "eu-west-1a");
+        line.cancel_prefix = hello.cancel_prefix.unwrap();
         line
     }
 

@@ -4,18 +4,35 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use tidegate_core::HostId;
 use tidegate_proto::v1::{ControlResponse, control_response::Message};
-use tokio::sync::mpsc::{self, WeakSender};
+use tokio::sync::{
+    mpsc::{self, WeakSender},
+    watch,
+};
 
 /// Messages that wait to be written to one agent; an agent that is further behind takes no sessions.
 pub(crate) const CONTROL_QUEUE_MAX: usize = 256;
+
+/// Bits of a cancel key's number that its agent counts its own sessions by.
+const CANCEL_SESSION_BITS: u32 = 18;
+
+/// What an agent says of itself when it connects.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduced {
+    pub(crate) host_id: HostId,
+    pub(crate) hostname: String,
+    pub(crate) zone: String,
+    pub(crate) cancel_prefix: Option<u32>,
+    pub(crate) address: Option<IpAddr>,
+}
 
 /// What waits to be written to an agent.
 pub(crate) type ControlSender = mpsc::Sender<Result<ControlResponse, tonic::Status>>;
@@ -27,6 +44,12 @@ pub(crate) struct Agent {
     pub(crate) host_id: HostId,
     /// Its host name, for people.
     pub(crate) hostname: String,
+    /// Where it is; empty is unknown.
+    pub(crate) zone: String,
+    /// What the numbers of its cancel keys begin with; `None`: they may be any.
+    cancel_prefix: Option<u32>,
+    /// Where its control connection comes from.
+    address: Option<IpAddr>,
     /// Tells this connection from the agent's earlier ones.
     pub(crate) generation: u64,
     /// Weak, since sessions outlive the connection and must not keep it open.
@@ -44,6 +67,12 @@ impl Agent {
         self.sender
             .upgrade()
             .is_some_and(|sender| sender.try_send(Ok(message)).is_ok())
+    }
+
+    /// Whether a cancel key with this number may be one of its sessions'.
+    pub(crate) fn may_know(&self, number: u32) -> bool {
+        self.cancel_prefix
+            .is_none_or(|prefix| prefix == cancel_prefix_of(number))
     }
 
     /// Takes no new sessions from now on.
@@ -67,6 +96,11 @@ impl Agent {
     }
 }
 
+/// The bits of a cancel key's number that name its agent: the upper 13 of 31.
+pub(crate) const fn cancel_prefix_of(number: u32) -> u32 {
+    number >> CANCEL_SESSION_BITS
+}
+
 /// A session that an agent has.
 #[derive(Debug)]
 pub(crate) struct Occupied(Arc<Agent>);
@@ -84,30 +118,67 @@ impl Drop for Occupied {
 }
 
 /// All control connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Agents {
     connected: Mutex<HashMap<HostId, Arc<Agent>>>,
-    generations: AtomicU64,
+    /// How many there have been, those that are gone included.
+    generations: watch::Sender<u64>,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self {
+            connected: Mutex::default(),
+            generations: watch::Sender::new(0),
+        }
+    }
 }
 
 impl Agents {
     /// Adds a connection, in place of the agent's earlier one, which is returned.
     pub(crate) fn connect(
         &self,
-        host_id: HostId,
-        hostname: String,
+        introduced: Introduced,
         sender: &ControlSender,
     ) -> (Arc<Agent>, Option<Arc<Agent>>) {
+        let Introduced {
+            host_id,
+            hostname,
+            zone,
+            cancel_prefix,
+            address,
+        } = introduced;
+        let mut connected = self.lock();
         let agent = Arc::new(Agent {
             host_id: host_id.clone(),
             hostname,
-            generation: self.generations.fetch_add(1, Ordering::Relaxed),
+            zone,
+            cancel_prefix,
+            address,
+            generation: *self.generations.borrow(),
             sender: sender.downgrade(),
             draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
         });
-        let replaced = self.lock().insert(host_id, Arc::clone(&agent));
+        let replaced = connected.insert(host_id, Arc::clone(&agent));
+        self.generations.send_modify(|generation| *generation += 1);
+        drop(connected);
         (agent, replaced)
+    }
+
+    /// Changes whenever an agent connects.
+    pub(crate) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.generations.subscribe()
+    }
+
+    /// Whether an agent's control connection comes from there.
+    pub(crate) fn come_from(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.lock().values().any(|agent| {
+            agent
+                .address
+                .is_some_and(|its| its.to_canonical() == address)
+        })
     }
 
     /// Removes a connection, unless a later one took its place.
@@ -158,9 +229,34 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn introduced(name: &str, cancel_prefix: Option<u32>) -> Introduced {
+        Introduced {
+            host_id: host(name),
+            hostname: name.to_owned(),
+            zone: String::new(),
+            cancel_prefix,
+            address: None,
+        }
+    }
+
     fn connect(agents: &Agents, name: &str) -> Arc<Agent> {
         let (sender, _) = mpsc::channel(1);
-        agents.connect(host(name), name.to_owned(), &sender).0
+        agents.connect(introduced(name, None), &sender).0
+    }
+
+    #[test]
+    fn a_cancel_request_is_for_agents_whose_prefix_its_number_has() {
+        let agents = Agents::default();
+        let (sender, _) = mpsc::channel(1);
+        let number = (5 << 18) | 77;
+        let knows = |prefix| {
+            let agent = agents.connect(introduced("a", prefix), &sender).0;
+            agent.may_know(number)
+        };
+        assert_eq!(
+            [knows(Some(5)), knows(Some(6)), knows(None)],
+            [true, false, true]
+        );
     }
 
     #[test]

@@ -50,12 +50,16 @@ impl Dials {
         }
     }
 
-    /// Hands a dialled-back connection to the session that waits for it. `false` when nobody does: the token is
-    /// wrong, used, or its session gave up.
-    pub(crate) fn connected(&self, token: Token, stream: TcpStream) -> bool {
-        self.lock()
-            .remove(&token)
-            .is_some_and(|waiting| waiting.answer.send(Answered::Connected(stream)).is_ok())
+    /// Hands a dialled-back connection to the session that waits for it. Nobody does, and it comes back, when the token
+    /// is wrong, used, or another process's, or when its session gave up.
+    pub(crate) fn connected(&self, token: Token, stream: TcpStream) -> Result<(), TcpStream> {
+        let Some(waiting) = self.lock().remove(&token) else {
+            return Err(stream);
+        };
+        match waiting.answer.send(Answered::Connected(stream)) {
+            Err(Answered::Connected(stream)) => Err(stream),
+            Ok(()) | Err(Answered::Refused(_)) => Ok(()),
+        }
     }
 
     /// Passes a refusal on, if it comes from the agent that was asked.
@@ -110,13 +114,18 @@ mod tests {
     use tokio::{net::TcpListener, sync::mpsc};
 
     use super::*;
-    use crate::tunnel::agents::Agents;
+    use crate::tunnel::agents::{Agents, Introduced};
 
     fn agent(agents: &Agents, name: &str) -> Arc<Agent> {
         let (sender, _) = mpsc::channel(1);
-        agents
-            .connect(name.parse().unwrap(), name.to_owned(), &sender)
-            .0
+        let introduced = Introduced {
+            host_id: name.parse().unwrap(),
+            hostname: name.to_owned(),
+            zone: String::new(),
+            cancel_prefix: None,
+            address: None,
+        };
+        agents.connect(introduced, &sender).0
     }
 
     async fn stream() -> TcpStream {
@@ -132,9 +141,9 @@ mod tests {
         let token = Token([1; 16]);
         let mut wait = dials.wait(token, &agent(&agents, "a"));
 
-        assert!(!dials.connected(Token([2; 16]), stream().await));
-        assert!(dials.connected(token, stream().await));
-        assert!(!dials.connected(token, stream().await));
+        assert!(dials.connected(Token([2; 16]), stream().await).is_err());
+        assert!(dials.connected(token, stream().await).is_ok());
+        assert!(dials.connected(token, stream().await).is_err());
         assert!(matches!(wait.answer().await, Some(Answered::Connected(_))));
     }
 
@@ -143,7 +152,7 @@ mod tests {
         let (dials, agents) = (Dials::default(), Agents::default());
         let token = Token([1; 16]);
         drop(dials.wait(token, &agent(&agents, "a")));
-        assert!(!dials.connected(token, stream().await));
+        assert!(dials.connected(token, stream().await).is_err());
     }
 
     #[tokio::test]
@@ -171,6 +180,6 @@ mod tests {
         dials.lost(&gone);
 
         assert!(lost.answer().await.is_none());
-        assert!(dials.connected(Token([2; 16]), stream().await));
+        assert!(dials.connected(Token([2; 16]), stream().await).is_ok());
     }
 }

@@ -3,14 +3,14 @@
 //! Who calls is known from the certificate of the TLS connection, which ends with that certificate. A connection that
 //! breaks or falls silent is given up at once, and whatever waited for the agent fails over.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tidegate_core::{ClusterName, HostId};
 use tidegate_identity::Holder;
 use tidegate_proto::v1::{
-    ControlRequest, ControlResponse, DialRefused, Ping, ProxyHello, control_request,
-    control_response,
+    AgentHello, ControlRequest, ControlResponse, DialRefused, Ping, ProxyDraining, ProxyHello,
+    control_request, control_response,
     tunnel_service_server::{TunnelService, TunnelServiceServer},
 };
 use tidegate_service::rpc::{self, Peer};
@@ -22,8 +22,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 use tracing::{debug, info, warn};
 
-use super::agents::{Agent, CONTROL_QUEUE_MAX, ControlSender};
-use crate::{opening::Token, shared::Shared};
+use super::agents::{Agent, CONTROL_QUEUE_MAX, ControlSender, Introduced};
+use crate::{cancel, opening::Token, shared::Shared};
 
 /// From the call to the agent's hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
@@ -43,11 +43,12 @@ const REASON_CHARS_MAX: usize = 300;
 struct Caller {
     host_id: HostId,
     hostname: String,
+    address: Option<IpAddr>,
 }
 
 impl Caller {
     /// Only hosts of this cluster that may run the database service are agents.
-    fn of(peer: Peer, cluster: &ClusterName) -> Result<Self, Status> {
+    fn of(peer: Peer, address: Option<IpAddr>, cluster: &ClusterName) -> Result<Self, Status> {
         let Peer::Certified(identity) = peer else {
             return Err(Status::unauthenticated("a host certificate is needed"));
         };
@@ -60,6 +61,7 @@ impl Caller {
                 Ok(Self {
                     host_id: host.host_id.clone(),
                     hostname: host.hostname.clone(),
+                    address,
                 })
             }
             Holder::Host(_) => denied("the host may not run the database service"),
@@ -91,15 +93,17 @@ impl TunnelService for Tunnel {
         &self,
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<ControlStream>, Status> {
-        let caller =
-            Caller::of(rpc::peer(&request), &self.shared.cluster).inspect_err(|status| {
+        let address = rpc::remote(&request).map(|addr| addr.ip());
+        let caller = Caller::of(rpc::peer(&request), address, &self.shared.cluster).inspect_err(
+            |status| {
                 let address = rpc::remote(&request).map(tracing::field::display);
                 warn!(
                     client.address = address,
                     error = status.message(),
                     "refused a control connection"
                 );
-            })?;
+            },
+        )?;
         let (sender, receiver) = mpsc::channel(CONTROL_QUEUE_MAX);
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn_quiet(
@@ -118,20 +122,24 @@ async fn control(
     sender: ControlSender,
 ) {
     let greeted = tokio::time::timeout(HELLO_MAX, greet(&shared, &mut inbound, &sender)).await;
-    let version = match greeted {
-        Ok(Ok(version)) => version,
+    let hello = match greeted {
+        Ok(Ok(hello)) => hello,
         Ok(Err(status)) => return refuse(&caller, &sender, status),
         Err(_) => return refuse(&caller, &sender, Status::deadline_exceeded("no hello came")),
     };
-    let (agent, replaced) =
-        shared
-            .agents
-            .connect(caller.host_id.clone(), caller.hostname.clone(), &sender);
+    let introduced = Introduced {
+        host_id: caller.host_id,
+        hostname: caller.hostname,
+        zone: hello.zone,
+        cancel_prefix: hello.cancel_prefix,
+        address: caller.address,
+    };
+    let (agent, replaced) = shared.agents.connect(introduced, &sender);
     if let Some(replaced) = replaced {
         shared.dials.lost(&replaced);
     }
     count(&shared);
-    info!(agent.host_id = %agent.host_id, agent.hostname, agent.version = version, "agent connected");
+    info!(agent.host_id = %agent.host_id, agent.hostname, agent.version = hello.version, agent.zone, "agent connected");
     let cause = converse(&shared, &agent, inbound, &sender).await;
     shared.agents.disconnect(&agent);
     shared.dials.lost(&agent);
@@ -143,7 +151,7 @@ async fn greet(
     shared: &Shared,
     inbound: &mut Streaming<ControlRequest>,
     sender: &ControlSender,
-) -> Result<String, Status> {
+) -> Result<AgentHello, Status> {
     let first = inbound.message().await?.and_then(|request| request.message);
     let Some(control_request::Message::Hello(hello)) = first else {
         return Err(Status::invalid_argument("the first message must be hello"));
@@ -151,7 +159,7 @@ async fn greet(
     let answer = control_response::Message::Hello(ProxyHello {
         host_id: shared.host_id.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..ProxyHello::default()
+        instance: shared.instance.clone(),
     });
     let answer = ControlResponse {
         message: Some(answer),
@@ -160,7 +168,7 @@ async fn greet(
         .send(Ok(answer))
         .await
         .map_err(|_| Status::cancelled("the agent left"))?;
-    Ok(hello.version)
+    Ok(hello)
 }
 
 fn refuse(caller: &Caller, sender: &ControlSender, status: Status) {
@@ -203,12 +211,18 @@ async fn converse(
     sender: &ControlSender,
 ) -> Cause {
     let shutdown = shared.tasks.shutdown();
+    let mut is_told = false;
     let mut heard = Instant::now();
     let mut pings = tokio::time::interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return Cause::Shutdown,
+            () = shared.drained.cancelled() => return Cause::Shutdown,
+            () = shutdown.cancelled(), if !is_told => {
+                is_told = true;
+                // One that is this far behind stays until the drain is over, and then connects again.
+                let _ = agent.send(control_response::Message::Draining(ProxyDraining {}));
+            }
             () = sender.closed() => return Cause::Closed,
             message = inbound.message() => match message {
                 Ok(Some(request)) => {
@@ -241,15 +255,13 @@ fn listen(shared: &Shared, agent: &Agent, request: ControlRequest) {
             let reason = reason.chars().take(REASON_CHARS_MAX).collect();
             shared.dials.refused(Token(token), agent, reason);
         }
+        Some(control_request::Message::CancelElsewhere(asked)) => {
+            cancel::elsewhere(shared, asked, agent);
+        }
         Some(control_request::Message::Draining(_)) => {
             info!(agent.host_id = %agent.host_id, "agent takes no new sessions");
             agent.drain();
         }
-        Some(
-            control_request::Message::Hello(_)
-            | control_request::Message::Pong(_)
-            | control_request::Message::CancelElsewhere(_),
-        )
-        | None => {}
+        Some(control_request::Message::Hello(_) | control_request::Message::Pong(_)) | None => {}
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Agent {
     pub(crate) dials: mpsc::UnboundedReceiver<Dial>,
     /// Cancels that it was told of.
     pub(crate) cancels: mpsc::UnboundedReceiver<CancelStatement>,
+    /// What else it was told, pings aside.
+    pub(crate) told: mpsc::UnboundedReceiver<control_response::Message>,
     pub(crate) requests: mpsc::Sender<ControlRequest>,
     control: JoinHandle<Status>,
 }
@@ -57,17 +59,27 @@ impl Agent {
         manner: Manner,
         connected: usize,
     ) -> Self {
+        let hello = AgentHello {
+            hostname: host_id.to_owned(),
+            version: "0".to_owned(),
+            ..AgentHello::default()
+        };
+        Self::connect_saying(world, host_id, manner, connected, hello).await
+    }
+
+    /// As [`Self::connect`], with another hello.
+    pub(crate) async fn connect_saying(
+        world: &World,
+        host_id: &str,
+        manner: Manner,
+        connected: usize,
+        hello: AgentHello,
+    ) -> Self {
         let (requests, outbound) = mpsc::channel(16);
-        requests
-            .send(request(Message::Hello(AgentHello {
-                hostname: host_id.to_owned(),
-                version: "0".to_owned(),
-                ..AgentHello::default()
-            })))
-            .await
-            .unwrap();
+        requests.send(request(Message::Hello(hello))).await.unwrap();
         let (dial_sender, dials) = mpsc::unbounded_channel();
         let (cancel_sender, cancels) = mpsc::unbounded_channel();
+        let (tell, told) = mpsc::unbounded_channel();
         let mut client = TunnelServiceClient::new(channel(world, host_id, &["db"]));
         let mut inbound = client
             .control(ReceiverStream::new(outbound))
@@ -87,7 +99,10 @@ impl Agent {
                         Some(control_response::Message::Cancel(cancel)) => {
                             let _ = cancel_sender.send(cancel);
                         }
-                        _ => {}
+                        Some(control_response::Message::Ping(_)) | None => {}
+                        Some(other) => {
+                            let _ = tell.send(other);
+                        }
                     },
                     Ok(None) => return Status::ok("ended"),
                     Err(status) => return status,
@@ -100,6 +115,7 @@ impl Agent {
         Self {
             dials,
             cancels,
+            told,
             requests,
             control,
         }

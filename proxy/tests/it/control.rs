@@ -193,21 +193,3 @@ async fn a_control_connection_begins_with_hello() {
     let refused = answers.message().await.err().unwrap();
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
-
-#[tokio::test]
-async fn shutdown_ends_what_is_idle_and_waits_for_sessions() {
-    let world = World::serving(&[("agent-a", "healthy")]).await;
-    let agent = Agent::connect(&world, "agent-a", Manner::Echo, 1).await;
-    let session = Client::new(&world, "orders.db.tide.test")
-        .open("agent-a")
-        .await;
-
-    world.tasks.shutdown().cancel();
-    let _ = agent.ended().await;
-    assert!(world.metric("tidegate_proxy_sessions_active 1"));
-    drop(session);
-    world
-        .until_metric("tidegate_proxy_sessions_total{outcome=\"completed\"} 1")
-        .await;
-    world.stop().await;
-}

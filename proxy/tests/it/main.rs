@@ -5,6 +5,7 @@
 mod agent;
 mod client;
 mod control;
+mod fleet;
 mod mysql;
 mod refusals;
 mod sessions;

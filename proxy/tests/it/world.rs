@@ -24,10 +24,11 @@ use tidegate_proxy::Proxy;
 use tidegate_service::{
     admin::Readiness,
     clock::SystemClock,
+    handover::Sockets,
     host::{HostHandle, IssuedHost, TrustBundle},
     metrics::Metrics,
     rpc,
-    settings::{KeyPairFiles, MysqlSettings, ProxySettings},
+    settings::{KeyPairFiles, MysqlSettings, Network, ProxyLimits, ProxySettings},
     tasks::Tasks,
 };
 use tokio::{net::TcpListener, sync::broadcast, task::JoinHandle};
@@ -90,6 +91,16 @@ impl Cas {
     }
 }
 
+/// What a test sets of the proxy.
+#[derive(Default)]
+pub(crate) struct Given {
+    pub(crate) zone: String,
+    pub(crate) balancers: Vec<Network>,
+    pub(crate) limits: ProxyLimits,
+    pub(crate) sockets: Sockets,
+    pub(crate) listen: Option<std::net::SocketAddr>,
+}
+
 pub(crate) struct World {
     pub(crate) cas: Arc<Cas>,
     pub(crate) proxy: std::net::SocketAddr,
@@ -112,6 +123,16 @@ impl World {
         hosts: &[(&str, &str)],
         https_keypairs: Vec<KeyPairFiles>,
     ) -> Self {
+        Self::given(cas, hosts, https_keypairs, Given::default()).await
+    }
+
+    /// As [`Self::with`], with other settings.
+    pub(crate) async fn given(
+        cas: Arc<Cas>,
+        hosts: &[(&str, &str)],
+        https_keypairs: Vec<KeyPairFiles>,
+        given: Given,
+    ) -> Self {
         let auth = FakeAuth::default();
         for (host, health) in hosts {
             auth.put("orders", host, health);
@@ -131,12 +152,12 @@ impl World {
                 listen_addr: ([127, 0, 0, 1], 0).into(),
                 server_version: "8.0.0-test".to_owned(),
             }),
-            listen_addr: ([127, 0, 0, 1], 0).into(),
+            listen_addr: given.listen.unwrap_or(([127, 0, 0, 1], 0).into()),
             public_addr: "proxy.example.com:3080".to_owned(),
             https_keypairs,
-            zone: String::new(),
-            balancers: Vec::new(),
-            limits: Default::default(),
+            zone: given.zone,
+            balancers: given.balancers,
+            limits: given.limits,
             handover_timeout: PATIENCE,
         };
         let (metrics, readiness) = (Metrics::new(), Readiness::new());
@@ -146,7 +167,7 @@ impl World {
             vec!["127.0.0.1:1".to_owned(), auth_addr],
             metrics.clone(),
             readiness.clone(),
-            &tasks,
+            (&given.sockets, &tasks),
         );
         let started = started.await.unwrap();
         let (proxy, mysql) = (started.local_addr, started.mysql_addr.unwrap());

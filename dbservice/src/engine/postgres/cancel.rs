@@ -15,21 +15,29 @@ use std::{
 
 use bytes::Bytes;
 use tidegate_identity::{IdentityError, secret};
+use tidegate_proto::v1::CancelElsewhere;
 use tidegate_wire::{
     SecretFrame,
     backend::{BackendKeyData, backend_key_data},
     startup::CancelRequest,
 };
+use tokio::sync::mpsc;
 
 use crate::wanted::Wanted;
 
 /// Bytes of our secrets: what protocol 3.0 has room for.
 const SECRET_BYTES: usize = 4;
 
-/// Numbers are positive as drivers read them: signed, in 32 bits.
-const NUMBER_MASK: u32 = 0x7fff_ffff;
+/// Bits of a number that count an agent's own sessions; the upper 13 of 31 name the agent, so that a proxy asks only that
+/// one. Numbers are positive as drivers read them: signed, in 32 bits.
+const SESSION_BITS: u32 = 18;
+const SESSION_MASK: u32 = (1 << SESSION_BITS) - 1;
+const PREFIX_MASK: u32 = (1 << 13) - 1;
 
-/// Tries to find a number that no session has: with 10,000 sessions each misses once in 200,000.
+/// Cancel requests for other agents that wait for a proxy; one more is dropped, and its client may ask again.
+const ELSEWHERE_MAX: usize = 64;
+
+/// Tries to find a number that no session has: with 10,000 sessions each misses once in 26.
 const NUMBER_TRIES_MAX: usize = 8;
 
 /// Why a session gets no cancel key.
@@ -88,6 +96,9 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CancelRegistry {
     entries: Arc<Mutex<HashMap<u32, Entry>>>,
+    /// What all numbers of this agent begin with.
+    prefix: u32,
+    elsewhere: Option<mpsc::Sender<CancelElsewhere>>,
 }
 
 /// A session's cancel key; dropping it makes it worthless.
@@ -99,6 +110,44 @@ pub(crate) struct CancelKey {
 }
 
 impl CancelRegistry {
+    /// Of a new agent, named at random: other agents hardly ever have the same name, and if they do both are asked.
+    ///
+    /// What clients of this agent want to cancel at others comes out of the receiver.
+    ///
+    /// # Errors
+    ///
+    /// When there are no random bytes.
+    pub(crate) fn of_agent() -> Result<(Self, mpsc::Receiver<CancelElsewhere>), IdentityError> {
+        let (elsewhere, receiver) = mpsc::channel(ELSEWHERE_MAX);
+        let registry = Self {
+            entries: Arc::default(),
+            prefix: u32::from_be_bytes(secret::random_bytes()?) & PREFIX_MASK,
+            elsewhere: Some(elsewhere),
+        };
+        Ok((registry, receiver))
+    }
+
+    /// What all numbers of this agent begin with.
+    pub(crate) const fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
+    /// A client asked here, inside TLS, for what is another agent's: whoever has it is found through a proxy. `false` for
+    /// a number that is this agent's.
+    pub(crate) fn pass_on(&self, request: &CancelRequest, client_addr: &str) -> bool {
+        let is_own = request.process_id >> SESSION_BITS == self.prefix;
+        let asked = CancelElsewhere {
+            process_id: request.process_id,
+            secret: request.secret.to_vec(),
+            client_addr: client_addr.to_owned(),
+        };
+        !is_own
+            && self
+                .elsewhere
+                .as_ref()
+                .is_some_and(|elsewhere| elsewhere.try_send(asked).is_ok())
+    }
+
     /// Makes a key for a session.
     ///
     /// # Errors
@@ -107,7 +156,8 @@ impl CancelRegistry {
     pub(crate) fn register(&self, target: CancelTarget) -> Result<CancelKey, KeyError> {
         let secret = Bytes::copy_from_slice(&secret::random_bytes::<SECRET_BYTES>()?);
         for _ in 0..NUMBER_TRIES_MAX {
-            let number = u32::from_be_bytes(secret::random_bytes()?) & NUMBER_MASK;
+            let session = u32::from_be_bytes(secret::random_bytes()?) & SESSION_MASK;
+            let number = self.prefix << SESSION_BITS | session;
             let mut entries = self.lock();
             // Some drivers take 0 for "none".
             if number == 0 || entries.contains_key(&number) {
@@ -223,6 +273,22 @@ mod tests {
         let (number, secret) = (key.number, key.secret.clone());
         drop(key);
         assert!(matches!(registry.judge(number, &secret), Verdict::Unknown));
+    }
+
+    #[test]
+    fn numbers_name_their_agent_and_others_are_passed_on() {
+        let (registry, mut elsewhere) = CancelRegistry::of_agent().unwrap();
+        let key = registry.register(target(true)).unwrap();
+        let (number, _) = key.shown();
+        let request = |process_id| CancelRequest {
+            process_id,
+            secret: Bytes::from_static(b"abcd"),
+        };
+        assert_eq!(number >> SESSION_BITS, registry.prefix());
+        assert!(!registry.pass_on(&request(number), "192.0.2.1:5"));
+        assert!(registry.pass_on(&request(number ^ 1 << SESSION_BITS), "192.0.2.1:5"));
+        assert_eq!(elsewhere.try_recv().unwrap().client_addr, "192.0.2.1:5");
+        assert!(elsewhere.try_recv().is_err());
     }
 
     #[test]

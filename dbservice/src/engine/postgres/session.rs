@@ -101,7 +101,11 @@ where
     let startup = match first {
         FirstMessage::Startup(startup) => startup,
         FirstMessage::Cancel(request) => {
-            let detail = cancelling::cancel(engine, request.process_id, &request.secret).await;
+            let detail = if engine.cancels.pass_on(&request, record.client_addr()) {
+                "passed on to the agent that it names".to_owned()
+            } else {
+                cancelling::cancel(engine, request.process_id, &request.secret).await
+            };
             let ended = Ended::because(Cause::CancelRequest, detail);
             return Err(Turned::silently(accepted.client, ended));
         }

@@ -162,12 +162,14 @@ impl Bed {
             clock: Arc::new(clock.clone()),
             settings: watch::Sender::new(DatabaseSettings::default()).subscribe(),
             shutdown: ShutdownToken::new(),
+            drain_timeout: crate::engine::FINISH_GRACE,
         };
         Self {
             engine: Arc::new(engine),
             serving: Serving {
                 wanted: Arc::new(wanted),
                 ended: Default::default(),
+                through: Default::default(),
             },
             user_ca,
             db_ca,
