@@ -65,11 +65,7 @@ pub(super) struct Owner {
 impl Owner {
     /// The host, with the identity that it has now.
     pub(super) fn of(host: &HostHandle) -> Self {
-        Self::new(
-            host.key(),
-            host.cluster().as_str(),
-            &host.host_id().to_string(),
-        )
+        Self::new(host.key(), host.cluster().as_str(), host.host_id().as_ref())
     }
 
     fn new(key: KeyPair, cluster: &str, host_id: &str) -> Self {
