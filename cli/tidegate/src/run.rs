@@ -6,6 +6,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
+use futures::future::BoxFuture;
 use listenfd::ListenFd;
 use tidegate_service::{
     handover::Sockets,
@@ -84,6 +85,7 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
         }
         () = shutdown.cancelled() => Ok(None),
     };
+    let mut giving_back: Option<BoxFuture<'static, ()>> = None;
     let outcome = match started {
         Ok(Some(agent)) if !shutdown.is_cancelled() => {
             shared.begin();
@@ -95,7 +97,7 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = until_end(&mut signals, &mut upgrades, ends, &shared) => {}
+                taking = until_end(&mut signals, &mut upgrades, ends, &shared) => giving_back = taking,
                 () = shutdown.cancelled() => {}
                 () = reloading => {}
             }
@@ -104,7 +106,16 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    close(&mut signals, &tasks).await;
+    let giving_back = async {
+        if let Some(giving_back) = giving_back {
+            giving_back.await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = close(&mut signals, &tasks) => {}
+        () = giving_back => {}
+    }
     outcome?;
     if let Some(failure) = tasks.failure() {
         bail!("{failure}");
@@ -112,8 +123,14 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
     Ok(())
 }
 
-/// Waits until there is a reason to shut down, and says so to those who have to know first.
-async fn until_end(signals: &mut Signals, upgrades: &mut Signal, ends: Ends, shared: &Shared) {
+/// Waits until there is a reason to shut down, and says so to those who have to know first. After a hand-over, what is to
+/// be polled until the end.
+async fn until_end(
+    signals: &mut Signals,
+    upgrades: &mut Signal,
+    ends: Ends,
+    shared: &Shared,
+) -> Option<BoxFuture<'static, ()>> {
     loop {
         tokio::select! {
             name = signals.next() => {
@@ -122,11 +139,12 @@ async fn until_end(signals: &mut Signals, upgrades: &mut Signal, ends: Ends, sha
                     () = ends.announce(&shared.readiness) => {}
                     name = signals.next() => warn!(signal = name, "told to stop again: not waiting for balancers"),
                 }
-                return;
+                return None;
             }
             Some(()) = upgrades.recv() => {
-                if ends.hand_over(&shared.sockets, &shared.tasks).await {
-                    return;
+                let handed = ends.hand_over(&shared.sockets, &shared.tasks).await;
+                if handed.is_some() {
+                    return handed;
                 }
             }
         }

@@ -4,6 +4,7 @@ mod bad_clients;
 mod doctor;
 mod fault_table;
 mod faults;
+mod fleet;
 mod front;
 mod ha;
 mod health;
