@@ -6,7 +6,10 @@
 //!
 //! Invariant: an agent has one question at a time, and only the agent that a question is for can answer it.
 //!
-//! Not here: what a diagnosis is ([`tidegate_core::doctor`]), and who may ask (`grpc::guard`).
+//! Not here: what may be asked and how long is waited ([`exchange`]), what a diagnosis is ([`tidegate_core::doctor`]), and
+//! who may ask (`grpc::guard`).
+
+mod exchange;
 
 use std::{
     collections::HashMap,
@@ -21,10 +24,10 @@ use prost::Message as _;
 use tidegate_identity::secret;
 use tidegate_proto::{Invalid, v1};
 use tidegate_service::{rpc::Backoff, tasks::ShutdownToken};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, mpsc};
+
+pub(crate) use exchange::DiagnoseError;
+use exchange::{Told, answer, checked};
 
 use crate::{
     audit::{AuditLog, event},
@@ -34,10 +37,6 @@ use crate::{
     store::{CommitError, Entry, RangeQuery, Store, StoreUnavailable, Txn, WatchError, Watched},
 };
 
-/// How long an agent may take to take a question.
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
-/// How long it may take to answer one: longer than a doctor may look.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(110);
 /// How long a question lives when nobody takes it back.
 const LEASE: Duration = Duration::from_secs(130);
 /// Questions that one instance waits for at once.
@@ -46,67 +45,10 @@ const WAITING_MAX: usize = 16;
 const OUTGOING_MAX: usize = 1;
 /// Largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 128 * 1024;
-/// Longest text of a question, in characters.
-const TEXT_CHARS_MAX: usize = 255;
 /// Random bytes that name a question.
 const ID_BYTES: usize = 16;
 /// The service whose agents are asked.
 const SERVICE: &str = "db";
-
-/// Why there is no diagnosis.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DiagnoseError {
-    /// Too many questions at once.
-    #[error("{what} answers another question: ask again in a moment")]
-    Busy {
-        /// Who is busy.
-        what: String,
-    },
-    /// The question is wrong.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The agent took the question and did not answer.
-    #[error("agent `{host}` did not answer within {} s", ANSWERED_WITHIN.as_secs())]
-    NotAnswered {
-        /// Which.
-        host: String,
-    },
-    /// The agent is up and takes no questions: an older program, or one that is just connecting.
-    #[error(
-        "agent `{host}` takes no questions: ask again, or run `tidegate db doctor` on its host"
-    )]
-    NotTaken {
-        /// Which.
-        host: String,
-    },
-    /// No such agent is up.
-    #[error("no agent of host id `{host}` is up")]
-    NotUp {
-        /// Which.
-        host: String,
-    },
-    /// The store refused what should fit: a fault of ours.
-    #[error("cannot write the question")]
-    Refused(#[source] CommitError),
-    /// The store does not answer.
-    #[error(transparent)]
-    Unavailable(#[from] StoreUnavailable),
-}
-
-impl From<CommitError> for DiagnoseError {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Unavailable(unavailable) => Self::Unavailable(unavailable),
-            other => Self::Refused(other),
-        }
-    }
-}
-
-/// What was told of a question.
-enum Told {
-    Taken,
-    Answered(Box<v1::Diagnosis>),
-}
 
 /// A question on its way to an agent.
 #[derive(Clone, Debug)]
@@ -411,124 +353,4 @@ fn read(entry: &Entry) -> Option<Asked> {
         id: record.id,
         question: record.question?,
     })
-}
-
-/// Waits for the agent to take the question, and then for its answer.
-async fn answer(
-    told: &mut mpsc::Receiver<Told>,
-    host: &str,
-) -> Result<v1::Diagnosis, DiagnoseError> {
-    let host = || host.to_owned();
-    let first = timeout(TAKEN_WITHIN, told.recv()).await;
-    match first {
-        Ok(Some(Told::Answered(diagnosis))) => return Ok(*diagnosis),
-        Ok(Some(Told::Taken)) => {}
-        Ok(None) | Err(_) => return Err(DiagnoseError::NotTaken { host: host() }),
-    }
-    let answering = async {
-        loop {
-            match told.recv().await {
-                Some(Told::Answered(diagnosis)) => return Some(*diagnosis),
-                Some(Told::Taken) => {}
-                None => return None,
-            }
-        }
-    };
-    let answered = timeout(ANSWERED_WITHIN, answering).await.ok().flatten();
-    answered.ok_or_else(|| DiagnoseError::NotAnswered { host: host() })
-}
-
-/// A question that an agent can read.
-fn checked(question: v1::DiagnoseRequest) -> Result<v1::DiagnoseRequest, Invalid> {
-    for (field, text, is_needed) in [
-        ("database", &question.database, true),
-        ("db_user", &question.db_user, false),
-        ("db_name", &question.db_name, false),
-        ("host_id", &question.host_id, true),
-    ] {
-        if is_needed && text.is_empty() {
-            return Err(Invalid::new(field, "is missing"));
-        }
-        if text.chars().count() > TEXT_CHARS_MAX || text.chars().any(char::is_control) {
-            let problem =
-                format!("is longer than {TEXT_CHARS_MAX} characters, or has control characters");
-            return Err(Invalid::new(field, problem));
-        }
-    }
-    Ok(question)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn question() -> v1::DiagnoseRequest {
-        v1::DiagnoseRequest {
-            database: "orders".to_owned(),
-            host_id: "h1".to_owned(),
-            ..v1::DiagnoseRequest::default()
-        }
-    }
-
-    #[test]
-    fn a_question_without_database_or_agent_or_with_too_long_a_text_is_refused() {
-        assert!(checked(question()).is_ok());
-        for (bad, field) in [
-            (
-                v1::DiagnoseRequest {
-                    database: String::new(),
-                    ..question()
-                },
-                "database",
-            ),
-            (
-                v1::DiagnoseRequest {
-                    host_id: String::new(),
-                    ..question()
-                },
-                "host_id",
-            ),
-            (
-                v1::DiagnoseRequest {
-                    db_user: "x".repeat(256),
-                    ..question()
-                },
-                "db_user",
-            ),
-            (
-                v1::DiagnoseRequest {
-                    db_name: "a\nb".to_owned(),
-                    ..question()
-                },
-                "db_name",
-            ),
-        ] {
-            assert!(
-                checked(bad).unwrap_err().to_string().contains(field),
-                "{field}"
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_agent_that_takes_no_question_is_told_apart_from_one_that_does_not_answer() {
-        let (_sender, mut told) = mpsc::channel(2);
-        let failed = answer(&mut told, "h").await;
-        assert!(matches!(failed, Err(DiagnoseError::NotTaken { .. })));
-
-        let (sender, mut told) = mpsc::channel(2);
-        sender.try_send(Told::Taken).ok();
-        let failed = answer(&mut told, "h").await;
-        assert!(matches!(failed, Err(DiagnoseError::NotAnswered { .. })));
-
-        sender.try_send(Told::Taken).ok();
-        let diagnosis = v1::Diagnosis {
-            host: "a".to_owned(),
-            ..v1::Diagnosis::default()
-        };
-        sender
-            .try_send(Told::Answered(Box::new(diagnosis.clone())))
-            .ok();
-        assert_eq!(answer(&mut told, "h").await.unwrap(), diagnosis);
-    }
 }

@@ -27,7 +27,10 @@ use tidegate_service::{
 use tonic::Status;
 use tracing::{info, warn};
 
-use crate::retry::Retry;
+use crate::{
+    offline::{Certificate, Told},
+    retry::Retry,
+};
 
 /// How long the auth service may take to answer.
 const ISSUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +48,12 @@ impl ClientTls {
     /// The configuration of this moment.
     pub(crate) fn config(&self) -> Option<Arc<ServerConfig>> {
         self.config.load_full()
+    }
+
+    /// Shows a certificate that was kept, while none was issued.
+    pub(crate) fn stand_in(&self, config: Arc<ServerConfig>) {
+        self.config
+            .compare_and_swap(&None::<Arc<ServerConfig>>, Some(config));
     }
 }
 
@@ -65,6 +74,7 @@ enum RenewalError {
 pub(crate) async fn keep_fresh(
     host: HostHandle,
     client_tls: ClientTls,
+    told: Told,
     clock: SharedClock,
     component: ComponentHandle,
     shutdown: ShutdownToken,
@@ -78,7 +88,8 @@ pub(crate) async fn keep_fresh(
             return;
         };
         match issued {
-            Ok((config, due_at)) => {
+            Ok((config, certificate, due_at)) => {
+                told.certificate(certificate);
                 client_tls.config.store(Some(config));
                 component.ready();
                 retry.succeeded();
@@ -101,6 +112,9 @@ pub(crate) async fn keep_fresh(
                 let cause = telemetry::chain(&error);
                 if client_tls.config().is_none() {
                     component.not_ready(cause.clone());
+                    if client_tls.config().is_some() {
+                        component.degraded("shows clients the certificate that was kept");
+                    }
                 }
                 if retry.failed(&cause) {
                     warn!(
@@ -120,7 +134,7 @@ pub(crate) async fn keep_fresh(
 async fn issue(
     host: &HostHandle,
     clock: &dyn tidegate_service::clock::Clock,
-) -> Result<(Arc<ServerConfig>, Timestamp), RenewalError> {
+) -> Result<(Arc<ServerConfig>, Certificate, Timestamp), RenewalError> {
     let key = KeyPair::generate()?;
     let request = v1::IssueDatabaseServerCertificateRequest {
         public_key: key.public_key_der(),
@@ -145,7 +159,12 @@ async fn issue(
         &key,
         &host.trust().user_ca_pem,
     )?;
-    Ok((config, due_at(asked_at, expires_at)))
+    let issued = Certificate {
+        chain_pem: certificate.certificate_pem,
+        key,
+        ends: expires_at,
+    };
+    Ok((config, issued, due_at(asked_at, expires_at)))
 }
 
 /// The configuration towards clients. A certificate is asked for and not insisted on, so that a client without one

@@ -2,7 +2,7 @@
 //!
 //! It decides what to serve (`wanted`), tells the cluster (`presence`, `health`), is reached through proxies
 //! (`tunnel`), lets in whom roles allow (`roles`) and locks do not shut out (`locks`), logs in to databases with credentials that AWS mints
-//! (`credentials`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
+//! (`credentials`), goes on by what it was told when it starts without a control plane (`offline`), relays sessions (`engine`), says what happened (`audit`), and what keeps sessions from a database ([`doctor`]).
 //!
 //! What must hold: credentials go only to a database whose address can be right and whose certificate was verified;
 //! nobody reaches a database without a permit; bytes of a session pass as they came; an auth service that is away
@@ -22,6 +22,7 @@ mod locks;
 mod metadata;
 mod metrics;
 mod names;
+mod offline;
 mod places;
 mod presence;
 mod retry;
@@ -59,6 +60,7 @@ use crate::{
     metadata::{AwsDescribe, Book},
     metrics::ServiceMetrics,
     names::Names,
+    offline::Standing,
     places::Places,
     presence::Announcer,
     roles::Roles,
@@ -178,6 +180,7 @@ impl DatabaseService {
             credentials: Arc::<AwsCredentials>::clone(&credentials),
             connector: Arc::clone(&connector),
             cancels,
+            mysql_numbers: engine::mysql::Numbers::default(),
             audit: audit.clone(),
             metrics: metrics.clone(),
             health: Arc::clone(&health),
@@ -186,6 +189,19 @@ impl DatabaseService {
             shutdown: shutdown.clone(),
             drain_timeout,
         });
+        let (told, kept_proxies) = offline::start(
+            settings.borrow().offline_start,
+            &context.data_dir,
+            &host,
+            Standing {
+                roles: roles.clone(),
+                locks: locks.clone(),
+                client_tls: client_tls.clone(),
+            },
+            readiness,
+            &clock,
+            tasks,
+        );
         let tunnel = Arc::new(Tunnel {
             host: host.clone(),
             hostname: context.hostname.clone(),
@@ -219,6 +235,7 @@ impl DatabaseService {
             Arc::clone(&served),
             audit.clone(),
             metrics.clone(),
+            Arc::clone(&clock),
         );
         let announcer = Announcer {
             host_id: host.host_id(),
@@ -237,13 +254,18 @@ impl DatabaseService {
             Arc::clone(&clock),
         );
         let sessions_end_within = drain_timeout.max(FINISH_GRACE) + BOUNDARY_GRACE;
-        tasks.spawn("ca_bundles", trust.bundles().keep_fresh(shutdown.clone()));
+        let bundle_times = metrics.bundle_times.clone();
+        tasks.spawn(
+            "ca_bundles",
+            trust.bundles().keep_fresh(bundle_times, shutdown.clone()),
+        );
         let session = format!("tidegate-agent-{}", host.host_id());
         tasks.spawn(
             "metadata",
             metadata::keep(
                 book,
                 Arc::new(AwsDescribe::new(aws, &session)),
+                metrics.endpoint_verdicts.clone(),
                 shutdown.clone(),
             ),
         );
@@ -266,17 +288,24 @@ impl DatabaseService {
         });
         tasks.spawn(
             "roles",
-            roles::follow(auth.clone(), roles, shutdown.clone()),
+            roles::follow(auth.clone(), roles, told.clone(), shutdown.clone()),
         );
         tasks.spawn(
             "locks",
-            locks::follow(auth.clone(), locks, Arc::clone(&clock), shutdown.clone()),
+            locks::follow(
+                auth.clone(),
+                locks,
+                told.clone(),
+                Arc::clone(&clock),
+                shutdown.clone(),
+            ),
         );
         tasks.spawn(
             "database_certificate",
             certificate::keep_fresh(
                 host,
                 client_tls,
+                told.clone(),
                 Arc::clone(&clock),
                 readiness.component(SERVICE),
                 shutdown.clone(),
@@ -302,7 +331,7 @@ impl DatabaseService {
         );
         tasks.spawn(
             "proxies",
-            tunnel::proxies::keep_connected(tunnel, context.proxy_server),
+            tunnel::proxies::keep_connected(tunnel, context.proxy_server, told, kept_proxies),
         );
         Ok(())
     }

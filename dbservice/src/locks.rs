@@ -18,7 +18,7 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Status, transport::Channel};
 use tracing::{error, info, warn};
 
-use crate::retry;
+use crate::{offline::Told, retry};
 
 /// The auth service says at least every minute which locks there are; after this long without a word it is asked anew.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
@@ -51,6 +51,17 @@ impl Locks {
         })
     }
 
+    /// These were all locks once; they are enforced until any are told, and it stays unknown how fresh they are.
+    pub(crate) fn stand_in(&self, locks: impl Iterator<Item = Lock>) {
+        self.known.send_if_modified(|known| {
+            let is_told = known.at.is_some() || !known.locks.is_empty();
+            if !is_told {
+                known.locks = locks.collect();
+            }
+            !is_told
+        });
+    }
+
     /// What is known now.
     pub(crate) fn known(&self) -> Known {
         self.known.borrow().clone()
@@ -66,12 +77,13 @@ impl Locks {
 pub(crate) async fn follow(
     channel: Channel,
     locks: Locks,
+    told: Told,
     clock: SharedClock,
     shutdown: ShutdownToken,
 ) {
     retry::follow(
         &shutdown,
-        || watch_once(channel.clone(), &locks, &clock),
+        || watch_once(channel.clone(), &locks, &told, &clock),
         |cause| {
             let known = locks.known();
             warn!(
@@ -85,16 +97,22 @@ pub(crate) async fn follow(
     .await;
 }
 
-async fn watch_once(channel: Channel, locks: &Locks, clock: &SharedClock) -> Result<(), Status> {
+async fn watch_once(
+    channel: Channel,
+    locks: &Locks,
+    told: &Told,
+    clock: &SharedClock,
+) -> Result<(), Status> {
     let mut client = AccessServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let answers = client.watch_locks(v1::WatchLocksRequest {}).await?;
-    take(answers.into_inner(), locks, clock).await
+    take(answers.into_inner(), locks, told, clock).await
 }
 
 /// Takes what one watch says, until it ends or falls silent.
 async fn take(
     mut answers: impl Stream<Item = Result<v1::WatchLocksResponse, Status>> + Unpin,
     locks: &Locks,
+    told: &Told,
     clock: &SharedClock,
 ) -> Result<(), Status> {
     let mut is_fresh = locks.known().at.is_none();
@@ -106,6 +124,7 @@ async fn take(
             return Ok(());
         };
         let now = clock.now();
+        told.locks(&answer.locks, is_fresh.then_some(now));
         let understood: Vec<Lock> = answer
             .locks
             .into_iter()
@@ -120,7 +139,7 @@ async fn take(
 }
 
 /// A lock as it was sent. Whom it strikes can always be read; when its end cannot, it has none.
-fn understood(lock: v1::Lock, now: Timestamp) -> Lock {
+pub(crate) fn understood(lock: v1::Lock, now: Timestamp) -> Lock {
     let plain = Lock {
         name: lock.name.clone(),
         target: lock
@@ -182,6 +201,18 @@ mod tests {
         assert_eq!(locks.known().at, Some(at(2)), "of unknown age");
     }
 
+    #[test]
+    fn locks_that_were_kept_are_enforced_make_nothing_fresh_and_give_way_to_what_is_told() {
+        let locks = Locks::default();
+        let kept = || [understood(lock("alice"), Timestamp::UNIX_EPOCH)].into_iter();
+        locks.stand_in(kept());
+        assert_eq!(locks.known().locks.len(), 1);
+        assert_eq!(locks.known().at, None);
+        locks.set(Vec::new(), Some(Timestamp::UNIX_EPOCH));
+        locks.stand_in(kept());
+        assert!(locks.known().locks.is_empty());
+    }
+
     #[tokio::test]
     async fn the_first_answer_of_a_later_watch_is_enforced_and_makes_nothing_fresher() {
         let begun = Timestamp::from_second(100).unwrap();
@@ -192,19 +223,26 @@ mod tests {
             let locks = users.iter().map(|user| lock(user)).collect();
             Ok(v1::WatchLocksResponse { locks })
         };
-        take(stream::iter([says(&[])]), &locks, &shared)
+        take(stream::iter([says(&[])]), &locks, &Told::default(), &shared)
             .await
             .unwrap();
         assert_eq!(locks.known().at, Some(begun), "nothing was known before");
 
         clock.advance(Duration::from_secs(60));
-        take(stream::iter([says(&["alice"])]), &locks, &shared)
-            .await
-            .unwrap();
+        take(
+            stream::iter([says(&["alice"])]),
+            &locks,
+            &Told::default(),
+            &shared,
+        )
+        .await
+        .unwrap();
         assert_eq!(locks.known().locks.len(), 1);
         assert_eq!(locks.known().at, Some(begun));
         let twice = [says(&["alice"]), says(&["alice"])];
-        take(stream::iter(twice), &locks, &shared).await.unwrap();
+        take(stream::iter(twice), &locks, &Told::default(), &shared)
+            .await
+            .unwrap();
         assert_eq!(locks.known().at, Some(clock.now()));
     }
 
@@ -216,7 +254,9 @@ mod tests {
             locks: vec![lock("alice")],
         };
         let silent = stream::iter([Ok(locked)]).chain(stream::pending());
-        let status = take(silent, &locks, &shared).await.unwrap_err();
+        let status = take(silent, &locks, &Told::default(), &shared)
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert_eq!(locks.known().locks.len(), 1);
     }

@@ -124,6 +124,32 @@ pub(crate) enum Stage {
     Tls,
 }
 
+/// Whose certificates a CA bundle is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum BundleOf {
+    /// RDS in a region.
+    Rds,
+    /// Redshift in a partition.
+    Redshift,
+}
+
+/// What AWS says of the address of a database that discovery found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum VerdictWord {
+    /// It knows nothing of that name.
+    Absent,
+    /// It is being asked.
+    Awaited,
+    /// It is AWS's.
+    Confirmed,
+    /// It says another.
+    Contradicted,
+    /// It may not be asked.
+    Denied,
+    /// It was not asked, or did not answer.
+    Unchecked,
+}
+
 /// Labels of sessions that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct CauseLabel {
@@ -141,6 +167,24 @@ pub(crate) struct OutcomeLabel {
 pub(crate) struct StageLabel {
     pub(crate) stage: Stage,
 }
+
+/// Labels of CA bundles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BundleLabel {
+    pub(crate) of: BundleOf,
+}
+
+/// Labels of databases by what AWS says of their addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct VerdictLabel {
+    pub(crate) verdict: VerdictWord,
+}
+
+/// When the CA bundle that was not looked at for longest was, of each kind.
+pub(crate) type BundleTimes = Family<BundleLabel, Gauge>;
+
+/// Databases by verdict.
+pub(crate) type VerdictCounts = Family<VerdictLabel, Gauge>;
 
 /// Seconds by part of connecting.
 pub(crate) type ConnectSeconds = Family<StageLabel, Histogram, fn() -> Histogram>;
@@ -161,6 +205,8 @@ pub(crate) struct ServiceMetrics {
     pub(crate) databases_served: Gauge,
     pub(crate) dials_refused: Counter,
     pub(crate) audit_dropped: Counter,
+    pub(crate) bundle_times: BundleTimes,
+    pub(crate) endpoint_verdicts: VerdictCounts,
     pub(crate) proxies_connected: Gauge,
     pub(crate) health: HealthMetrics,
 }
@@ -208,6 +254,16 @@ impl ServiceMetrics {
                 "tidegate_dbservice_audit_events_dropped_total",
                 "Audit events of statements that found the queue full, and batches that were refused",
                 Counter::default(),
+            ),
+            bundle_times: metrics.register(
+                "tidegate_dbservice_ca_bundle_refreshed_timestamp_seconds",
+                "When the CA bundle that was not refreshed for longest was fetched or found unchanged, as Unix time; 0 while one was not since the start",
+                Family::default(),
+            ),
+            endpoint_verdicts: metrics.register(
+                "tidegate_dbservice_endpoint_databases",
+                "Databases that discovery found, by what AWS says of their addresses",
+                Family::default(),
             ),
             proxies_connected: metrics.register(
                 "tidegate_dbservice_proxies_connected",

@@ -12,7 +12,7 @@ use tidegate_service::{rpc::MESSAGE_BYTES_MAX, tasks::ShutdownToken};
 use tonic::{Status, transport::Channel};
 use tracing::{error, info, warn};
 
-use crate::retry;
+use crate::{offline::Told, retry};
 
 /// The present policy; absent until the first answer of the auth service.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,20 @@ impl Roles {
         self.policy.store(Some(Arc::new(Policy::new(roles))));
     }
 
+    /// Decides by these roles while none were told; the policy that this makes, unless there is one already.
+    pub(crate) fn stand_in(&self, roles: impl Iterator<Item = Role>) -> Option<Arc<Policy>> {
+        let kept = Arc::new(Policy::new(roles.collect::<Vec<_>>()));
+        let before = self
+            .policy
+            .compare_and_swap(&None::<Arc<Policy>>, Some(Arc::clone(&kept)));
+        before.is_none().then_some(kept)
+    }
+
+    /// Forgets a policy that stood in, unless roles were told meanwhile.
+    pub(crate) fn stand_down(&self, kept: &Arc<Policy>) {
+        self.policy.compare_and_swap(&Some(Arc::clone(kept)), None);
+    }
+
     /// The policy, if one is known.
     pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
         self.policy.load_full()
@@ -33,10 +47,10 @@ impl Roles {
 }
 
 /// Follows the roles until shutdown.
-pub(crate) async fn follow(channel: Channel, roles: Roles, shutdown: ShutdownToken) {
+pub(crate) async fn follow(channel: Channel, roles: Roles, told: Told, shutdown: ShutdownToken) {
     retry::follow(
         &shutdown,
-        || watch_once(channel.clone(), &roles),
+        || watch_once(channel.clone(), &roles, &told),
         |cause| {
             let has_roles = roles.policy().is_some();
             warn!(
@@ -48,13 +62,14 @@ pub(crate) async fn follow(channel: Channel, roles: Roles, shutdown: ShutdownTok
     .await;
 }
 
-async fn watch_once(channel: Channel, roles: &Roles) -> Result<(), Status> {
+async fn watch_once(channel: Channel, roles: &Roles, told: &Told) -> Result<(), Status> {
     let mut client = AccessServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut stream = client
         .watch_roles(v1::WatchRolesRequest {})
         .await?
         .into_inner();
     while let Some(answer) = stream.message().await? {
+        told.roles(&answer.roles);
         let understood: Vec<Role> = answer.roles.into_iter().map(understood).collect();
         info!(roles = understood.len(), "roles changed");
         roles.set(understood);
@@ -63,7 +78,7 @@ async fn watch_once(channel: Channel, roles: &Roles) -> Result<(), Status> {
 }
 
 /// A role as it was sent. One that cannot be understood might forbid something, so its holders get nothing here.
-fn understood(role: v1::Role) -> Role {
+pub(crate) fn understood(role: v1::Role) -> Role {
     let name = role.name.clone();
     Role::try_from(role).unwrap_or_else(|invalid| {
         error!(role = name, error = %invalid, "a role cannot be understood; whoever holds it is refused everything");
@@ -77,6 +92,24 @@ mod tests {
 
     use super::*;
     use crate::testing::redshift;
+
+    #[test]
+    fn roles_that_were_kept_never_replace_what_was_told_and_are_forgotten_alone() {
+        let roles = Roles::default();
+        let kept = roles.stand_in(Vec::new().into_iter()).unwrap();
+        assert!(Arc::ptr_eq(&roles.policy().unwrap(), &kept));
+        roles.set(Role::builtin());
+        let told = roles.policy().unwrap();
+        roles.stand_down(&kept);
+        assert!(Arc::ptr_eq(&roles.policy().unwrap(), &told));
+        assert!(roles.stand_in(Vec::new().into_iter()).is_none());
+        assert!(Arc::ptr_eq(&roles.policy().unwrap(), &told));
+
+        let roles = Roles::default();
+        let kept = roles.stand_in(Vec::new().into_iter()).unwrap();
+        roles.stand_down(&kept);
+        assert!(roles.policy().is_none());
+    }
 
     #[test]
     fn a_role_that_cannot_be_understood_forbids_everything() {

@@ -36,6 +36,8 @@ const BUDGET_MAX: Duration = Duration::from_secs(15);
 pub(crate) struct Wanted<'w> {
     pub(crate) route: &'w str,
     pub(crate) client_addr: SocketAddr,
+    /// The number for its connection that the client was greeted with; 0 for none.
+    pub(crate) greeted_as: u32,
     /// The client's ClientHello.
     pub(crate) hello: &'w [u8],
 }
@@ -181,6 +183,7 @@ async fn attempt(
         token: token.0.to_vec(),
         route: wanted.route.to_owned(),
         client_addr: wanted.client_addr.to_string(),
+        greeted_as: wanted.greeted_as,
     });
     if !agent.send(message) {
         return Err(AttemptError::Busy);

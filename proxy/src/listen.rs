@@ -81,7 +81,7 @@ pub(crate) async fn accept(
             Ok((stream, addr)) => {
                 backoff.reset();
                 let shared_now = Arc::clone(&shared);
-                shared.tasks.spawn_quiet(
+                shared.tasks.spawn_session(
                     "proxy-connection",
                     serve(shared_now, stream, addr, front, slot),
                 );
@@ -168,6 +168,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, front: 
                 stream,
                 addr,
                 received,
+                greeted_as: 0,
             };
             client.serve(&shared, opening, shaking).await;
         }
@@ -244,10 +245,12 @@ struct Client {
     stream: TcpStream,
     addr: SocketAddr,
     received: Bytes,
+    /// The number for its connection that it was greeted with; 0 for a client that was not greeted.
+    greeted_as: u32,
 }
 
 impl Client {
-    async fn serve(self, shared: &Arc<Shared>, opening: Opening, shaking: Option<Shaking>) {
+    async fn serve(mut self, shared: &Arc<Shared>, opening: Opening, shaking: Option<Shaking>) {
         match opening {
             Opening::Cancel(request) => {
                 shared.metrics.handshake(Handshake::Cancel);
@@ -257,7 +260,8 @@ impl Client {
                 shared.metrics.handshake(Handshake::DialBack);
                 dialled_back(shared, token, self.stream);
             }
-            Opening::Mysql(hello) => {
+            Opening::Mysql { hello, greeted_as } => {
+                self.greeted_as = greeted_as;
                 let route = route::database(&hello, Speaks::Mysql, &shared.cluster);
                 self.serve_tls(shared, route, shaking).await;
             }
@@ -276,6 +280,7 @@ impl Client {
             stream,
             addr,
             received,
+            greeted_as,
         } = self;
         match route {
             Route::AuthRelay => {
@@ -291,6 +296,7 @@ impl Client {
                     addr,
                     route,
                     speaks,
+                    greeted_as,
                 };
                 session::serve(shared, client, shaking).await;
             }

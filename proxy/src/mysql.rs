@@ -2,8 +2,8 @@
 //!
 //! What follows is as with Postgres: the ClientHello says which database it is for, and is relayed unopened. The agent
 //! goes on inside TLS where the proxy left off. The greeting is the same for all databases, since none is known yet: it
-//! offers what all of them have, and its number for the connection is none of theirs, so that `KILL` with it finds
-//! nobody.
+//! offers what all of them have, and its number for the connection is none of theirs, so that `KILL` with it hits
+//! nobody else. The agent is told the number, and knows whom it means.
 //!
 //! [`step`] is pure; [`open`] reads and writes. Bounds as in [`crate::handshake`].
 //!
@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tidegate_identity::{IdentityError, secret};
 use tidegate_wire::{
     SqlState,
-    hello::{self, HelloError},
+    hello::{self, ClientHello, HelloError},
     mysql::{
         Capabilities,
         handshake::{First, Greeting, HandshakeError, NATIVE_PASSWORD, SCRAMBLE_BYTES},
@@ -97,7 +97,7 @@ enum Phase {
 enum Step {
     /// Go on in the next phase with what is left.
     Next,
-    Opened(Opening),
+    Opened(ClientHello),
     Read,
     Refuse(MysqlRefusal),
 }
@@ -119,7 +119,7 @@ fn step(phase: Phase, received: &mut BytesMut) -> Step {
         },
         Phase::AskedForTls => match hello::peek(received) {
             Ok(None) => Step::Read,
-            Ok(Some(hello)) => Step::Opened(Opening::Mysql(hello)),
+            Ok(Some(hello)) => Step::Opened(hello),
             Err(error) => Step::Refuse(MysqlRefusal::Hello(error)),
         },
     }
@@ -152,7 +152,14 @@ pub(crate) async fn open(
     };
     let opening = converse(&mut stream, &greeting, &mut received);
     match tokio::time::timeout(HANDSHAKE_MAX, opening).await {
-        Ok(Ok(Some(opening))) => Opened::As(opening, received.freeze(), stream),
+        Ok(Ok(Some(hello))) => {
+            let greeted_as = greeting.thread_id;
+            Opened::As(
+                Opening::Mysql { hello, greeted_as },
+                received.freeze(),
+                stream,
+            )
+        }
         Ok(Ok(None)) | Err(_) => Opened::Gone,
         Ok(Err(refusal)) => {
             net::close_with(&mut stream, &refusal.answer()).await;
@@ -166,7 +173,7 @@ async fn converse(
     stream: &mut TcpStream,
     greeting: &Greeting,
     received: &mut BytesMut,
-) -> Result<Option<Opening>, MysqlRefusal> {
+) -> Result<Option<ClientHello>, MysqlRefusal> {
     if stream.write_all(&greeting.encode()).await.is_err() {
         return Ok(None);
     }
@@ -174,7 +181,7 @@ async fn converse(
     loop {
         match step(phase, received) {
             Step::Next => phase = Phase::AskedForTls,
-            Step::Opened(opening) => return Ok(Some(opening)),
+            Step::Opened(hello) => return Ok(Some(hello)),
             Step::Read => match stream.read_buf(received).await {
                 Ok(0) if !received.is_empty() => return Err(MysqlRefusal::Truncated),
                 Ok(0) | Err(_) => return Ok(None),

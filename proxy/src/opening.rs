@@ -49,7 +49,12 @@ pub(crate) enum Opening {
     /// To be the agent's end of a session that waits for it.
     DialBack(Token),
     /// To speak TLS inside which MySQL goes on that began outside; the bytes received so far are its ClientHello.
-    Mysql(ClientHello),
+    Mysql {
+        /// What it says in the clear.
+        hello: ClientHello,
+        /// The number for its connection that it was greeted with.
+        greeted_as: u32,
+    },
     /// To speak TLS; the bytes received so far are its ClientHello.
     Tls {
         /// What it says in the clear.

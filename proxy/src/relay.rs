@@ -1,7 +1,8 @@
 //! The hot path: copies bytes between two sockets, both ways, in one task.
 //!
 //! Bytes are read into a scratch buffer that belongs to the thread, and written at once; only what the other socket
-//! does not take is kept, so a session that idles holds no buffer and a slow reader holds back a fast writer. An end
+//! does not take is kept, so a session that idles holds no buffer and a slow reader holds back a fast writer. A long stream
+//! gathers in its socket before it is read. An end
 //! of stream is passed on as a half-close once everything before it was written.
 //!
 //! Invariants: bytes are neither changed nor reordered; a direction reads nothing while it still has bytes to write;
@@ -17,12 +18,10 @@ use std::{
     time::Duration,
 };
 
+use tidegate_service::gather::GatherStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    net::TcpStream,
     time::{Instant, Sleep},
 };
 
@@ -71,8 +70,8 @@ pub(crate) struct Report {
 /// Copies until both directions have ended. A future that can be dropped and asked at any time.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    client: TcpStream,
-    server: TcpStream,
+    client: GatherStream,
+    server: GatherStream,
     upward: Direction,
     downward: Direction,
     ended_by: Option<Side>,
@@ -82,8 +81,8 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(client: TcpStream, server: TcpStream) -> Self {
         Self {
-            client,
-            server,
+            client: GatherStream::new(client),
+            server: GatherStream::new(server),
             upward: Direction::default(),
             downward: Direction::default(),
             ended_by: None,
@@ -102,15 +101,10 @@ impl Relay {
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (mut client_read, mut client_write) = self.client.split();
-        let (mut server_read, mut server_write) = self.server.split();
+        let (client, server) = (&mut self.client, &mut self.server);
         SCRATCH.with_borrow_mut(|scratch| {
-            let upward = self
-                .upward
-                .poll(cx, &mut client_read, &mut server_write, scratch);
-            let downward = self
-                .downward
-                .poll(cx, &mut server_read, &mut client_write, scratch);
+            let upward = self.upward.poll(cx, client, server, scratch);
+            let downward = self.downward.poll(cx, server, client, scratch);
             if self.ended_by.is_none() {
                 self.ended_by = match (upward, downward) {
                     (Poll::Ready(()), _) if self.upward.broke_writing => Some(Side::Server),
@@ -185,8 +179,8 @@ impl Direction {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut ReadHalf<'_>,
-        to: &mut WriteHalf<'_>,
+        from: &mut GatherStream,
+        to: &mut GatherStream,
         scratch: &mut [u8],
     ) -> Poll<()> {
         for _ in 0..READS_PER_TURN_MAX {
@@ -222,7 +216,7 @@ impl Direction {
     }
 
     /// Writes a chunk, and holds what is not taken now.
-    fn pass(&mut self, cx: &mut Context<'_>, to: &mut WriteHalf<'_>, mut chunk: &[u8]) {
+    fn pass(&mut self, cx: &mut Context<'_>, to: &mut GatherStream, mut chunk: &[u8]) {
         while !chunk.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, chunk) {
                 Poll::Ready(Ok(len)) if len > 0 => {
@@ -239,7 +233,7 @@ impl Direction {
     }
 
     /// Writes what is held; ready once nothing is.
-    fn poll_held(&mut self, cx: &mut Context<'_>, to: &mut WriteHalf<'_>) -> Poll<()> {
+    fn poll_held(&mut self, cx: &mut Context<'_>, to: &mut GatherStream) -> Poll<()> {
         while self.start < self.held.len() {
             match ready!(Pin::new(&mut *to).poll_write(cx, &self.held[self.start..])) {
                 Ok(len) if len > 0 => {

@@ -44,6 +44,8 @@ pub(crate) struct Identified {
     pub(crate) addr: SocketAddr,
     pub(crate) route: String,
     pub(crate) speaks: Speaks,
+    /// The number for its connection that it was greeted with; 0 for a client that was not greeted.
+    pub(crate) greeted_as: u32,
 }
 
 /// Why a session never began.
@@ -190,6 +192,7 @@ async fn connect<'s>(
     let wanted = Wanted {
         route: &client.route,
         client_addr: client.addr,
+        greeted_as: client.greeted_as,
         hello: &client.hello,
     };
     let dialled = Box::pin(dial::dial(shared, &servers, &wanted)).await?;

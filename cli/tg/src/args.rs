@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Mfa(MfaCommand),
     /// Change your password.
     Passwd(PasswdArgs),
+    /// Doors on this machine, for programs that cannot find the way themselves.
+    #[command(subcommand)]
+    Proxy(ProxyCommand),
     /// Roles that you do not have: ask for them, decide about what others ask for, use what was approved.
     #[command(subcommand, visible_alias = "requests")]
     Request(RequestCommand),
@@ -203,6 +206,8 @@ pub(crate) enum DbCommand {
     Connect(ConnectArgs),
     /// Print the environment that `psql` and other libpq programs need for a database you logged in to.
     Env(EnvArgs),
+    /// Run a statement on several databases.
+    Exec(ExecArgs),
     /// Get a certificate for a database, for programs of your own.
     Login(DbLoginArgs),
     /// Remove a database's certificate, or all.
@@ -336,6 +341,92 @@ pub(crate) struct ConfigArgs {
     /// The proxy's port, where it is another one [default: the proxy's own; for MySQL 3036].
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("which").required(true).multiple(true).args(["dbs", "labels", "search", "query"]),
+    after_help = "\
+Examples:
+  tg db exec 'select count(*) from orders' --dbs=orders-eu,orders-us --db-user=reader
+  tg db exec 'analyze' --labels=env=prod,team=bi --parallel=5 --output-dir=analyze-out --yes
+
+Each database is asked with its own client (psql or mysql); output goes where it goes, or to a file a
+database with --output-dir, beside a summary.json. The exit code is 1 when any database failed."
+)]
+pub(crate) struct ExecArgs {
+    /// What to run.
+    #[arg(value_name = "SQL")]
+    pub(crate) statement: String,
+    /// On these databases, with commas between.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) dbs: Vec<String>,
+    /// On databases with these labels: `key=value,other=value`.
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) labels: Option<String>,
+    /// On databases whose name, description or labels hold all these words.
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    pub(crate) search: Vec<String>,
+    /// On databases for which this predicate holds.
+    #[arg(long, value_name = "PREDICATE")]
+    pub(crate) query: Option<String>,
+    #[command(flatten)]
+    pub(crate) who: Who,
+    /// On so many databases at a time, 10 at most.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub(crate) parallel: u8,
+    /// Write each database's output to a file in this folder, which must not be there yet.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// Do not ask before it is run.
+    #[arg(short, long, visible_alias = "no-confirm")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyCommand {
+    /// Keep a local port, or socket, open that leads to a database; with --tunnel programs need no certificate.
+    Db(ProxyDbArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tg proxy db --tunnel --db-user=reader --db-name=dev orders
+  tg proxy db --tunnel --port=5433 orders        # always the same port, for a graphical program
+  tg proxy db --tunnel --socket orders           # psql and the like, out of reach for other users
+  tg proxy db orders                             # programs that show the certificate themselves
+
+It stays open until Ctrl-C, through sleep and changes of network. Certificates are renewed as long as your
+login lasts; when that has ended, log in again and it goes on.
+
+On a port with --tunnel only programs of yours are let in where the system tells whose they are (Linux).")]
+pub(crate) struct ProxyDbArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) who: Who,
+    /// Put connections into TLS with your certificate: programs need neither certificate nor password.
+    #[arg(long)]
+    pub(crate) tunnel: bool,
+    /// The port to listen on [default: one that is free].
+    #[arg(
+        short,
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) port: u16,
+    /// The address to listen on; one that other machines reach lets whoever comes be you.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub(crate) listen: std::net::IpAddr,
+    /// Listen on a socket file that you alone can reach, not on a port.
+    #[arg(long, requires = "tunnel", conflicts_with_all = ["port", "listen"])]
+    pub(crate) socket: bool,
+    /// How the address is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

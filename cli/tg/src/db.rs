@@ -7,8 +7,11 @@
 mod certificate;
 mod choice;
 mod config;
+mod ends;
+mod exec;
 mod ls;
 mod mysql;
+mod proxy;
 mod psql;
 mod service_file;
 mod target;
@@ -36,9 +39,12 @@ use crate::{
 use certificate::{Certificate, Route};
 use choice::Choices;
 use target::Target;
+use tunnel::{Passport, Way};
 
 pub(crate) use config::config;
+pub(crate) use exec::exec;
 pub(crate) use ls::ls;
+pub(crate) use proxy::proxy;
 
 /// What a database speaks, as far as clients can speak it through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,9 +173,10 @@ async fn connect_mysql(
     arguments: &[OsString],
 ) -> Result<(), Failure> {
     let certificate = session.certificate(route).await?;
-    let addresses = target::resolve(&session.profile.facts().proxy_addr).await?;
-    let target = Target::new(&session.profile, &certificate, addresses);
-    match mysql::run(&target, &certificate, arguments).await? {
+    let target = Target::new(&session.profile, &certificate, Vec::new());
+    let passport = Passport::with(&session.profile, &certificate, &target, Speaks::Mysql)?;
+    let way = Way::new(&session.profile, target.host(), passport)?;
+    match mysql::run(way, &certificate.route, arguments).await? {
         0 => Ok(()),
         code => std::process::exit(code),
     }
@@ -242,15 +249,14 @@ fn connect_arguments(route: &Route) -> String {
 /// itself is asked of the cluster, which knows names without what discovery appended.
 async fn logged_in_one(profile: &Profile, wanted: Option<&str>) -> Result<Certificate, Failure> {
     let now = Timestamp::now();
-    let unclear = match (certificate::the_one(profile, wanted, now), wanted) {
-        (Err(unclear), Some(wanted)) => (unclear, wanted),
-        (outcome, _) => return outcome,
+    let kept = certificate::the_one(profile, wanted, now);
+    let (Err(unclear), Some(wanted)) = (&kept, wanted) else {
+        return kept;
     };
-    let (unclear, wanted) = unclear;
     let client = Client::of_profile(profile)?;
     match inventory::find(&mut client.inventory(), wanted).await {
         Ok(found) => certificate::the_one(profile, Some(&found.name), now),
-        Err(_) => Err(unclear),
+        Err(_) => Err(unclear.clone()),
     }
 }
 

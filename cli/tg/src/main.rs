@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidegate_console::{Failure, output, program};
 
-use args::{Command, DbCommand, MfaCommand, Tg};
+use args::{Command, DbCommand, MfaCommand, ProxyCommand, Tg};
 
 fn main() -> ExitCode {
     let args = Tg::parse();
@@ -33,6 +33,7 @@ async fn run(args: Tg) -> Result<(), Failure> {
             DbCommand::Config(config) => db::config(proxy, config).await,
             DbCommand::Connect(connect) => db::connect(proxy, connect).await,
             DbCommand::Env(env) => db::env(proxy, env).await,
+            DbCommand::Exec(exec) => db::exec(proxy, exec).await,
             DbCommand::Login(login) => db::login(proxy, login).await,
             DbCommand::Logout(logout) => db::logout(proxy, logout.name.as_deref()),
             DbCommand::Ls(ls) => db::ls(proxy, ls).await,
@@ -44,6 +45,7 @@ async fn run(args: Tg) -> Result<(), Failure> {
         Command::Mfa(MfaCommand::Ls(ls)) => mfa::ls(proxy, ls.format).await,
         Command::Mfa(MfaCommand::Rm(rm)) => mfa::rm(proxy, rm).await,
         Command::Passwd(passwd) => passwd::passwd(proxy, passwd).await,
+        Command::Proxy(ProxyCommand::Db(door)) => db::proxy(proxy, door).await,
         Command::Sessions(sessions) => sessions::ls(proxy, sessions.format).await,
         Command::Request(command) => request::run(proxy, command).await,
         Command::Status(status) => profile::status(proxy, status.format),

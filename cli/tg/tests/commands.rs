@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod fake;
+mod tunnels;
 
 use std::{
     fs,
@@ -21,14 +22,14 @@ use tokio::{io::AsyncWriteExt, process::Command};
 /// Prints its arguments a line each, and ends with a code of its own.
 const PSQL: &str = "#!/bin/sh\nfor word in \"$@\"; do echo \"$word\"; done\nexit 7\n";
 
-struct Machine {
-    fake: Fake,
+pub(crate) struct Machine {
+    pub(crate) fake: Fake,
     addr: SocketAddr,
     dir: TempDir,
 }
 
 impl Machine {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let fake = Fake::new();
         {
             let mut state = fake.state();
@@ -47,7 +48,7 @@ impl Machine {
         machine
     }
 
-    async fn logged_in() -> Self {
+    pub(crate) async fn logged_in() -> Self {
         let machine = Self::new().await;
         machine
             .fake
@@ -58,7 +59,7 @@ impl Machine {
         machine
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -72,7 +73,7 @@ impl Machine {
         fs::set_permissions(&psql, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tg"));
         command
             .args(arguments)
@@ -82,12 +83,12 @@ impl Machine {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().await.unwrap()
     }
 
     /// Logs in as alice with the password on standard input.
-    async fn login_output(&self, arguments: &[&str], password: &str) -> Output {
+    pub(crate) async fn login_output(&self, arguments: &[&str], password: &str) -> Output {
         let proxy = format!("--proxy={}", self.addr);
         let mut child = self
             .command(&["login", &proxy, "--user=alice", "--password-stdin"])
@@ -104,16 +105,16 @@ impl Machine {
         child.wait_with_output().await.unwrap()
     }
 
-    async fn login(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn login(&self, arguments: &[&str]) -> String {
         let output = self.login_output(arguments, "secret").await;
         text_of(output)
     }
 
-    async fn prints(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn prints(&self, arguments: &[&str]) -> String {
         text_of(self.run(arguments).await)
     }
 
-    async fn fails(&self, arguments: &[&str]) -> (i32, String) {
+    pub(crate) async fn fails(&self, arguments: &[&str]) -> (i32, String) {
         errors_of(self.run(arguments).await)
     }
 }

@@ -23,7 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(125);
                   host, steps, verdict}; see docs/guides/doctor.md.\n\nExit codes: 0 every step passed; 3 a step failed; 1 for errors."
 )]
 pub(crate) struct DoctorArgs {
-    /// The database, by its exact name.
+    /// The database: its name, the one without type, region and account, or a prefix that no other has.
     #[arg(value_name = "NAME")]
     name: String,
     /// The database user to log in as, or a role: `role/name` or its ARN. Without one nobody logs in.
@@ -52,11 +52,10 @@ pub(crate) struct DoctorArgs {
 
 /// Asks, and prints the diagnosis.
 pub(crate) async fn doctor(client: &Client, args: DoctorArgs) -> Result<(), Failure> {
-    let servers =
-        inventory::servers(&mut client.inventory(), &Query::default(), &args.name).await?;
-    let host_id = choose(&servers, args.host.as_deref(), &args.name)?.to_owned();
+    let (name, servers) = served(client, args.name).await?;
+    let host_id = choose(&servers, args.host.as_deref(), &name)?.to_owned();
     let question = v1::DiagnoseRequest {
-        database: args.name,
+        database: name,
         db_user: args.db_user,
         db_name: args.db_name,
         host_id,
@@ -80,6 +79,21 @@ pub(crate) async fn doctor(client: &Client, args: DoctorArgs) -> Result<(), Fail
     } else {
         Err(Failure::unwell())
     }
+}
+
+/// Who serves the database that is meant. One that nobody serves may be registered under a longer name.
+async fn served(
+    client: &Client,
+    wanted: String,
+) -> Result<(String, Vec<v1::DatabaseServer>), Failure> {
+    let mut inventory = client.inventory();
+    let servers = inventory::servers(&mut inventory, &Query::default(), &wanted).await?;
+    if !servers.is_empty() {
+        return Ok((wanted, servers));
+    }
+    let found = inventory::find(&mut inventory, &wanted).await?;
+    let servers = inventory::servers(&mut inventory, &Query::default(), &found.name).await?;
+    Ok((found.name, servers))
 }
 
 /// The host id of the agent to ask. Pure.

@@ -100,7 +100,7 @@ pub(crate) fn grace(tasks: &Tasks) -> Duration {
         .saturating_add(CLOSING_MAX)
 }
 
-/// The same, once it was said that there is no more time.
+/// The same as [`grace`], once it was said that there is no more time.
 pub(crate) const HURRIED_GRACE: Duration = END_MAX.saturating_add(CLOSING_MAX);
 
 async fn succeed(
@@ -123,7 +123,17 @@ async fn succeed(
     {
         warn!("handing over while some connections are still being accepted here");
     }
-    let giving_back = successor.go(sockets)?;
+    let giving_back = match successor.go(sockets) {
+        Ok(giving_back) => giving_back,
+        Err(failed) => {
+            // Nothing can be taken back here: the supervisor starts what is to serve.
+            error!(
+                error = telemetry::chain(&failed),
+                "the new process ended as it was to accept; this one ends too"
+            );
+            return Ok(Box::pin(std::future::pending()));
+        }
+    };
     info!(
         process.id = id,
         sessions_end_within_seconds = handover_timeout.as_secs(),

@@ -289,7 +289,7 @@ fn rds(
             ),
         )
         .hint(
-            "an operator has to give the endpoint's own name (`….rds.amazonaws.com`) as the database's `tls.server_name`",
+            "an operator has to give the endpoint's own name (`….rds.amazonaws.com`) as the database's `tls.server_name`; with the name of an instance or proxy in its `aws` section and a permission to describe it, the database service finds it by itself",
         )
     })?;
     Ok(Login::RdsToken(RdsLogin {

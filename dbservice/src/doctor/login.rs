@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::engine::{
     DbLogin, Upstream,
-    postgres::{LoginFailure, log_in},
+    postgres::{LoginFailure, ScramKeys, log_in},
 };
 
 /// How long the statement may take.
@@ -45,7 +45,7 @@ pub(super) async fn try_login(
         .with_param("user", &login.user)
         .with_param("database", db_name)
         .with_param("application_name", APPLICATION);
-    let logged_in = log_in(&mut upstream, &startup, login)
+    let logged_in = log_in(&mut upstream, &startup, login, &ScramKeys::default())
         .await
         .map_err(|failure| refused(database, login, db_name, &failure))?;
     let asked = tokio::time::timeout(STATEMENT_TIMEOUT, async {

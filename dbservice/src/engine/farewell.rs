@@ -75,7 +75,8 @@ impl Farewell {
     }
 }
 
-fn sqlstate(code: ErrorCode) -> SqlState {
+/// What clients read of a code.
+pub(super) fn sqlstate(code: ErrorCode) -> SqlState {
     SqlState::from_bytes(code.sqlstate().as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
 }
 

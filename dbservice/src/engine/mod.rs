@@ -17,6 +17,7 @@ mod bulk;
 mod calls;
 mod entry;
 mod farewell;
+mod flow;
 mod identify;
 pub(crate) mod mysql;
 pub(crate) mod postgres;

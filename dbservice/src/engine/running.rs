@@ -14,8 +14,9 @@ use tokio::{
 use super::{
     calls::{Call, end_call, rule_call},
     farewell::Farewell,
+    flow::QUEUE_BYTES_MAX,
     record::{Ended, Record},
-    relay::{QUEUE_BYTES_MAX, Relay, RelayEnd, Until},
+    relay::{Relay, RelayEnd, Until},
     session::{Client, Connected, Engine},
     upstream::Upstream,
     view::View,
@@ -68,8 +69,10 @@ where
     drop(place);
     record.counted(relay.view.counts());
     let (farewell, ended) = judge(&relay.view, &end, call.as_ref(), &terms.database);
+    let database_ended = matches!(end, RelayEnd::Database(_));
+    let is_cut = !database_ended && !relay.view.client_said_goodbye();
     let leaves_nothing = async {
-        if let Some(stop) = stop.filter(|_| call.as_ref().is_some_and(|call| !call.lets_finish())) {
+        if let Some(stop) = stop.filter(|_| is_cut) {
             // The database may be the reason why nothing goes on; the session is over either way.
             let _ = timeout(GOODBYE_TIMEOUT, stop).await;
         }

@@ -30,6 +30,7 @@ use super::{
     bulk::BulkReader,
     farewell::Farewell,
     identify::{self, Asked},
+    mysql,
     postgres::CancelRegistry,
     record::{Ended, Record},
     refusals::with_the_way,
@@ -66,6 +67,7 @@ pub(crate) struct Engine {
     pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) connector: Arc<Connector>,
     pub(crate) cancels: CancelRegistry,
+    pub(crate) mysql_numbers: mysql::Numbers,
     pub(crate) audit: AuditQueue,
     pub(crate) metrics: ServiceMetrics,
     /// Hears how sessions fare.
@@ -181,10 +183,7 @@ where
         Arc::clone(&engine.health),
         engine.settings.borrow().redact_iam_roles,
     );
-    let span = info_span!("session", session.id = record.sid());
-    let ended = Box::pin(run(engine, incoming, protocol, &mut record))
-        .instrument(span)
-        .await;
+    let ended = Box::pin(run(engine, incoming, protocol, &mut record)).await;
     record.close(ended).await;
 }
 
@@ -203,7 +202,10 @@ where
         Ok(accepted) => accepted,
         Err(ended) => return ended,
     };
-    let connected = match Box::pin(protocol.establish(engine, accepted, record)).await {
+    // Once it runs, a session wakes too often to enter a span each time.
+    let span = info_span!("session", session.id = record.sid());
+    let establishing = Box::pin(protocol.establish(engine, accepted, record)).instrument(span);
+    let connected = match establishing.await {
         Ok(connected) => connected,
         Err(turned) => {
             let Turned {
@@ -338,7 +340,8 @@ pub(crate) struct Connected<'e, S, V> {
     pub(crate) database: Upstream,
     pub(crate) database_rest: Bytes,
     pub(crate) view: V,
-    /// Stops what the session leaves running when it is cut. Dropped unused otherwise, and not before the session ends.
+    /// Stops what the session leaves running, unless the database ended it or the client said goodbye. Dropped unused
+    /// otherwise, and not before the session ends.
     pub(crate) stop: Option<BoxFuture<'e, ()>>,
     pub(crate) terms: Terms,
     /// Among the person's sessions, taken until the relay ends.

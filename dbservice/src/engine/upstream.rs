@@ -19,6 +19,7 @@ use bytes::Bytes;
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tidegate_core::{Database, ErrorCode, Problem};
+use tidegate_service::gather::GatherStream;
 use tidegate_wire::startup::SSL_REQUEST;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::bulk::BulkReader;
+use super::{bulk::BulkReader, postgres::ScramKeys};
 use crate::{
     metrics::{ConnectSeconds, Stage, StageLabel},
     trust::{Trust, Trusted, handshake_problem, is_unknown_issuer},
@@ -47,12 +48,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const TLS_ACCEPTED: u8 = b'S';
 
 /// A connection to a database, inside TLS, before any login.
-pub(crate) type Upstream = TlsStream<BulkReader<TcpStream>>;
+pub(crate) type Upstream = TlsStream<BulkReader<GatherStream>>;
 
 /// Connects to databases.
 pub(crate) struct Connector {
     trust: Arc<Trust>,
     seconds: ConnectSeconds,
+    scram_keys: ScramKeys,
 }
 
 impl std::fmt::Debug for Connector {
@@ -64,7 +66,16 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// A connector that tells how long connections took.
     pub(crate) fn new(seconds: ConnectSeconds, trust: Arc<Trust>) -> Self {
-        Self { trust, seconds }
+        Self {
+            trust,
+            seconds,
+            scram_keys: ScramKeys::default(),
+        }
+    }
+
+    /// Keys of passwords that databases were logged in to with.
+    pub(crate) fn scram_keys(&self) -> &ScramKeys {
+        &self.scram_keys
     }
 
     /// Opens a TCP connection to a database.
@@ -203,7 +214,7 @@ impl Connector {
                 }
             }
             TlsConnector::from(config)
-                .connect(name, BulkReader::new(stream))
+                .connect(name, BulkReader::new(GatherStream::new(stream)))
                 .await
                 .map(Ok)
         };

@@ -13,6 +13,8 @@
 //! Not here: telling the cluster ([`crate::presence`]), and choosing between agents (the proxy).
 
 pub(crate) mod configs;
+#[cfg(test)]
+mod mariadb_tests;
 mod mysql;
 mod news;
 pub(crate) mod probe;

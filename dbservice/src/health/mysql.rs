@@ -2,7 +2,9 @@
 //!
 //! A server counts connections that end before the client has answered its greeting, and shuts a host out that has
 //! `max_connect_errors` of them in a row (MySQL manual, section 5.1.8). So a check answers: it asks to be let in as a user
-//! that nobody is, without a password, and goes when it is told no. That is a failed login, which is counted apart.
+//! that nobody is, without a password, and goes when it is told no. That is a failed login, which is counted apart (in
+//! MariaDB as `Aborted_connects` and `Access_denied_errors`). Where an administrator made that user it is let in, and
+//! nothing is counted. `mariadb_tests` holds a real server to all of this.
 //!
 //! A handshake that breaks off because the certificate cannot be trusted does count. The schedule keeps such checks far
 //! apart.

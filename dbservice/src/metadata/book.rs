@@ -22,6 +22,7 @@ use super::{
     verdict::{Listed, Verdict, judge},
 };
 use crate::{
+    metrics::{VerdictCounts, VerdictLabel, VerdictWord},
     names::Names,
     wanted::{EndpointError, Facts, Refusal, believable},
 };
@@ -41,6 +42,16 @@ const DENIED_INTERVAL: Duration = Duration::from_secs(900);
 /// Waits after a call that failed in another way.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+
+/// All verdicts: one that no database has any more counts none.
+const WORDS: [VerdictWord; 6] = [
+    VerdictWord::Absent,
+    VerdictWord::Awaited,
+    VerdictWord::Confirmed,
+    VerdictWord::Contradicted,
+    VerdictWord::Denied,
+    VerdictWord::Unchecked,
+];
 
 /// What AWS answered in a place.
 #[derive(Debug, Default)]
@@ -132,6 +143,8 @@ impl Facts for Book {
 
     fn forget(&self, name: &DatabaseName) {
         self.state().forget(name);
+        // To be counted no longer.
+        self.wake.notify_one();
     }
 }
 
@@ -220,7 +233,24 @@ impl Book {
         next
     }
 
-    /// Woken when a database came.
+    /// Counts the databases that discovery found by their verdicts.
+    pub(super) fn count(&self, counts: &VerdictCounts) {
+        let mut found = WORDS.map(|verdict| (verdict, 0));
+        let state = self.state();
+        let discovered = state.rows.values();
+        for row in discovered.filter(|row| row.database.origin == Origin::Cloud) {
+            let word = row.verdict.word();
+            for (_, count) in found.iter_mut().filter(|(verdict, _)| *verdict == word) {
+                *count += 1;
+            }
+        }
+        drop(state);
+        for (verdict, count) in found {
+            counts.get_or_create(&VerdictLabel { verdict }).set(count);
+        }
+    }
+
+    /// Woken when a database came or went.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -326,7 +356,10 @@ impl Row {
         match said {
             Ok(listed) if is_discovered => self.becomes(judge(&self.database, listed)),
             Ok(listed) => {
-                let found = listed.at(&self.database);
+                let database = &self.database;
+                let found = listed
+                    .at(database)
+                    .or_else(|| listed.behind_alias(database));
                 let known = found.map(|found| {
                     let tags = found.arn.as_ref().and_then(|arn| answer.tags.get(arn));
                     Arc::new(Known::new(&self.database, found, tags.cloned()))

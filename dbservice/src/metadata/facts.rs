@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use tidegate_aws::describe::Described;
-use tidegate_core::{AccountId, AwsMetadata, Database, Origin, endpoint, labels};
+use tidegate_core::{AccountId, AwsMetadata, Database, DatabaseKind, Origin, endpoint, labels};
 
 /// Statuses in which nothing of any kind can be connected to.
 ///
@@ -23,6 +23,8 @@ pub(crate) struct Known {
     labels: Vec<(&'static str, String)>,
     tags: Vec<(String, String)>,
     status: String,
+    /// The endpoint's own name, where the record has another.
+    own_name: Option<String>,
 }
 
 impl Known {
@@ -32,11 +34,17 @@ impl Known {
         described: &Described,
         tags: Option<Vec<(String, String)>>,
     ) -> Self {
-        let host = database.uri.host();
-        let endpoint = described
+        let (host, port) = (database.uri.host(), database.uri.port());
+        let mut endpoints = described.endpoints.iter();
+        let at = endpoints.find(|endpoint| endpoint.host.eq_ignore_ascii_case(host));
+        let mut listening = described
             .endpoints
             .iter()
-            .find(|endpoint| endpoint.host.eq_ignore_ascii_case(host));
+            .filter(|endpoint| endpoint.port.is_none_or(|told| told == port));
+        // Which of several an alias leads to nobody here can tell.
+        let meant = listening.next().filter(|_| listening.next().is_none());
+        let endpoint = at.or(meant);
+        let own_name = meant.filter(|_| at.is_none()).map(|meant| &meant.host);
         let mut labels = described.labels.clone();
         labels.extend(endpoint.map(|at| (labels::ENDPOINT_TYPE, at.endpoint_type.to_owned())));
         Self {
@@ -45,6 +53,7 @@ impl Known {
             labels,
             tags: described.tags.clone().or(tags).unwrap_or_default(),
             status: described.status.clone(),
+            own_name: own_name.map(|name| name.to_ascii_lowercase()),
         }
     }
 }
@@ -102,6 +111,14 @@ fn fill_in(database: &mut Database, known: &Known) {
     if aws.account_id.is_none() {
         aws.account_id.clone_from(&known.account);
     }
+    // The certificates of RDS carry its own names, and tokens are signed for them. Redshift has certificates for others too.
+    let is_rds = matches!(
+        database.kind,
+        Some(DatabaseKind::Rds | DatabaseKind::Rdsproxy)
+    );
+    if is_rds && database.tls.server_name.is_none() {
+        database.tls.server_name.clone_from(&known.own_name);
+    }
     if database.unavailable.is_empty() && UNAVAILABLE.contains(&known.status.as_str()) {
         database.unavailable.clone_from(&known.status);
     }
@@ -145,10 +162,15 @@ fn generate(database: &mut Database, known: Option<&Known>) {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::{DatabaseKind, Labels};
+    use tidegate_core::Labels;
 
     use super::*;
-    use crate::{metadata::place::tests::cluster, testing::redshift};
+    use tidegate_aws::describe::DescribedEndpoint;
+
+    use crate::{
+        metadata::{place::tests::cluster, verdict::tests::listed},
+        testing::redshift,
+    };
 
     const HOST: &str = "orders.abc.us-east-1.redshift.amazonaws.com";
 
@@ -211,6 +233,70 @@ mod tests {
         .into_iter()
         .collect();
         assert_eq!(whole.labels, expected);
+    }
+
+    /// An RDS database that is reached by a name of its author's own.
+    fn behind_an_alias() -> Database {
+        let mut database = written("db.corp.example", &[]);
+        database.kind = Some(DatabaseKind::Rds);
+        database.aws.region = Some("us-east-1".parse().unwrap());
+        database.aws.rds_instance_id = Some("app".to_owned());
+        database
+    }
+
+    fn instance(hosts: &[(&str, u16)]) -> Described {
+        let mut described = cluster("app", HOST, 5439);
+        described.kind = DatabaseKind::Rds;
+        described.aws = AwsMetadata {
+            rds_instance_id: Some("app".to_owned()),
+            ..AwsMetadata::default()
+        };
+        let endpoint = described.endpoints.remove(0);
+        let at = |(host, port): &(&str, u16)| DescribedEndpoint {
+            host: (*host).to_owned(),
+            port: Some(*port),
+            ..endpoint.clone()
+        };
+        described.endpoints = hosts.iter().map(at).collect();
+        described
+    }
+
+    fn server_name(database: &Database, described: Described) -> Option<String> {
+        let listed = listed([described]);
+        let found = listed.behind_alias(database)?;
+        let known = Known::new(database, found, None);
+        let whole = completed(database, Some(&known)).into_owned();
+        whole.tls.server_name
+    }
+
+    #[test]
+    fn behind_an_alias_rds_is_known_by_its_own_name_when_only_one_can_be_meant() {
+        const OWN: &str = "App.abc.us-east-1.rds.amazonaws.com";
+        let database = behind_an_alias();
+        let named = |hosts: &[(&str, u16)]| server_name(&database, instance(hosts));
+        let own = Some(OWN.to_lowercase());
+        assert_eq!(named(&[(OWN, 5439)]), own);
+        assert_eq!(named(&[(OWN, 5439), ("other", 1)]), own);
+        assert_eq!(named(&[(OWN, 5439), ("other", 5439)]), None);
+        assert_eq!(named(&[(OWN, 5440)]), None);
+        let mut renamed = behind_an_alias();
+        renamed.aws.rds_instance_id = Some("another".to_owned());
+        assert_eq!(server_name(&renamed, instance(&[(OWN, 5439)])), None);
+        let mut written = behind_an_alias();
+        written.tls.server_name = Some("mine".to_owned());
+        let found = server_name(&written, instance(&[(OWN, 5439)]));
+        assert_eq!(found.as_deref(), Some("mine"));
+        let mut redshift = behind_an_alias();
+        redshift.kind = Some(DatabaseKind::Redshift);
+        assert_eq!(server_name(&redshift, instance(&[(OWN, 5439)])), None);
+    }
+
+    #[test]
+    fn a_name_of_aws_s_own_is_no_alias() {
+        let mut database = behind_an_alias();
+        database.uri = "old.abc.us-east-1.rds.amazonaws.com:5439".parse().unwrap();
+        let described = instance(&[("app.abc.us-east-1.rds.amazonaws.com", 5439)]);
+        assert_eq!(server_name(&database, described), None);
     }
 
     #[test]

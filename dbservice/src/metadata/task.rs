@@ -20,6 +20,8 @@ use tokio::{
 };
 use tracing::debug;
 
+use crate::metrics::VerdictCounts;
+
 use super::{
     book::{Answer, Book},
     place::{Place, Question, questions},
@@ -124,8 +126,13 @@ impl Describe for AwsDescribe {
     }
 }
 
-/// Keeps the book until shutdown.
-pub(crate) async fn keep(book: Arc<Book>, describe: Arc<dyn Describe>, shutdown: ShutdownToken) {
+/// Keeps the book until shutdown, and counts what is in it.
+pub(crate) async fn keep(
+    book: Arc<Book>,
+    describe: Arc<dyn Describe>,
+    counts: VerdictCounts,
+    shutdown: ShutdownToken,
+) {
     let paces = Arc::new(Paces::default());
     let mut asking = JoinSet::new();
     loop {
@@ -141,6 +148,7 @@ pub(crate) async fn keep(book: Arc<Book>, describe: Arc<dyn Describe>, shutdown:
             });
         }
         let next = book.tick(Instant::now());
+        book.count(&counts);
         // With no room left a due place would be looked for again at once.
         let next = if asking.len() < PLACES_AT_ONCE {
             next

@@ -20,6 +20,8 @@ use tidegate_core::{
     endpoint::{self, EndpointName},
 };
 
+use crate::metrics::VerdictWord;
+
 /// What is known of a database's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -35,6 +37,20 @@ pub(crate) enum Verdict {
     Denied,
     /// AWS was not asked, or did not answer.
     Unchecked,
+}
+
+impl Verdict {
+    /// For counting.
+    pub(crate) fn word(&self) -> VerdictWord {
+        match self {
+            Self::Absent => VerdictWord::Absent,
+            Self::Awaited => VerdictWord::Awaited,
+            Self::Confirmed => VerdictWord::Confirmed,
+            Self::Contradicted(_) => VerdictWord::Contradicted,
+            Self::Denied => VerdictWord::Denied,
+            Self::Unchecked => VerdictWord::Unchecked,
+        }
+    }
 }
 
 /// What AWS lists, to be looked up by address: there may be thousands, and thousands of databases to look for.
@@ -62,6 +78,16 @@ impl Listed {
         let host = database.uri.host().to_ascii_lowercase();
         let one = self.all.get(*self.by_host.get(&host)?)?;
         listens_at(one, database).then_some(one)
+    }
+
+    /// What a database is that is reached by a name of somebody's own, such as a CNAME: what AWS has by the name that the
+    /// record gives beside it. `None` where several could be meant.
+    pub(crate) fn behind_alias(&self, database: &Database) -> Option<&Described> {
+        if !matches!(endpoint::read(database.uri.host()), Ok(None)) {
+            return None;
+        }
+        let mut named = self.all.iter().filter(|one| is_named(one, database));
+        named.next().filter(|_| named.next().is_none())
     }
 }
 

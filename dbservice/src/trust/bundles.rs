@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tidegate_identity::secret;
 use tidegate_service::{
@@ -32,6 +33,7 @@ use super::{
     files::{BundleFiles, Kept, fingerprint},
     source::BundleName,
 };
+use crate::metrics::{BundleLabel, BundleTimes};
 
 /// From one refresh of a bundle to the next, before jitter.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(24 * 3600);
@@ -115,6 +117,8 @@ struct Held {
     /// When it is fetched again.
     due: Instant,
     tried: Option<Instant>,
+    /// When it was last fetched, or found to be what is published.
+    refreshed: Option<Timestamp>,
     backoff: Backoff,
     said: SaidOnce,
     /// Held by whoever fetches it.
@@ -194,9 +198,10 @@ impl Bundles {
             .is_some_and(|now| now.generation > generation)
     }
 
-    /// Fetches bundles anew when it is time, until shutdown.
-    pub(crate) async fn keep_fresh(self: Arc<Self>, shutdown: ShutdownToken) {
+    /// Fetches bundles anew when it is time, and tells how old they are, until shutdown.
+    pub(crate) async fn keep_fresh(self: Arc<Self>, times: BundleTimes, shutdown: ShutdownToken) {
         loop {
+            self.tell_age(&times);
             let (name, due) = self.next_due();
             let waiting = async {
                 tokio::select! {
@@ -225,6 +230,20 @@ impl Bundles {
         };
         let _alone = gate.lock().await;
         self.refresh(name).await;
+    }
+
+    /// The oldest counts: by it somebody sees that some bundle is not to be had.
+    fn tell_age(&self, times: &BundleTimes) {
+        let mut oldest: HashMap<BundleLabel, i64> = HashMap::new();
+        for (name, held) in self.held().iter() {
+            let refreshed = held.refreshed.map_or(0, Timestamp::as_second);
+            let of = BundleLabel { of: name.of() };
+            let least = oldest.entry(of).or_insert(refreshed);
+            *least = refreshed.min(*least);
+        }
+        for (label, at) in oldest {
+            times.get_or_create(&label).set(at);
+        }
     }
 
     fn next_due(&self) -> (Option<BundleName>, Instant) {
@@ -299,6 +318,7 @@ impl Bundles {
                 etag: kept.and_then(|kept| kept.etag),
                 due: Instant::now() + first_wait,
                 tried: None,
+                refreshed: None,
                 backoff: Backoff::between(RETRY_MIN, RETRY_MAX),
                 said: SaidOnce::new(),
                 gate: Arc::default(),
@@ -328,6 +348,7 @@ impl Bundles {
         let from = held.anchors.provenance.as_str();
         match refreshed {
             Ok(kept) => {
+                held.refreshed = Some(self.clock.now());
                 held.backoff.reset();
                 held.said.clear();
                 held.due = Instant::now() + REFRESH_INTERVAL - at_random(REFRESH_JITTER);
@@ -340,6 +361,7 @@ impl Bundles {
             }
             Err(_) => {}
         }
+        self.wake.notify_one();
     }
 
     async fn fetch(

@@ -13,6 +13,7 @@ mod accept;
 mod anchors;
 mod bundles;
 mod download;
+mod exchange;
 mod files;
 mod problem;
 mod source;

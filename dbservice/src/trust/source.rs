@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use tidegate_core::{Database, DatabaseKind, Region, TlsMode};
 use tidegate_service::settings::CaBundlePlace;
 
+use crate::metrics::BundleOf;
+
 /// Which CAs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TrustSource {
@@ -114,6 +116,14 @@ impl std::fmt::Display for BundleName {
 }
 
 impl BundleName {
+    /// Whose certificates it is for.
+    pub(super) fn of(&self) -> BundleOf {
+        match self {
+            Self::Rds(_) => BundleOf::Rds,
+            Self::Redshift(_) => BundleOf::Redshift,
+        }
+    }
+
     /// Its name as a file, without an ending.
     pub(crate) fn file_name(&self) -> String {
         match self {

@@ -12,7 +12,7 @@ use std::{
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
-        Resumption, WebPkiServerVerifier,
+        Resumption, Tls12Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
 };
@@ -25,6 +25,7 @@ use tokio::sync::{OnceCell, watch};
 use super::{
     anchors,
     bundles::{Anchors, Bundles, Provenance},
+    exchange::LastExchange,
     source::TrustSource,
 };
 
@@ -212,9 +213,10 @@ fn build_config(
     Ok(without_resumption(config))
 }
 
-/// PostgreSQL gives no tickets.
+/// PostgreSQL gives no tickets. All that is remembered of a handshake is its key exchange.
 fn without_resumption(mut config: ClientConfig) -> ClientConfig {
-    config.resumption = Resumption::disabled();
+    config.resumption = Resumption::store(Arc::new(LastExchange::default()))
+        .tls12_resumption(Tls12Resumption::Disabled);
     config
 }
 

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tidegate_core::{Problem, Protocol};
 use tidegate_proto::v1::{self, control_request::Message as Said};
+use tidegate_service::gather::GatherStream;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -78,7 +79,7 @@ pub(super) async fn take(
         Ok(mut taken) => {
             taken.serving.through = through.clone();
             let (session, outgoing) = (Arc::clone(tunnel), outgoing.clone());
-            tunnel.tasks.spawn_quiet("session", async move {
+            tunnel.tasks.spawn_session("session", async move {
                 Box::pin(session_task(session, proxy, outgoing, asked, taken)).await;
             });
         }
@@ -160,7 +161,7 @@ async fn session_task(
                 client_addr,
                 ahead: ahead.map(|ahead| *ahead),
             };
-            mysql::serve(&tunnel.engine, incoming).await;
+            mysql::serve(&tunnel.engine, incoming, asked.greeted_as).await;
         }
         Begun::Postgres(ahead) => {
             let incoming = Incoming {
@@ -180,12 +181,12 @@ fn introduction(token: &[u8]) -> Vec<u8> {
     [&PREAMBLE[..], token].concat()
 }
 
-async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<TcpStream> {
+async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<GatherStream> {
     let stream = timeout(PROXY_TIMEOUT, TcpStream::connect(proxy))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
     engine::tune(&stream)?;
-    Ok(stream)
+    Ok(GatherStream::new(stream))
 }
 
 /// A session's protocol, and the connection to its database that was begun.

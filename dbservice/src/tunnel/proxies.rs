@@ -1,6 +1,7 @@
 //! Which proxies to connect to: the one of the settings, or all that the inventory lists.
 //!
-//! While the auth service is away the last known proxies stay; one that is listed no longer is let go of.
+//! While the auth service is away the last known proxies stay; one that is listed no longer is let go of. At a start they
+//! are those that were kept, once that is used ([`crate::offline`]).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,7 +18,10 @@ use tonic::{Status, transport::Channel};
 use tracing::{info, warn};
 
 use super::{Tunnel, control};
-use crate::retry::Retry;
+use crate::{
+    offline::{KeptProxies, Told},
+    retry::Retry,
+};
 
 /// How often the inventory is asked for proxies.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
@@ -29,7 +33,12 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const PROXIES_MAX: usize = 256;
 
 /// Keeps a control connection to every proxy until shutdown.
-pub(crate) async fn keep_connected(tunnel: Arc<Tunnel>, proxy_server: Option<String>) {
+pub(crate) async fn keep_connected(
+    tunnel: Arc<Tunnel>,
+    proxy_server: Option<String>,
+    told: Told,
+    mut kept: KeptProxies,
+) {
     let shutdown = tunnel.tasks.shutdown();
     let mut connections = Connections::new(Arc::clone(&tunnel));
     if let Some(address) = proxy_server {
@@ -38,6 +47,7 @@ pub(crate) async fn keep_connected(tunnel: Arc<Tunnel>, proxy_server: Option<Str
         return;
     }
     let mut retry = Retry::new();
+    let mut is_told = false;
     loop {
         retry.begin();
         let listed = shutdown
@@ -47,6 +57,8 @@ pub(crate) async fn keep_connected(tunnel: Arc<Tunnel>, proxy_server: Option<Str
             None => return,
             Some(Ok(addresses)) => {
                 retry.succeeded();
+                told.proxies(&addresses);
+                is_told = true;
                 connections.follow(addresses);
                 if shutdown
                     .run_until_cancelled(tokio::time::sleep(POLL_INTERVAL))
@@ -64,8 +76,13 @@ pub(crate) async fn keep_connected(tunnel: Arc<Tunnel>, proxy_server: Option<Str
                         "cannot list proxies; staying with those that are known"
                     );
                 }
-                if !retry.wait(&shutdown).await {
-                    return;
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = retry.pause() => {}
+                    Ok(()) = kept.changed(), if !is_told => {
+                        let addresses = kept.borrow_and_update().clone();
+                        connections.follow(addresses);
+                    }
                 }
             }
         }

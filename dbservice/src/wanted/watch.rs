@@ -14,10 +14,10 @@ use futures::{
     future::Either,
     stream::{self, BoxStream},
 };
-use jiff::Timestamp;
 use tidegate_core::{Database, DatabaseName, Selector};
 use tidegate_proto::v1::{self, AuditEvent, inventory_service_client::InventoryServiceClient};
 use tidegate_service::{
+    clock::SharedClock,
     rpc::{self, MESSAGE_BYTES_MAX},
     settings::DatabaseSettings,
     tasks::ShutdownToken,
@@ -50,7 +50,6 @@ const TO_AUDIT_MAX: usize = 1024;
 type Batch = Vec<Result<v1::WatchDatabasesResponse, Status>>;
 
 /// Keeps the served set what settings, inventory and facts want.
-#[derive(Debug)]
 pub(crate) struct Reconciler {
     settings: watch::Receiver<DatabaseSettings>,
     /// Databases of the file.
@@ -68,6 +67,13 @@ pub(crate) struct Reconciler {
     to_audit: VecDeque<AuditEvent>,
     audit: AuditQueue,
     metrics: ServiceMetrics,
+    clock: SharedClock,
+}
+
+impl std::fmt::Debug for Reconciler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reconciler").finish_non_exhaustive()
+    }
 }
 
 /// What new settings ask for.
@@ -91,6 +97,7 @@ impl Reconciler {
         served: Arc<ServedSet>,
         audit: AuditQueue,
         metrics: ServiceMetrics,
+        clock: SharedClock,
     ) -> Self {
         let mut reconciler = Self {
             settings,
@@ -105,6 +112,7 @@ impl Reconciler {
             to_audit: VecDeque::new(),
             audit,
             metrics,
+            clock,
         };
         reconciler.take_settings();
         reconciler
@@ -222,7 +230,7 @@ impl Reconciler {
                 };
                 let event = AuditEvent {
                     error: refusal.to_string(),
-                    ..audit::event(Kind::EndpointRefused, &subject, Timestamp::now())
+                    ..audit::event(Kind::EndpointRefused, &subject, self.clock.now())
                 };
                 self.to_audit.push_back(event);
             }

@@ -29,6 +29,7 @@ fn dial(line: &Line, route: &str) {
         token: TOKEN.to_vec(),
         route: route.to_owned(),
         client_addr: "192.0.2.7:5000".to_owned(),
+        greeted_as: 0,
     }));
 }
 

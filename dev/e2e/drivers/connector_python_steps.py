@@ -1,13 +1,11 @@
 """MySQL Connector/Python, the part of it that is written in Python."""
 
 import io
-import threading
-import time
 
 import mysql.connector
 
-from steps import ERROR_MIDWAY, ER_ACCESS_DENIED, ER_QUERY_INTERRUPTED, ER_SUBQUERY_NO_1_ROW, ER_UNKNOWN_COM
-from steps import LARGE, facts, fails, run
+from steps import ERROR_MIDWAY, ER_ACCESS_DENIED, ER_NO_SUCH_THREAD, ER_SUBQUERY_NO_1_ROW, ER_UNKNOWN_COM
+from steps import FOR_HOURS, LARGE, facts, fails, run, stops
 
 FACTS = facts()
 
@@ -140,16 +138,22 @@ def change_of_user_is_refused():
 def kill_by_number():
     busy = connect()
     (number,) = one(busy, "SELECT CONNECTION_ID()")
-    thread = threading.Thread(target=lambda: (time.sleep(0.5), one(connect(), f"KILL QUERY {number}")))
-    thread.start()
-    begun = time.monotonic()
-    fails(lambda: one(busy, "SELECT COUNT(*) FROM seq_1_to_1000000000 a, seq_1_to_1000000000 b"), ER_QUERY_INTERRUPTED)
-    assert time.monotonic() - begun < 20
-    thread.join()
+    stops(lambda: one(busy, FOR_HOURS), lambda: one(connect(), f"KILL QUERY {number}"))
+
+
+def kill_by_the_greetings_number():
+    # A client of the proxy's port was greeted with a number that the server does not know, and says so.
+    busy = connect()
+
+    def kill():
+        work = lambda: one(connect(), f"KILL QUERY {busy.connection_id}")
+        work() if "socket" in FACTS else fails(work, ER_NO_SUCH_THREAD)
+
+    stops(lambda: one(busy, FOR_HOURS), kill)
 
 
 run([
     select, prepared, many_rows, cursor_of_the_server, long_data, several_statements, local_file,
     packets_over_16_mib, compression_is_refused, error_midway, other_database, reset, ping, change_of_user_is_refused,
-    kill_by_number,
+    kill_by_number, kill_by_the_greetings_number,
 ])

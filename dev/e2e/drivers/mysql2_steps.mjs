@@ -121,6 +121,20 @@ const steps = {
     await kill;
     await busy.end();
   },
+  async kill_by_the_greetings_number() {
+    // A client of the proxy's port was greeted with a number that the server does not know, and says so.
+    const busy = await connect();
+    const kill = (async () => {
+      await sleep(500);
+      const other = await connect();
+      const killing = other.query(`KILL QUERY ${busy.threadId}`);
+      await (facts.socket ? killing : assert.rejects(killing, { errno: 1094 }));
+      await other.end();
+    })();
+    await assert.rejects(busy.query("SELECT COUNT(*) FROM seq_1_to_1000000000 a, seq_1_to_1000000000 b"), { errno: 1317 });
+    await kill;
+    await busy.end();
+  },
 };
 
 for (const [name, step] of Object.entries(steps)) {

@@ -1,14 +1,11 @@
 """PyMySQL, which knows the text protocol alone."""
 
-import threading
-import time
-
 import pymysql
 import pymysql.cursors
 from pymysql.constants import CLIENT
 
-from steps import ERROR_MIDWAY, ER_QUERY_INTERRUPTED, ER_SUBQUERY_NO_1_ROW, LARGE
-from steps import facts, fails, run
+from steps import ERROR_MIDWAY, ER_NO_SUCH_THREAD, ER_SUBQUERY_NO_1_ROW, FOR_HOURS, LARGE
+from steps import facts, fails, run, stops
 
 FACTS = facts()
 
@@ -100,15 +97,21 @@ def ping():
 def kill_by_number():
     busy = connect()
     (number,) = one(busy, "SELECT CONNECTION_ID()")
-    thread = threading.Thread(target=lambda: (time.sleep(0.5), one(connect(), f"KILL QUERY {number}")))
-    thread.start()
-    begun = time.monotonic()
-    fails(lambda: one(busy, "SELECT COUNT(*) FROM seq_1_to_1000000000 a, seq_1_to_1000000000 b"), ER_QUERY_INTERRUPTED)
-    assert time.monotonic() - begun < 20
-    thread.join()
+    stops(lambda: one(busy, FOR_HOURS), lambda: one(connect(), f"KILL QUERY {number}"))
+
+
+def kill_by_the_greetings_number():
+    # A client of the proxy's port was greeted with a number that the server does not know, and says so.
+    busy = connect()
+
+    def kill():
+        work = lambda: one(connect(), f"KILL QUERY {busy.thread_id()}")
+        work() if "socket" in FACTS else fails(work, ER_NO_SUCH_THREAD)
+
+    stops(lambda: one(busy, FOR_HOURS), kill)
 
 
 run([
     select, parameters, many_rows, unbuffered_rows, several_statements, local_file, packets_over_16_mib, error_midway,
-    other_database, ping, kill_by_number,
+    other_database, ping, kill_by_number, kill_by_the_greetings_number,
 ])

@@ -5,6 +5,8 @@ A program gets the options of MySQL's own clients (`--host=`, `--port=`, `--ssl-
 """
 
 import sys
+import threading
+import time
 
 
 def facts():
@@ -23,6 +25,16 @@ def run(steps):
             print("failed", step.__name__, f"{type(error).__name__}: {error}".replace("\n", " "), flush=True)
 
 
+def stops(statement, kill):
+    """A statement that would run for hours is interrupted when `kill` runs beside it."""
+    thread = threading.Thread(target=lambda: (time.sleep(0.5), kill()))
+    thread.start()
+    begun = time.monotonic()
+    fails(statement, ER_QUERY_INTERRUPTED)
+    assert time.monotonic() - begun < 30
+    thread.join()
+
+
 def fails(work, *numbers):
     """The error of what must fail with one of these numbers."""
     try:
@@ -38,6 +50,8 @@ def fails(work, *numbers):
 ERROR_MIDWAY = (
     "SELECT seq, REPEAT('x', 1000), IF(seq < 5000, 1, (SELECT 1 UNION SELECT 2)) FROM seq_1_to_10000"
 )
+FOR_HOURS = "SELECT COUNT(*) FROM seq_1_to_1000000000 a, seq_1_to_1000000000 b"
+ER_NO_SUCH_THREAD = 1094
 ER_SUBQUERY_NO_1_ROW = 1242
 ER_ACCESS_DENIED = 1045
 ER_UNKNOWN_COM = 1047

@@ -8,6 +8,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, bail};
 use prost::Message;
+use tidegate_core::ErrorCode;
+use tidegate_wire::{SqlState, mysql::reply};
 
 const FILES: [&str; 17] = [
     "tidegate/v1/access.proto",
@@ -62,7 +64,7 @@ fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
     fs::write(
         out.join("errors.md"),
-        tidegate_core::error::page::reference(),
+        tidegate_core::error::page::reference(mysql_error),
     )?;
     fs::write(out.join("labels.md"), tidegate_core::generated::reference())?;
     fs::write(
@@ -77,6 +79,13 @@ fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
         .compile_fds(descriptors)
         .context("generating code failed")?;
     generate_etcd(root, out)
+}
+
+/// What a MySQL client reads for a code.
+fn mysql_error(code: ErrorCode) -> (u16, String) {
+    let state = SqlState::from_bytes(code.sqlstate().as_bytes());
+    let (number, state) = reply::like(state.unwrap_or(SqlState::INTERNAL_ERROR));
+    (number, state.as_str().to_owned())
 }
 
 /// A client only, whose keys and values share the buffer that they arrived in.

@@ -112,6 +112,9 @@ fn bench(name: &str, args: &[&str]) -> Result<()> {
         bail!("there is no benchmark `{name}`: try `session`, `discovery`, `inventory` or `agent`");
     }
     needs::check_all()?;
+    if name == "session" {
+        needs::check_peers()?;
+    }
     step(
         "build",
         cargo(&["build", "--release", "--locked", "--workspace", "--bins"]),

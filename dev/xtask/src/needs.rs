@@ -19,6 +19,20 @@ struct Need {
     is_there: fn() -> bool,
 }
 
+/// What `bench session` measures beside.
+const PEERS: [Need; 2] = [
+    Need {
+        what: "haproxy",
+        package: "haproxy",
+        is_there: || has_service("haproxy"),
+    },
+    Need {
+        what: "pgbouncer",
+        package: "pgbouncer",
+        is_there: || has_service("pgbouncer"),
+    },
+];
+
 const NEEDS: [Need; 16] = [
     Need {
         what: "PostgreSQL's server programs (initdb, postgres, pgbench)",
@@ -104,7 +118,16 @@ const NEEDS: [Need; 16] = [
 
 /// Checks every need, and installs what is missing where it can.
 pub(crate) fn check_all() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    check(&NEEDS)
+}
+
+/// The same for the programs that sessions are measured beside.
+pub(crate) fn check_peers() -> Result<()> {
+    check(&PEERS)
+}
+
+fn check(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -126,11 +149,14 @@ pub(crate) fn check_all() -> Result<()> {
     }
     keep_stopped("etcd", on_path("etcd"))?;
     keep_stopped("mariadb", has_mariadb())?;
+    for service in ["haproxy", "pgbouncer"] {
+        keep_stopped(service, !packages.contains(&service))?;
+    }
     apt(&["update", "-qq"])?;
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
     install.extend(&packages);
     apt(&install)?;
-    match NEEDS.iter().find(|need| !(need.is_there)()) {
+    match needs.iter().find(|need| !(need.is_there)()) {
         Some(need) => bail!(
             "{} is still missing after installing {}",
             need.what,
@@ -200,11 +226,13 @@ fn has_postgres() -> bool {
     })
 }
 
-/// Debian puts the server where only administrators look for programs.
 fn has_mariadb() -> bool {
-    let is_there =
-        |program: &str| on_path(program) || Path::new("/usr/sbin").join(program).is_file();
-    is_there("mariadbd") && is_there("mariadb-install-db")
+    has_service("mariadbd") && has_service("mariadb-install-db")
+}
+
+/// Debian puts servers where only administrators look for programs.
+fn has_service(program: &str) -> bool {
+    on_path(program) || Path::new("/usr/sbin").join(program).is_file()
 }
 
 fn has_nss_wrapper() -> bool {

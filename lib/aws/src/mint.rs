@@ -74,7 +74,7 @@ impl AwsMinter {
                 Ok(credentials) => return Ok(credentials),
                 Err(failure) => failure,
             };
-            let refused = refuses_credentials(&failure, request);
+            let refused = refuses_credentials(&failure);
             if refused {
                 self.factory.refused(&request.chain, &session);
             }
@@ -219,52 +219,25 @@ const fn is_worth_repeating(failure: &AwsFailure, attempts: u32) -> bool {
 }
 
 /// Whether AWS refused the credentials that the call itself was made with, so that they have to be looked for again. A
-/// role on the way says so by itself; and to a role's session, a region that does not know it is one not enabled.
-fn refuses_credentials(failure: &AwsFailure, request: &LoginRequest) -> bool {
-    let own = request.chain.last().is_none();
-    failure.hop.is_none()
-        && failure.class.is_of_credentials()
-        && (own || failure.class != AwsErrorClass::RegionDisabled)
+/// role on the way says so by itself. A role's session that a region does not know may have died with its role, or the
+/// region is not enabled: assuming the role anew tells the one from the other.
+fn refuses_credentials(failure: &AwsFailure) -> bool {
+    failure.hop.is_none() && failure.class.is_of_credentials()
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::AssumeRole;
-
     use super::*;
-    use crate::chain::RoleChain;
-
-    fn request(role: Option<&str>) -> LoginRequest {
-        let role = role.map(|role_arn| AssumeRole {
-            role_arn: role_arn.parse().unwrap(),
-            external_id: None,
-        });
-        LoginRequest {
-            login: Login::ClusterRole {
-                cluster: "c".to_owned(),
-                db_name: "dev".to_owned(),
-            },
-            region: "us-east-1".parse().unwrap(),
-            account: None,
-            chain: RoleChain::new(role, None),
-        }
-    }
 
     #[test]
-    fn a_region_that_does_not_know_a_roles_session_is_no_reason_to_look_for_credentials() {
-        let agent = Some("arn:aws:iam::123456789012:role/agent");
-        for (role, class, expected) in [
-            (None, AwsErrorClass::RegionDisabled, true),
-            (agent, AwsErrorClass::RegionDisabled, false),
-            (agent, AwsErrorClass::ExpiredCredentials, true),
-            (None, AwsErrorClass::AccessDenied, false),
+    fn credentials_that_a_region_does_not_know_are_looked_for_again_once() {
+        for (class, expected) in [
+            (AwsErrorClass::RegionDisabled, true),
+            (AwsErrorClass::ExpiredCredentials, true),
+            (AwsErrorClass::AccessDenied, false),
         ] {
             let failure = AwsFailure::new(class, "redshift:GetClusterCredentials", "no");
-            assert_eq!(
-                refuses_credentials(&failure, &request(role)),
-                expected,
-                "{class}"
-            );
+            assert_eq!(refuses_credentials(&failure), expected, "{class}");
         }
     }
 

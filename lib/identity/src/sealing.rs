@@ -16,12 +16,13 @@ use std::{
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     digest,
+    hkdf::{HKDF_SHA256, Salt},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{IdentityError, secret};
+use crate::{IdentityError, KeyPair, secret};
 
 /// Bytes of a key.
 pub const SEALING_KEY_BYTES: usize = 32;
@@ -29,6 +30,8 @@ pub const SEALING_KEY_BYTES: usize = 32;
 const FILE_BYTES_MAX: u64 = 256;
 /// What a key's id is a digest of, beside the key.
 const ID_PREFIX: &[u8] = b"tidegate sealing key id v1";
+/// What keys that come from private keys are told apart by from anything else that is made of those.
+const DERIVED_SALT: &[u8] = b"tidegate sealing key from a private key v1";
 /// Permissions that a key file may not have: anything for group and others.
 const FORBIDDEN_MODE: u32 = 0o077;
 
@@ -105,6 +108,24 @@ impl SealingKey {
         Self { bytes, id }
     }
 
+    /// The key that a private key gives for this purpose: always the same one, which only who has that private key can
+    /// make, and which tells nothing of it (HKDF with SHA-256, RFC 5869).
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::Sealing`], which the lengths here rule out.
+    pub fn derived_from(key: &KeyPair, purpose: &[u8]) -> Result<Self, IdentityError> {
+        let refused = |_| IdentityError::Sealing("derived");
+        let mut bytes = Zeroizing::new([0; SEALING_KEY_BYTES]);
+        Salt::new(HKDF_SHA256, DERIVED_SALT)
+            .extract(key.to_pem().expose_secret().as_bytes())
+            .expand(&[purpose], HKDF_SHA256)
+            .map_err(refused)?
+            .fill(bytes.as_mut())
+            .map_err(refused)?;
+        Ok(Self::from_bytes(bytes))
+    }
+
     /// Reads a key file.
     ///
     /// # Errors
@@ -178,7 +199,16 @@ impl SealingKey {
     ///
     /// [`IdentityError::Sealing`]: the system has no random bytes to give.
     pub fn seal(&self, plain: &str, context: &[u8]) -> Result<Vec<u8>, IdentityError> {
-        let mut sealed = plain.as_bytes().to_vec();
+        self.seal_bytes(plain.as_bytes(), context)
+    }
+
+    /// The same for what is no text.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::Sealing`]: the system has no random bytes to give.
+    pub fn seal_bytes(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let mut sealed = plain.to_vec();
         let nonce = self
             .cipher()?
             .seal_in_place_append_tag(Aad::from(context), &mut sealed)
@@ -198,16 +228,33 @@ impl SealingKey {
     ///
     /// [`IdentityError::Sealing`]: it was encrypted with another key, for another context, or was changed.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<SecretString, IdentityError> {
+        let plain = self.open_bytes(sealed, context)?;
+        std::str::from_utf8(&plain)
+            .map(SecretString::from)
+            .map_err(|_| IdentityError::Sealing("decrypted"))
+    }
+
+    /// Decrypts what [`Self::seal_bytes`] encrypted for the same context.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::Sealing`]: it was encrypted with another key, for another context, or was changed.
+    pub fn open_bytes(
+        &self,
+        sealed: &[u8],
+        context: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         let refused = || IdentityError::Sealing("decrypted");
         let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
-        let plain = self
+        let length = self
             .cipher()?
             .open_in_place(nonce, Aad::from(context), &mut buffer)
-            .map_err(|_| refused())?;
-        let text = std::str::from_utf8(plain).map_err(|_| refused())?;
-        Ok(SecretString::from(text))
+            .map_err(|_| refused())?
+            .len();
+        buffer.truncate(length);
+        Ok(buffer)
     }
 
     fn cipher(&self) -> Result<RandomizedNonceKey, IdentityError> {
@@ -237,8 +284,6 @@ fn parse(line: &str) -> Option<Zeroizing<[u8; SEALING_KEY_BYTES]>> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use secrecy::ExposeSecret as _;
-
     use super::*;
 
     fn folder() -> PathBuf {
@@ -265,6 +310,24 @@ mod tests {
             assert!(key.open(&sealed[..at], b"host").is_err(), "length {at}");
         }
         assert_ne!(sealed, key.seal("hush", b"host").unwrap());
+    }
+
+    #[test]
+    fn a_private_key_gives_one_sealing_key_for_each_purpose() {
+        let key = KeyPair::generate().unwrap();
+        let derived = |key: &KeyPair, purpose: &[u8]| {
+            SealingKey::derived_from(key, purpose)
+                .unwrap()
+                .id()
+                .to_owned()
+        };
+        let read_back = KeyPair::from_pem(key.to_pem().expose_secret()).unwrap();
+        assert_eq!(derived(&key, b"a"), derived(&read_back, b"a"));
+        assert_ne!(derived(&key, b"a"), derived(&key, b"b"));
+        assert_ne!(
+            derived(&key, b"a"),
+            derived(&KeyPair::generate().unwrap(), b"a")
+        );
     }
 
     #[test]

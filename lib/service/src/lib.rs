@@ -1,5 +1,5 @@
 //! What every Tidegate program needs: settings, telemetry, metrics, the admin port, supervised tasks, shutdown, the
-//! clock, gRPC over the cluster's TLS, the process's own identity in the cluster, HTTP requests beside the SDK of AWS, and
+//! clock, TCP connections for bulk, gRPC over the cluster's TLS, the process's own identity in the cluster, HTTP requests beside the SDK of AWS, and
 //! backup files.
 //!
 //! Not here: what any one service does.
@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod backup;
 pub mod clock;
+pub mod gather;
 pub mod handover;
 pub mod host;
 pub mod https;

@@ -120,6 +120,14 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_session(name, task.in_current_span())
+    }
+
+    /// As [`Self::spawn_quiet`], in no span: for what is woken thousands of times a second, of which each would enter it.
+    pub fn spawn_session<F>(&self, name: &'static str, task: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let running = Running::new(&self.inner, name);
         let watched = async move {
             let _running = running;
@@ -131,10 +139,7 @@ impl Tasks {
                 );
             }
         };
-        self.inner
-            .tracker
-            .spawn(watched.in_current_span())
-            .abort_handle()
+        self.inner.tracker.spawn(watched).abort_handle()
     }
 
     /// The token that asks every task to stop. Cancelling any clone shuts the process down.
@@ -146,12 +151,20 @@ impl Tasks {
     /// How much time sessions have once shutdown was asked for.
     #[must_use]
     pub fn drain(&self) -> Drain {
-        *self.inner.drain.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .inner
+            .drain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says how much time sessions will have. Counts for a shutdown that is asked for later.
     pub fn set_drain(&self, drain: Drain) {
-        *self.inner.drain.lock().unwrap_or_else(PoisonError::into_inner) = drain;
+        *self
+            .inner
+            .drain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = drain;
     }
 
     /// The token that, once cancelled, leaves sessions of a shutdown that is under way no more time than it takes to say

@@ -13984,6 +13984,10 @@ pub struct Dial {
     /// The client's address, for audit.
     #[prost(string, tag = "3")]
     pub client_addr: ::prost::alloc::string::String,
+    /// The number that the proxy gave the client's connection when it greeted it, which MySQL clients name to have a
+    /// statement killed; 0 where the proxy did not greet.
+    #[prost(uint32, tag = "4")]
+    pub greeted_as: u32,
 }
 /// A client asks to cancel a statement. Agents that do not know the key ignore it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

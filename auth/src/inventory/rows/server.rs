@@ -31,6 +31,7 @@ mod field {
     pub(super) const EFFECTIVE_ROLE: u32 = 5;
     pub(super) const ROLE_SOURCE: u32 = 6;
     pub(super) const TARGET_HEALTH: u32 = 7;
+    pub(super) const ROLE_REASON: u32 = 9;
 }
 
 /// Numbers of the fields of `tidegate.v1.TargetHealth`.
@@ -158,6 +159,7 @@ impl Fields for ServerRow {
             "health.failed_layer" => health.text(health::FAILED_LAYER),
             "effective_role" => fields.message(field::EFFECTIVE_ROLE).text(ROLE_ARN),
             "role_source" => role_source(fields.number(field::ROLE_SOURCE)),
+            "role_reason" => fields.text(field::ROLE_REASON),
             _ => return database_text(self.of_database(), path),
         };
         present(text)

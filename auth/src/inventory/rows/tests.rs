@@ -48,6 +48,7 @@ fn server() -> v1::DatabaseServer {
         database: Some(database()),
         effective_role: database().aws.unwrap().assume_role,
         role_source: v1::RoleSource::Override.into(),
+        role_reason: "entry 2".to_owned(),
         target_health: Some(v1::TargetHealth {
             status: "healthy".to_owned(),
             message: "reached".to_owned(),

@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::Arc,
 };
 
 use tidegate_console::{
@@ -14,10 +15,15 @@ use tidegate_console::{
 use tidegate_wire::route::route_label;
 use tokio::process::Command;
 
-use super::{certificate::Certificate, target::Target, tunnel::Tunnel};
+use super::{
+    Speaks,
+    certificate::{Certificate, Route},
+    target::Target,
+    tunnel::{Tunnel, Way},
+};
 
 /// The clients, in the order in which they are looked for. Where both are installed they are mostly one.
-const CLIENTS: [&str; 2] = ["mysql", "mariadb"];
+pub(super) const CLIENTS: [&str; 2] = ["mysql", "mariadb"];
 
 /// What a shell says of a program that a signal ended: 128 and the signal's number.
 const SIGNALLED: i32 = 128;
@@ -25,13 +31,9 @@ const SIGNALLED: i32 = 128;
 /// Runs a client to its end on a tunnel of its own; its exit code is ours.
 ///
 /// Nothing secret is in its arguments: there is no password, and the socket can be reached by this user alone.
-pub(super) async fn run(
-    target: &Target,
-    certificate: &Certificate,
-    arguments: &[OsString],
-) -> Result<i32, Failure> {
-    let tunnel = Tunnel::open(target, certificate)?;
-    let facts = facts(tunnel.socket(), certificate);
+pub(super) async fn run(way: Way, route: &Route, arguments: &[OsString]) -> Result<i32, Failure> {
+    let tunnel = Tunnel::on_socket(Arc::new(way), Speaks::Mysql)?;
+    let facts = facts(tunnel.socket().unwrap_or(Path::new("")), route);
     // The terminal tells both of us of Ctrl-C; it is for the client, which stops its statement.
     let interrupts = tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     let mut ended = None;
@@ -67,17 +69,16 @@ pub(super) async fn run(
 }
 
 /// What the client is told. The protocol is named, since its own option files may name another.
-fn facts(socket: &Path, certificate: &Certificate) -> Vec<OsString> {
+pub(super) fn facts(socket: &Path, route: &Route) -> Vec<OsString> {
     let mut socket_fact = OsString::from("--socket=");
     socket_fact.push(socket);
     let mut facts = vec![
         "--protocol=SOCKET".into(),
         socket_fact,
-        format!("--user={}", certificate.route.db_user).into(),
+        format!("--user={}", route.db_user).into(),
     ];
     facts.extend(
-        certificate
-            .route
+        route
             .db_name
             .as_ref()
             .map(|name| format!("--database={name}").into()),
@@ -85,7 +86,8 @@ fn facts(socket: &Path, certificate: &Certificate) -> Vec<OsString> {
     facts
 }
 
-fn code(status: ExitStatus) -> i32 {
+/// The exit code as a shell would say it.
+pub(super) fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
 
     let signalled = status.signal().map(|signal| SIGNALLED + signal);
@@ -150,23 +152,18 @@ fn quote(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::certificate::Route;
 
-    fn certificate(db_name: Option<&str>) -> Certificate {
-        Certificate {
-            route: Route {
-                database: "orders".to_owned(),
-                db_user: "reader".to_owned(),
-                db_name: db_name.map(str::to_owned),
-            },
-            chain_file: "/c.pem".into(),
-            key_file: "/k.key".into(),
+    fn route(db_name: Option<&str>) -> Route {
+        Route {
+            database: "orders".to_owned(),
+            db_user: "reader".to_owned(),
+            db_name: db_name.map(str::to_owned),
         }
     }
 
     #[test]
     fn a_client_is_told_socket_user_and_database_and_no_password() {
-        let facts = facts(Path::new("/run/tg-1/s"), &certificate(Some("app")));
+        let facts = facts(Path::new("/run/tg-1/s"), &route(Some("app")));
         assert_eq!(
             facts,
             [

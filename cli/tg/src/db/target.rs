@@ -190,14 +190,15 @@ impl Target {
     }
 }
 
-fn host(profile: &Profile, database: &str) -> String {
+/// The host name of a database: by it the proxy routes, and its certificate is verified.
+pub(super) fn host(profile: &Profile, database: &str) -> String {
     format!("{}.{}", route_label(database), profile.facts().db_suffix)
 }
 
 /// A value of a conninfo string: in quotes unless it is plain, with quotes and backslashes escaped.
 ///
 /// Source: PostgreSQL manual, section "Connection Strings".
-fn quote(value: &str) -> String {
+pub(super) fn quote(value: &str) -> String {
     let plain = !value.is_empty()
         && value
             .bytes()

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use rustls::{ServerConfig, server::Acceptor};
 use tidegate_core::{ClusterName, Database, Labels, Predicate, Selector};
 use tidegate_identity::{
-    ALPN_AUTH, CaKind, CaPin, CertificateAuthority, Holder, HostLeaf, KeyPair, Route, UserHolder,
-    UserLeaf,
+    ALPN_AUTH, ALPN_POSTGRES, CaKind, CaPin, CertificateAuthority, Holder, HostLeaf, KeyPair,
+    Route, UserHolder, UserLeaf,
     tls::{self, ClientAuth, ServerTls},
 };
 use tidegate_proto::{
@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) choices: BTreeMap<String, v1::DescribeChoicesResponse>,
     /// Database certificates given.
     pub(crate) issued: Vec<v1::DatabaseRoute>,
+    /// Requests to cancel that arrived in the clear.
+    pub(crate) cancels: Vec<Vec<u8>>,
     /// Whether certificates of people are refused, as after their CA was replaced.
     pub(crate) refuses_people: bool,
     /// Lifetime of user certificates.
@@ -151,10 +153,30 @@ impl Fake {
         addr
     }
 
-    async fn accept(self, stream: TcpStream, remote: SocketAddr, ready: Ready) {
+    async fn accept(self, mut stream: TcpStream, remote: SocketAddr, ready: Ready) {
+        let mut first = [0];
+        if stream.peek(&mut first).await.is_ok_and(|read| read == 1) && first == [0] {
+            // Nothing but a request to cancel begins so in this cluster, and it is sixteen bytes long.
+            let mut request = vec![0; 16];
+            if stream.read_exact(&mut request).await.is_ok() {
+                self.state().cancels.push(request);
+            }
+            return;
+        }
         let Ok(start) = LazyConfigAcceptor::new(Acceptor::default(), stream).await else {
             return;
         };
+        let sni = start
+            .client_hello()
+            .server_name()
+            .unwrap_or_default()
+            .to_owned();
+        if sni.ends_with(".db.tidegate.example.com") {
+            if let Ok(tls) = start.into_stream(self.agent_config(&sni)).await {
+                self.play_database(tls).await;
+            }
+            return;
+        }
         let is_auth = start
             .client_hello()
             .alpn()
@@ -212,6 +234,42 @@ impl Fake {
             },
         })
         .unwrap()
+    }
+
+    /// What an agent shows and asks for.
+    fn agent_config(&self, host: &str) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let leaf = HostLeaf {
+            public_key: &key.public_key_der(),
+            cluster: &self.authorities.cluster,
+            host_id: &"host-1".parse().unwrap(),
+            hostname: "host",
+            services: &["db".to_owned()],
+            names: &[host.to_owned()],
+        };
+        let hour = Duration::from_secs(3600);
+        let issued = self
+            .authorities
+            .db
+            .issue_host(leaf, Timestamp::now(), hour)
+            .unwrap();
+        tls::server_config(ServerTls {
+            chain_pem: &issued.chain_pem,
+            key: &key,
+            clients: ClientAuth::Required {
+                ca_pem: self.authorities.user.cert_pem().to_owned(),
+            },
+            alpn: &[ALPN_POSTGRES],
+        })
+        .unwrap()
+    }
+
+    /// Sends back what came, to the end of it: first the start-up message, then whatever follows.
+    async fn play_database(&self, tls: TlsStream<TcpStream>) {
+        let (mut read, mut write) = tokio::io::split(tls);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.write_all(b"the end").await;
+        let _ = write.shutdown().await;
     }
 
     async fn answer_find(&self, mut tls: TlsStream<TcpStream>) {

@@ -12,14 +12,17 @@ use clap::{Args, ValueEnum};
 use tidegate_aws::AwsFactory;
 use tidegate_core::{Database, DatabaseName, Diagnosis};
 use tidegate_dbservice::doctor::{Doctor, Question};
-use tidegate_proto::v1::{GetDatabaseRequest, inventory_service_client::InventoryServiceClient};
+use tidegate_proto::v1::{
+    self, GetDatabaseRequest, ListDatabasesRequest,
+    inventory_service_client::InventoryServiceClient,
+};
 use tidegate_service::{
     clock::SystemClock,
     host::{HostConfig, stored_auth_channel},
     rpc,
     settings::{self, DatabaseSettings, ProcessSettings},
 };
-use tonic::Code;
+use tonic::{Code, Response, Status};
 
 use crate::{CONFIG_DEFAULT, beside};
 
@@ -41,12 +44,14 @@ fixes: [{policy, of, json}], any_of}}; `code` is `ok` or one of docs/reference/e
 
 Exit codes: 0 every step passed, 1 a step failed, 2 no step was taken.";
 
+/// Most databases that are looked through for one whose name was typed in short.
+const NEAR_MAX: i32 = 100;
 /// How long the inventory may take to answer.
 const INVENTORY_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The database, by its name.
+    /// The database: its name, the one without type, region and account, or a prefix that no other has.
     #[arg(value_name = "NAME")]
     name: String,
     /// The database user to log in as, or a role: `role/name` or its ARN. Without one nobody logs in.
@@ -119,7 +124,8 @@ async fn diagnose(args: &DoctorArgs) -> anyhow::Result<Diagnosis> {
         in_inventory(&settings.process, &name, &args.config).await?
     };
     let question = Question {
-        database: name,
+        // Typed in short, perhaps.
+        database: inventory.as_ref().map_or(name, |found| found.name.clone()),
         db_user: args.db_user.clone(),
         db_name: args.db_name.clone(),
     };
@@ -177,12 +183,93 @@ async fn in_inventory(
             let found = Database::try_from(answer.into_inner());
             Ok(Some(found.with_context(asking)?))
         }
-        Ok(Err(status)) if status.code() == Code::NotFound => Ok(None),
+        Ok(Err(status)) if status.code() == Code::NotFound => {
+            let near = in_time(client.list_databases(near(name)), asking).await?;
+            let meant = meant(name.as_str(), near.databases)?;
+            meant.map(|found| Database::try_from(found).with_context(asking)).transpose()
+        }
         Ok(Err(status)) => bail!("{}: {}", asking(), rpc::describe(&status)),
-        Err(_) => bail!(
-            "{}: no answer within {} s",
-            asking(),
-            INVENTORY_TIMEOUT.as_secs()
-        ),
+        Err(_) => bail!("{}: {}", asking(), silence()),
+    }
+}
+
+fn silence() -> String {
+    format!("no answer within {} s", INVENTORY_TIMEOUT.as_secs())
+}
+
+async fn in_time<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+    asking: impl Fn() -> String,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(INVENTORY_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => bail!("{}: {}", asking(), rpc::describe(&status)),
+        Err(_) => bail!("{}: {}", asking(), silence()),
+    }
+}
+
+/// Databases whose names have this in them.
+fn near(name: &DatabaseName) -> ListDatabasesRequest {
+    ListDatabasesRequest {
+        page_size: NEAR_MAX,
+        search: vec![name.to_string()],
+        ..ListDatabasesRequest::default()
+    }
+}
+
+/// The one database that is called so without type, region and account, or whose name alone begins so.
+fn meant(typed: &str, near: Vec<v1::Database>) -> anyhow::Result<Option<v1::Database>> {
+    let fits: [fn(&v1::Database, &str) -> bool; 2] = [
+        |database, typed| database.discovered_name == typed,
+        |database, typed| database.name.starts_with(typed),
+    ];
+    for fit in fits {
+        let fitting: Vec<&v1::Database> =
+            near.iter().filter(|database| fit(database, typed)).collect();
+        match fitting.as_slice() {
+            [] => {}
+            [one] => return Ok(Some((*one).clone())),
+            several => {
+                let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
+                bail!("`{typed}` fits {} databases, name one of them: {}", names.len(), names.join(", "));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(name: &str, discovered: &str) -> v1::Database {
+        v1::Database {
+            name: name.to_owned(),
+            discovered_name: discovered.to_owned(),
+            ..v1::Database::default()
+        }
+    }
+
+    #[test]
+    fn a_name_in_short_means_one_database_or_none_and_is_never_guessed() {
+        let near = || {
+            vec![
+                database("orders-redshift-us-east-1", "orders"),
+                database("orders-redshift-us-west-2", "orders"),
+                database("users-redshift-us-east-1", "users"),
+            ]
+        };
+        let name = |typed: &str| meant(typed, near()).unwrap().map(|found| found.name);
+        assert_eq!(name("users").as_deref(), Some("users-redshift-us-east-1"));
+        assert_eq!(
+            name("orders-redshift-us-w").as_deref(),
+            Some("orders-redshift-us-west-2")
+        );
+        assert_eq!(name("redshift"), None);
+        let refused = meant("orders", near()).unwrap_err().to_string();
+        assert!(
+            refused.contains("fits 2 databases") && refused.contains("us-west-2"),
+            "{refused}"
+        );
     }
 }

@@ -34,10 +34,20 @@ pub(super) struct Entering<'e> {
     pub(super) answer: Answer,
 }
 
+/// A database that let us in.
+pub(super) struct Entered {
+    pub(super) upstream: Upstream,
+    /// Its number for the connection.
+    pub(super) number: u32,
+    /// What was agreed on with it.
+    pub(super) capabilities: Capabilities,
+    pub(super) logged_in: LoggedIn,
+}
+
 impl Entering<'_> {
     /// Logs in over the connection that there is, or one that is made now; once more over another one when the database
     /// does not take a password that was kept. A client that was greeted with the number of the first connection then
-    /// has none that stops its statements, which is better than none to give statements to.
+    /// has one that the agent alone knows ([`super::stopping`]).
     ///
     /// # Errors
     ///
@@ -47,7 +57,7 @@ impl Entering<'_> {
         database: Option<Greeted>,
         ahead: Option<Ahead<Greeted>>,
         login: DbLogin,
-    ) -> Result<(Upstream, Capabilities, LoggedIn), EntryFailure<LoginFailure>> {
+    ) -> Result<Entered, EntryFailure<LoginFailure>> {
         let greeted = match database {
             Some(database) => database,
             None => connected(self.engine, self.wanted, ahead)
@@ -70,7 +80,7 @@ impl Entering<'_> {
         &self,
         greeted: Greeted,
         login: &DbLogin,
-    ) -> Result<(Upstream, Capabilities, LoggedIn), EntryFailure<LoginFailure>> {
+    ) -> Result<Entered, EntryFailure<LoginFailure>> {
         let answer = |greeting: &Greeting| for_database(&self.answer, greeting, self.permit);
         self.check_shape(&greeted.greeting)
             .map_err(EntryFailure::unavailable)?;
@@ -84,7 +94,12 @@ impl Entering<'_> {
         let capabilities = answer.capabilities;
         let logging_in = log_in(&mut upstream, &greeting, answer, login, BEHIND_SSL_REQUEST);
         let logged_in = logging_in.await.map_err(EntryFailure::Login)?;
-        Ok((upstream, capabilities, logged_in))
+        Ok(Entered {
+            upstream,
+            number: greeting.thread_id,
+            capabilities,
+            logged_in,
+        })
     }
 
     fn check_shape(&self, greeting: &Greeting) -> Result<(), Problem> {

@@ -17,6 +17,9 @@ pub(crate) mod packets;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod stopping;
+#[cfg(test)]
+mod stopping_tests;
 mod view;
 mod words;
 
@@ -24,3 +27,4 @@ pub(crate) use greeted::{Greeted, greeted, secured};
 pub(crate) use login::{LoginFailure, log_in};
 pub(crate) use packets::next as next_packet;
 pub(crate) use session::serve;
+pub(crate) use stopping::Numbers;

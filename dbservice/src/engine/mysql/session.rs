@@ -1,6 +1,12 @@
-//! What MySQL adds to a session: greeting and answer, and the login.
+//! What MySQL adds to a session: greeting and answer, the login, and what `KILL` is told.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use tidegate_core::{ErrorCode, Problem};
 use tidegate_identity::{ALPN_MYSQL, secret};
 use tidegate_wire::{
@@ -17,10 +23,11 @@ use tokio::{
 };
 
 use super::{
-    entry::Entering,
+    entry::{Entered, Entering},
     greeted::{Greeted, connect_greeted},
     login::login_failed,
     packets::{self, ReadError},
+    stopping::{Owner, Running, Target},
     view::MysqlView,
     words,
 };
@@ -36,6 +43,7 @@ use crate::{
             self, Accepted, Client, Connected, Engine, Identified, Incoming, Permitted, Protocol,
             STARTUP_TIMEOUT, Step, Turned,
         },
+        upstream::Upstream,
     },
     metrics::Cause,
     wanted::Wanted,
@@ -54,14 +62,21 @@ struct Opening {
 struct Mysql {
     /// The place of our next packet to the client, until the session runs.
     next_sequence: u8,
+    /// The number for its connection that the client was greeted with; 0 for none.
+    greeted_as: u32,
 }
 
-/// Serves one client from its handshake to its end.
-pub(crate) async fn serve<S>(engine: &Engine, incoming: Incoming<S, Greeted>)
+/// Serves one client from its handshake to its end. `greeted_as` is the number for its connection with which a proxy
+/// greeted it, and 0 for a client that no proxy greeted.
+pub(crate) async fn serve<S>(engine: &Engine, incoming: Incoming<S, Greeted>, greeted_as: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    session::serve(engine, incoming, Mysql { next_sequence: 0 }).await;
+    let protocol = Mysql {
+        next_sequence: 0,
+        greeted_as,
+    };
+    session::serve(engine, incoming, protocol).await;
 }
 
 impl Protocol for Mysql {
@@ -138,6 +153,7 @@ impl Mysql {
             return Err(Turned::silently(accepted.client, ended));
         }
         self.next_sequence = 1;
+        self.greeted_as = greeting.thread_id;
         Ok((database, accepted))
     }
 
@@ -261,7 +277,12 @@ impl Mysql {
             answer,
         };
         let entered = entering.enter(database, ahead, login);
-        let (upstream, capabilities, logged_in) = match Box::pin(entered).await {
+        let Entered {
+            upstream,
+            number,
+            capabilities,
+            logged_in,
+        } = match Box::pin(entered).await {
             Ok(entered) => entered,
             Err(failure) => {
                 let (farewell, ended) = failure.told(&plan, |failure| {
@@ -274,6 +295,35 @@ impl Mysql {
                 }));
             }
         };
+        let owner = Owner {
+            person: permit.user().to_owned(),
+            database: wanted.database.name.to_string(),
+            db_user: permit.db_user().to_owned(),
+        };
+        let address = match peer(&upstream) {
+            Ok(address) => address,
+            Err(problem) => return Err(Turned::by(client, Cause::DatabaseUnavailable, problem)),
+        };
+        let running = Running::default();
+        let target = Target {
+            wanted,
+            address,
+            number,
+            running: running.clone(),
+            plan,
+            person: owner.person.clone(),
+            connector: Arc::clone(&engine.connector),
+            credentials: Arc::clone(&engine.credentials),
+            is_asked: AtomicBool::new(false),
+        };
+        let numbers = engine.mysql_numbers.clone();
+        let target = Arc::new(target);
+        // The database knows its own number by itself.
+        let known = (![0, number].contains(&self.greeted_as))
+            .then(|| numbers.know(self.greeted_as, owner.clone(), Arc::clone(&target)));
+        let view = MysqlView::new(capabilities, running, move |kill| {
+            numbers.kill(kill, &owner)
+        });
         let ok = reply::renumbered(self.next_sequence, &logged_in.ok);
         if let Err(error) = say(&mut client, &ok).await {
             let ended = Ended::because(Cause::ClientFailed, error);
@@ -284,8 +334,15 @@ impl Mysql {
             client_rest: rest,
             database: upstream,
             database_rest: logged_in.rest,
-            view: MysqlView::new(capabilities),
-            stop: None,
+            view,
+            // The number finds nobody once `known` is dropped: this keeps it as long as the session runs.
+            stop: Some(
+                async move {
+                    let _known = known;
+                    target.end().await;
+                }
+                .boxed(),
+            ),
             terms,
             place,
         })
@@ -316,6 +373,18 @@ pub(super) async fn connected(
         Some(ahead) => ahead.finish().await,
         None => connect_greeted(&engine.connector, &wanted.database).await,
     }
+}
+
+/// The very address that a session is connected to.
+fn peer(upstream: &Upstream) -> Result<SocketAddr, Problem> {
+    let stream = upstream.get_ref().0.get_ref();
+    stream.peer_addr().map_err(|error| {
+        Problem::new(
+            ErrorCode::DatabaseUnreachable,
+            "the connection to the database broke",
+        )
+        .because(error)
+    })
 }
 
 /// Random bytes without NUL, which would end them for clients that read them as text.

@@ -32,9 +32,9 @@ use crate::{
 };
 
 const DATABASE: Capabilities = Capabilities(Capabilities::COMMON.0 | Capabilities::SSL.0);
-const THREAD: u32 = 4711;
+pub(super) const THREAD: u32 = 4711;
 
-async fn bed() -> Bed {
+pub(super) async fn bed() -> Bed {
     bed_with(|_| ()).await
 }
 
@@ -46,11 +46,21 @@ async fn bed_with(change: impl FnOnce(&mut Wanted)) -> Bed {
     .await
 }
 
-type Client = client::TlsStream<DuplexStream>;
-type Database = server::TlsStream<TcpStream>;
+pub(super) type Client = client::TlsStream<DuplexStream>;
+pub(super) type Database = server::TlsStream<TcpStream>;
 
 /// A client inside TLS; `in_tunnel` as `tg` does it, else as one that the proxy has greeted.
 async fn connect(bed: &Bed, in_tunnel: bool, known: bool) -> (Client, JoinHandle<()>) {
+    connect_as(bed, in_tunnel, known, 0).await
+}
+
+/// The same, with the number that the proxy greeted it with.
+pub(super) async fn connect_as(
+    bed: &Bed,
+    in_tunnel: bool,
+    known: bool,
+    greeted_as: u32,
+) -> (Client, JoinHandle<()>) {
     let (near, far) = tokio::io::duplex(256 << 10);
     let incoming = Incoming {
         stream: far,
@@ -60,7 +70,7 @@ async fn connect(bed: &Bed, in_tunnel: bool, known: bool) -> (Client, JoinHandle
         ahead: None,
     };
     let engine = bed.engine.clone();
-    let serving = tokio::spawn(async move { serve(&engine, incoming).await });
+    let serving = tokio::spawn(async move { serve(&engine, incoming, greeted_as).await });
     let identity = bed.alice();
     let config = tls::client_config(tls::ClientTls {
         roots: tls::Roots::Pem(bed.db_ca.cert_pem()),
@@ -76,7 +86,7 @@ async fn connect(bed: &Bed, in_tunnel: bool, known: bool) -> (Client, JoinHandle
     (stream, serving)
 }
 
-async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Packet {
+pub(super) async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Packet {
     // One at a time, so that nothing behind it is read.
     let mut header = [0; 4];
     let reading = async {
@@ -92,18 +102,18 @@ async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Packet {
     timeout(WAIT, reading).await.unwrap()
 }
 
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) {
+pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) {
     stream.write_all(bytes).await.unwrap();
     stream.flush().await.unwrap();
 }
 
-async fn error(client: &mut Client) -> (u8, u16, String) {
+pub(super) async fn error(client: &mut Client) -> (u8, u16, String) {
     let packet = next(client).await;
     let error = ServerError::parse(&packet.payload).expect("an error");
     (packet.sequence, error.code, error.message.into_owned())
 }
 
-fn answer(user: &str, database: Option<&str>) -> Answer {
+pub(super) fn answer(user: &str, database: Option<&str>) -> Answer {
     let with_db = match database {
         Some(_) => Capabilities::default(),
         None => Capabilities::CONNECT_WITH_DB,
@@ -132,7 +142,7 @@ fn greeting(capabilities: Capabilities) -> Greeting {
     }
 }
 
-async fn greets(bed: &Bed) -> TcpStream {
+pub(super) async fn greets(bed: &Bed) -> TcpStream {
     let (mut stream, _) = bed.database.accept().await.unwrap();
     send(&mut stream, &greeting(DATABASE).encode()).await;
     stream
@@ -162,7 +172,7 @@ async fn secures(bed: &Bed, mut stream: TcpStream) -> (Database, Capabilities) {
 }
 
 /// Lets the agent in as RDS does: after a switch to the password in clear.
-async fn welcomes(bed: &Bed, stream: TcpStream) -> (Database, Answer) {
+pub(super) async fn welcomes(bed: &Bed, stream: TcpStream) -> (Database, Answer) {
     welcomes_with(bed, stream, "minted").await
 }
 
@@ -182,7 +192,7 @@ async fn welcomes_with(bed: &Bed, stream: TcpStream, password: &str) -> (Databas
     (stream, answer)
 }
 
-async fn session(bed: &Bed) -> (Client, Database, JoinHandle<()>) {
+pub(super) async fn session(bed: &Bed) -> (Client, Database, JoinHandle<()>) {
     let (mut client, serving) = connect(bed, true, true).await;
     let database = greets(bed).await;
     next(&mut client).await;

@@ -1,8 +1,11 @@
 //! What is understood of a running session in MySQL's protocol.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -16,7 +19,10 @@ use tidegate_wire::{
     },
 };
 
-use super::words;
+use super::{
+    stopping::{Kill, Part, Running},
+    words,
+};
 use crate::audit::{Kind, MysqlKind};
 use crate::engine::view::{Counts, Malformed, Objection, STATEMENT_BYTES_MAX, Statement, View};
 
@@ -26,17 +32,52 @@ pub(crate) struct MysqlView {
     conversation: Conversation,
     counts: Counts,
     heard: Arc<AtomicU64>,
+    running: Running,
+    /// Stretches of statements that followed each other without a rest; the present one is the last.
+    stretches: u64,
+    was_running: bool,
+    on_kill: OnKill,
+}
+
+/// Hears what a client asks to have killed.
+struct OnKill(Box<dyn Fn(Kill) + Send + Sync>);
+
+impl fmt::Debug for OnKill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnKill")
+    }
 }
 
 impl MysqlView {
-    /// The view of a session whose client was just told OK.
-    pub(crate) fn new(capabilities: Capabilities) -> Self {
+    /// The view of a session whose client was just told OK. `running` is shared with whoever stops it, and `on_kill` hears
+    /// what its client asks to have killed.
+    pub(super) fn new(
+        capabilities: Capabilities,
+        running: Running,
+        on_kill: impl Fn(Kill) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             // One byte more: the command's own.
             conversation: Conversation::new(capabilities, STATEMENT_BYTES_MAX + 1),
             counts: Counts::default(),
             heard: Arc::default(),
+            running,
+            stretches: 0,
+            was_running: false,
+            on_kill: OnKill(Box::new(on_kill)),
         }
+    }
+
+    /// Shares whether statements run, when that has changed.
+    fn share(&mut self) {
+        let is_running = self.conversation.is_running();
+        if is_running == self.was_running {
+            return;
+        }
+        self.was_running = is_running;
+        self.stretches += u64::from(is_running);
+        self.running
+            .set(if is_running { self.stretches } else { 0 });
     }
 }
 
@@ -53,15 +94,19 @@ impl View for MysqlView {
         self.counts.client_bytes += count(bytes);
         self.heard
             .store(self.counts.client_bytes, Ordering::Relaxed);
-        let counts = &mut self.counts;
+        let (counts, on_kill) = (&mut self.counts, &self.on_kill.0);
         let mut changes_user = false;
         let looked = self.conversation.client_sent(bytes, |sent| {
             changes_user |= sent.command == Command::ChangeUser;
+            if let Some(kill) = kill(&sent.command) {
+                on_kill(kill);
+            }
             if let Some(statement) = audited(&sent) {
                 counts.statements += u64::from(is_statement(&statement));
                 on_statement(statement);
             }
         });
+        self.share();
         if changes_user {
             return Err(Objection::Refused(Box::new(change_user())));
         }
@@ -75,6 +120,7 @@ impl View for MysqlView {
             Told::Error => counts.errors += 1,
             Told::Row => counts.rows += 1,
         });
+        self.share();
         Ok(looked?)
     }
 
@@ -108,6 +154,18 @@ impl View for MysqlView {
 
     fn goodbye(&self) -> Bytes {
         command::quit()
+    }
+}
+
+/// What a command asks to have killed.
+fn kill(command: &Command<'_>) -> Option<Kill> {
+    match command {
+        Command::Kill(number) => Some(Kill {
+            part: Part::Connection,
+            number: *number,
+        }),
+        Command::Query(text) if !text.truncated => Kill::read(&text.text),
+        _ => None,
     }
 }
 
@@ -191,11 +249,15 @@ mod tests {
 
     use super::*;
 
+    fn view() -> MysqlView {
+        MysqlView::new(Capabilities::WATCHED, Running::default(), |_| ())
+    }
+
     /// Kind, text and further fact of what was audited.
     type Audited = (Kind, String, Option<(&'static str, String)>);
 
     fn told(commands: &[Bytes]) -> Vec<Audited> {
-        let mut view = MysqlView::new(Capabilities::WATCHED);
+        let mut view = view();
         let mut told = Vec::new();
         view.sent_by_client(&commands.concat(), |statement| {
             told.push((
@@ -244,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_long_statement_is_cut_and_its_length_kept() {
-        let mut view = MysqlView::new(Capabilities::WATCHED);
+        let mut view = view();
         let long = "x".repeat(3 * STATEMENT_BYTES_MAX);
         let mut seen = None;
         view.sent_by_client(&command::command(Code::QUERY, &long), |statement| {
@@ -260,10 +322,40 @@ mod tests {
 
     #[test]
     fn a_change_of_user_is_refused() {
-        let mut view = MysqlView::new(Capabilities::WATCHED);
+        let mut view = view();
         let objection = view
             .sent_by_client(&command::command(Code::CHANGE_USER, "root\0"), |_| ())
             .unwrap_err();
         assert!(matches!(objection, Objection::Refused(_)));
+    }
+
+    #[test]
+    fn a_kill_is_heard_as_statement_and_as_command_and_only_while_something_runs_is_there_a_stretch()
+     {
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let running = Running::default();
+        let hears = Arc::clone(&heard);
+        let mut view = MysqlView::new(Capabilities::WATCHED, running.clone(), move |kill| {
+            hears.lock().unwrap().push((kill.part, kill.number));
+        });
+        let kills = [
+            command::command(Code::QUERY, "KILL QUERY 9"),
+            numbered(Code::PROCESS_KILL, 7),
+        ];
+        view.sent_by_client(&kills.concat(), |_| ()).unwrap();
+        assert_eq!(
+            *heard.lock().unwrap(),
+            [(Part::Statement, 9), (Part::Connection, 7)]
+        );
+        let first = running.now();
+        view.sent_by_database(&tidegate_wire::mysql::reply::ok(1))
+            .unwrap();
+        assert_eq!(running.now(), first, "one is not answered yet");
+        view.sent_by_database(&tidegate_wire::mysql::reply::ok(1))
+            .unwrap();
+        assert_eq!(running.now(), 0);
+        view.sent_by_client(&command::command(Code::PING, ""), |_| ())
+            .unwrap();
+        assert!(![0, first].contains(&running.now()));
     }
 }

@@ -20,10 +20,25 @@ pub(crate) fn error(sequence: u8, state: SqlState, problem: &Problem) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::ErrorCode;
+    use std::{fs, path::Path};
+
+    use tidegate_core::{ErrorCode, error::page};
     use tidegate_wire::mysql::reply::ServerError;
 
     use super::*;
+    use crate::engine::farewell::sqlstate;
+
+    #[test]
+    fn the_reference_page_has_the_numbers_that_clients_read() {
+        let read = |code: ErrorCode| {
+            let whole = error(1, sqlstate(code), &Problem::new(code, "x"));
+            let read = ServerError::parse(&whole[4..]).unwrap();
+            (read.code, read.state.unwrap().as_str().to_owned())
+        };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/errors.md");
+        let written = fs::read_to_string(file).unwrap();
+        assert_eq!(written, page::reference(read), "run `cargo xtask gen`");
+    }
 
     #[test]
     fn a_client_reads_number_state_text_and_hint_and_no_operator_text() {

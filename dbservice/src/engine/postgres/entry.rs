@@ -54,7 +54,8 @@ impl Entering<'_> {
         };
         let mut upstream = connected.map_err(EntryFailure::unavailable)?;
         let startup = startup_for(self.startup.clone(), &login.user, self.permit.db_name());
-        let logged_in = log_in(&mut upstream, &startup, login).await;
+        let keys = self.engine.connector.scram_keys();
+        let logged_in = log_in(&mut upstream, &startup, login, keys).await;
         Ok((upstream, logged_in.map_err(EntryFailure::Login)?))
     }
 

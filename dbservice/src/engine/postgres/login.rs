@@ -7,10 +7,7 @@
 //! nor an answer made from it prints.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use postgres_protocol::authentication::{
-    md5_hash,
-    sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
-};
+use postgres_protocol::authentication::md5_hash;
 use secrecy::{ExposeSecret, SecretString};
 use tidegate_identity::{IdentityError, secret};
 use tidegate_wire::{
@@ -19,8 +16,7 @@ use tidegate_wire::{
     frontend,
 };
 
-/// The most hash rounds that a database may ask of us; PostgreSQL asks for 4,096 unless told otherwise.
-const SCRAM_ROUNDS_MAX: u32 = 200_000;
+use super::scram::{SCRAM_SHA_256, Scram, ScramError, ScramKeys};
 
 /// Why a login cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +39,7 @@ pub(crate) enum LoginError {
     Mechanism { offered: String },
     /// The database did not prove itself, or broke the exchange.
     #[error("SCRAM exchange with the database failed")]
-    Scram(#[source] std::io::Error),
-    /// A database that wants to keep us busy.
-    #[error("database asks for {rounds} hash rounds; at most {SCRAM_ROUNDS_MAX} are done")]
-    ScramRounds { rounds: u32 },
+    Scram(#[source] ScramError),
     /// Kerberos, SSPI, identity tokens.
     #[error("database asks for authentication method {code}, which is not known here")]
     Unknown { code: u32 },
@@ -67,15 +60,22 @@ pub(crate) enum Step {
 pub(crate) struct Login<'l> {
     user: &'l str,
     password: Option<&'l SecretString>,
-    scram: Option<ScramSha256>,
+    keys: &'l ScramKeys,
+    scram: Option<Scram<'l>>,
 }
 
 impl<'l> Login<'l> {
-    /// A login as `user`; without a password only a database that asks for none lets us in.
-    pub(crate) fn new(user: &'l str, password: Option<&'l SecretString>) -> Self {
+    /// A login as `user`; without a password only a database that asks for none lets us in. Keys of the password are
+    /// taken from those that are kept.
+    pub(crate) fn new(
+        user: &'l str,
+        password: Option<&'l SecretString>,
+        keys: &'l ScramKeys,
+    ) -> Self {
         Self {
             user,
             password,
+            keys,
             scram: None,
         }
     }
@@ -99,7 +99,7 @@ impl<'l> Login<'l> {
             Authentication::Sasl { mechanisms } => self.begin_scram(&mechanisms),
             Authentication::SaslContinue(data) => self.continue_scram(&data),
             Authentication::SaslFinal(data) => {
-                let mut scram = self.scram.take().ok_or(LoginError::NoSasl)?;
+                let scram = self.scram.take().ok_or(LoginError::NoSasl)?;
                 scram.finish(&data).map_err(LoginError::Scram)?;
                 Ok(Step::Wait)
             }
@@ -111,8 +111,7 @@ impl<'l> Login<'l> {
                 if algo != REDSHIFT_DIGEST_SHA256 {
                     return Err(LoginError::DigestAlgorithm { algo });
                 }
-                // As drivers do, the nonce is text.
-                let nonce = secret::hex(&secret::random_bytes::<16>().map_err(LoginError::Nonce)?);
+                let nonce = text_nonce()?;
                 let digest = redshift_digest(
                     self.password()?.as_bytes(),
                     &salt,
@@ -144,32 +143,23 @@ impl<'l> Login<'l> {
             });
         }
         let password = self.password()?.as_bytes();
-        let scram = ScramSha256::new(password, ChannelBinding::unsupported());
-        let frame = frontend::sasl_initial(SCRAM_SHA_256, scram.message());
+        let scram = Scram::new(password, self.keys, text_nonce()?);
+        let frame = frontend::sasl_initial(SCRAM_SHA_256, scram.first().as_bytes());
         self.scram = Some(scram);
         Ok(Step::Send(frame))
     }
 
     fn continue_scram(&mut self, challenge: &[u8]) -> Result<Step, LoginError> {
         let scram = self.scram.as_mut().ok_or(LoginError::NoSasl)?;
-        if let Some(rounds) = scram_rounds(challenge)
-            && rounds > SCRAM_ROUNDS_MAX
-        {
-            return Err(LoginError::ScramRounds { rounds });
-        }
-        scram.update(challenge).map_err(LoginError::Scram)?;
-        Ok(Step::Send(frontend::sasl_response(scram.message())))
+        let answer = scram.answer(challenge).map_err(LoginError::Scram)?;
+        Ok(Step::Send(frontend::sasl_response(answer.as_bytes())))
     }
 }
 
-/// The `i=` attribute of a server's first message (RFC 5802, section 5.1).
-fn scram_rounds(challenge: &[u8]) -> Option<u32> {
-    std::str::from_utf8(challenge)
-        .ok()?
-        .split(',')
-        .find_map(|attribute| attribute.strip_prefix("i="))?
-        .parse()
-        .ok()
+/// A nonce as text, as drivers send it.
+fn text_nonce() -> Result<String, LoginError> {
+    let bytes = secret::random_bytes::<16>().map_err(LoginError::Nonce)?;
+    Ok(secret::hex(&bytes))
 }
 
 /// SHA-256 over (SHA-256 over password and salt), the server's nonce and ours.
@@ -204,7 +194,8 @@ mod tests {
     #[test]
     fn a_clear_password_is_sent_as_it_is() {
         let password = SecretString::from("s3cret");
-        let mut login = Login::new("IAM:alice", Some(&password));
+        let keys = ScramKeys::default();
+        let mut login = Login::new("IAM:alice", Some(&password), &keys);
         let frame = sent(login.answer(Authentication::CleartextPassword).unwrap());
         assert_eq!(frame, b"p\0\0\0\x0bs3cret\0");
     }
@@ -213,7 +204,8 @@ mod tests {
     #[test]
     fn md5_is_over_password_user_and_salt() {
         let password = SecretString::from("secret");
-        let mut login = Login::new("alice", Some(&password));
+        let keys = ScramKeys::default();
+        let mut login = Login::new("alice", Some(&password), &keys);
         let challenge = Authentication::Md5Password { salt: [1, 2, 3, 4] };
         let frame = sent(login.answer(challenge).unwrap());
         assert_eq!(
@@ -233,7 +225,8 @@ mod tests {
 
     #[test]
     fn without_a_password_only_trust_lets_us_in() {
-        let mut login = Login::new("alice", None);
+        let keys = ScramKeys::default();
+        let mut login = Login::new("alice", None, &keys);
         assert!(matches!(
             login.answer(Authentication::Ok).unwrap(),
             Step::Done
@@ -247,19 +240,21 @@ mod tests {
     #[test]
     fn a_database_cannot_keep_us_hashing_for_minutes() {
         let password = SecretString::from("secret");
-        let mut login = Login::new("alice", Some(&password));
+        let keys = ScramKeys::default();
+        let mut login = Login::new("alice", Some(&password), &keys);
         let mechanisms = vec![SCRAM_SHA_256.to_owned()];
         login.answer(Authentication::Sasl { mechanisms }).unwrap();
         let challenge = Bytes::from_static(b"r=x,s=c2FsdA==,i=4000000000");
         assert!(matches!(
             login.answer(Authentication::SaslContinue(challenge)),
-            Err(LoginError::ScramRounds { .. })
+            Err(LoginError::Scram(ScramError::Rounds { .. }))
         ));
     }
 
     #[test]
     fn methods_that_are_not_known_are_refused_by_number() {
-        let mut login = Login::new("alice", None);
+        let keys = ScramKeys::default();
+        let mut login = Login::new("alice", None, &keys);
         assert!(matches!(
             login.answer(Authentication::Other(7)),
             Err(LoginError::Unknown { code: 7 })

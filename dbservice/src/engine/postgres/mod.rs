@@ -8,6 +8,7 @@ mod entry;
 mod first;
 mod login;
 mod login_failed;
+mod scram;
 mod session;
 #[cfg(test)]
 pub(super) mod session_tests;
@@ -17,6 +18,7 @@ mod words;
 
 pub(crate) use cancel::CancelRegistry;
 pub(crate) use cancelling::cancel;
+pub(crate) use scram::ScramKeys;
 pub(crate) use session::serve;
 pub(crate) use upstream_login::{LoginFailure, log_in};
 #[cfg(test)]

@@ -14,7 +14,10 @@ use tidegate_wire::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::login::{Login, LoginError, Step};
+use super::{
+    login::{Login, LoginError, Step},
+    scram::ScramKeys,
+};
 use crate::engine::{DbLogin, entry::LoginRefusal};
 
 /// How long a login may take, from start-up message to ReadyForQuery.
@@ -97,7 +100,7 @@ pub(crate) fn startup_for(client: StartupMessage, user: &str, database: &str) ->
         .with_param("database", database)
 }
 
-/// Logs in.
+/// Logs in, with the `keys` of passwords that were logged in with before.
 ///
 /// # Errors
 ///
@@ -106,6 +109,7 @@ pub(crate) async fn log_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
     login: &DbLogin,
+    keys: &ScramKeys,
 ) -> Result<LoggedIn, LoginFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -120,7 +124,7 @@ where
             after_key: BytesMut::new(),
             rest: Bytes::new(),
         };
-        authenticate(&mut frames, login, &mut logged_in.before_key).await?;
+        authenticate(&mut frames, login, keys, &mut logged_in.before_key).await?;
         settle(&mut frames, &mut logged_in).await?;
         logged_in.rest = frames.buffer.freeze();
         Ok(logged_in)
@@ -134,12 +138,13 @@ where
 async fn authenticate<S>(
     frames: &mut Frames<'_, S>,
     login: &DbLogin,
+    keys: &ScramKeys,
     for_client: &mut BytesMut,
 ) -> Result<(), LoginFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut answers = Login::new(&login.user, login.password.as_ref());
+    let mut answers = Login::new(&login.user, login.password.as_ref(), keys);
     loop {
         let frame = frames.next().await?;
         match frame.tag {

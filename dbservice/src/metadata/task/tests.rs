@@ -5,6 +5,7 @@ use tidegate_core::{EffectiveRole, RoleSource};
 use super::*;
 use crate::{
     metadata::{place::tests::cluster, verdict::Verdict},
+    metrics::{VerdictLabel, VerdictWord},
     names::Names,
     testing::redshift,
     wanted::Facts as _,
@@ -76,6 +77,7 @@ struct Bed {
     book: Arc<Book>,
     again: Arc<Names>,
     fake: Arc<Fake>,
+    counts: VerdictCounts,
     shutdown: ShutdownToken,
 }
 
@@ -85,11 +87,18 @@ impl Bed {
         let (book, fake) = (Arc::new(Book::new(Arc::clone(&again))), Arc::new(fake));
         let shutdown = ShutdownToken::new();
         let describe: Arc<dyn Describe> = fake.clone();
-        tokio::spawn(keep(Arc::clone(&book), describe, shutdown.clone()));
+        let counts = VerdictCounts::default();
+        tokio::spawn(keep(
+            Arc::clone(&book),
+            describe,
+            counts.clone(),
+            shutdown.clone(),
+        ));
         let bed = Self {
             book,
             again,
             fake,
+            counts,
             shutdown,
         };
         bed.want(databases);
@@ -105,6 +114,13 @@ impl Bed {
         for database in databases {
             let _ = self.book.complete(&Arc::new(database.clone()), &role);
         }
+    }
+
+    /// Lets everything settle, and tells how many databases have this verdict in the metrics.
+    async fn counted(&self, verdict: VerdictWord) -> i64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let counts = self.counts.get_or_create(&VerdictLabel { verdict });
+        counts.get()
     }
 
     async fn until(&self, database: &Database, verdict: &Verdict) {
@@ -148,6 +164,10 @@ async fn one_database_is_one_call_and_confirmed_at_once() {
         (bed.fake.calls.load(SeqCst), began.elapsed()),
         (1, Duration::ZERO)
     );
+    assert_eq!(bed.counted(VerdictWord::Confirmed).await, 1);
+    assert_eq!(bed.counted(VerdictWord::Awaited).await, 0);
+    bed.book.forget(&databases[0].name);
+    assert_eq!(bed.counted(VerdictWord::Confirmed).await, 0);
     bed.shutdown.cancel();
 }
 

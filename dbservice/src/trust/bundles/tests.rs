@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::metrics::BundleOf;
 
 /// A place that has bundles, and says what a test wants.
 struct Place {
@@ -260,9 +261,20 @@ async fn the_task_fetches_what_is_used_and_ends_at_shutdown() {
     let (dir, place) = (tempfile::tempdir().unwrap(), Place::start(ok(&ca())).await);
     let bundles = bundles(&dir, &place.mirror);
     let shutdown = ShutdownToken::new();
-    let task = tokio::spawn(Arc::clone(&bundles).keep_fresh(shutdown.clone()));
+    let times = BundleTimes::default();
+    let task = tokio::spawn(Arc::clone(&bundles).keep_fresh(times.clone(), shutdown.clone()));
     let name = rds("us-east-1");
     while bundles.get(&name).await.provenance != Provenance::Fetched {
+        tokio::task::yield_now().await;
+    }
+    let of = BundleLabel { of: BundleOf::Rds };
+    while times.get_or_create(&of).get() != bundles.clock.now().as_second() {
+        tokio::task::yield_now().await;
+    }
+    // Of two the one that is not to be had counts.
+    place.says(forbidden());
+    bundles.get(&rds("us-east-2")).await;
+    while times.get_or_create(&of).get() != 0 {
         tokio::task::yield_now().await;
     }
     shutdown.cancel();

@@ -1,9 +1,10 @@
 //! The reconciler without its streams: whatever happened before, what is served is what a fresh start would serve.
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use tidegate_core::{AssumeRole, ResourceMatcher};
 use tidegate_proto::v1::watch_databases_response::Event;
-use tidegate_service::{metrics::Metrics, tasks::Tasks};
+use tidegate_service::{clock::ManualClock, metrics::Metrics, tasks::Tasks};
 
 use super::*;
 use crate::{
@@ -11,6 +12,9 @@ use crate::{
     testing::{redshift, role},
     wanted::{AsWritten, Wanted},
 };
+
+/// What the agent's clock shows.
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What is served of each name, without where it is in memory.
 type Served = Vec<Wanted>;
@@ -36,6 +40,7 @@ impl Bed {
             Arc::new(ServedSet::new()),
             audit,
             metrics,
+            Arc::new(ManualClock::new(NOW)),
         );
         Self {
             settings,
@@ -311,5 +316,6 @@ fn a_poisoned_record_is_refused_and_audited_once() {
         ("db.endpoint.refused", "TDE00W", "orders")
     );
     assert!(!event.success && event.error.contains("evil.example.com"));
+    assert_eq!(event.time.map(|time| time.seconds), Some(NOW.as_second()));
     assert!(bed.events.try_recv().is_err());
 }

@@ -9,7 +9,7 @@
 //! - *RDS* asks for IAM tokens in clear, inside TLS ([`crate::presigned`]), and is plain PostgreSQL after that; *RDS
 //!   Proxy* does the same in words of its own.
 //!
-//! - *RDS for MySQL and MariaDB* is the same over another protocol ([`mysql`]).
+//! - *RDS for MySQL and MariaDB*, and *RDS Proxy* before them, are the same over another protocol ([`mysql`]).
 //!
 //! A further protocol is a [`Speaks`] with an arm in [`serve`].
 
@@ -94,7 +94,9 @@ impl Front {
             manners: manners.clone(),
         });
         let holder = site.state.world().holder(&site.of);
-        if speaks == Speaks::Mysql && holder.is_some_and(|holder| !holder.users.is_empty()) {
+        if matches!(speaks, Speaks::Mysql | Speaks::MysqlProxy)
+            && holder.is_some_and(|holder| !holder.users.is_empty())
+        {
             // A server takes seconds to start; the first client should not wait for it.
             let site = Arc::clone(&site);
             tasks.spawn(cancel.clone().run_until_cancelled_owned(async move {
@@ -180,7 +182,7 @@ async fn serve(site: &Site, mut stream: TcpStream) -> std::io::Result<()> {
         Speaks::Postgres | Speaks::PostgresProxy | Speaks::Redshift => {
             serve_postgres(site, stream).await
         }
-        Speaks::Mysql => mysql::serve(site, stream).await,
+        Speaks::Mysql | Speaks::MysqlProxy => mysql::serve(site, stream).await,
     }
 }
 
@@ -263,7 +265,7 @@ async fn log_in(
 ) -> Result<tokio::net::UnixStream, LoginError> {
     let admitted: Admitted = match site.speaks {
         Speaks::Redshift => auth::log_in(site, stream, startup, tls).await?,
-        Speaks::Mysql | Speaks::Postgres | Speaks::PostgresProxy => {
+        Speaks::Mysql | Speaks::MysqlProxy | Speaks::Postgres | Speaks::PostgresProxy => {
             rds::log_in(site, stream, startup, tls).await?
         }
     };

@@ -1,10 +1,12 @@
-//! A front of MySQL's protocol: RDS for MySQL and MariaDB, and Aurora MySQL.
+//! A front of MySQL's protocol: RDS for MySQL and MariaDB, Aurora MySQL, and RDS Proxy before any of them.
 //!
 //! The server behind it greets; the front adds that it speaks TLS, ends it, has users with IAM authentication send their
 //! token in clear as RDS does (a switch to `mysql_clear_password`), and logs in to the server as the user. After its OK
-//! bytes pass as they are.
+//! bytes pass as they are. RDS Proxy differs in what it refuses, and in its words: it may ask for TLS from everybody, takes
+//! no tokens where IAM authentication is disabled, and is up while its target is not.
 //!
-//! Source: RDS user guide, "IAM database authentication for MariaDB, MySQL, and PostgreSQL".
+//! Source: RDS user guide, "IAM database authentication for MariaDB, MySQL, and PostgreSQL", "Troubleshooting RDS Proxy"
+//! (common issues with MySQL).
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use crate::fleet::FleetError;
 use crate::journal::Login;
 use crate::mariadb::Mariadb;
 use crate::mariadb::wire::{self, Answer, OK, SWITCH};
-use crate::world::Holder;
+use crate::world::{Holder, RdsTerms, Speaks};
 
 /// The plugin by which clients send what they have as it is.
 const CLEAR_PASSWORD: &[u8] = b"mysql_clear_password\0";
@@ -45,6 +47,22 @@ impl Refused {
             ..Self::new(1045, "28000", message)
         }
     }
+}
+
+/// Why a proxy lets nobody in, whoever it is.
+fn proxy_is_closed(site: &Site, terms: &RdsTerms, holder: &Holder, tls: bool) -> Option<Refused> {
+    if site.speaks != Speaks::MysqlProxy {
+        return None;
+    }
+    if terms.require_tls && !tls {
+        let message = "This RDS Proxy requires TLS connections".to_owned();
+        return Some(Refused::new(3159, "HY000", message));
+    }
+    if !holder.is_up {
+        let message = "Timed-out waiting to acquire database connection".to_owned();
+        return Some(Refused::new(9501, "HY000", message));
+    }
+    None
 }
 
 /// The server behind a site, with all that the world says of it.
@@ -131,6 +149,9 @@ async fn admit(
         let gone = Refused::new(1053, "08S01", "Server shutdown in progress".to_owned());
         return Ok((next, Err(gone)));
     };
+    if let Some(closed) = proxy_is_closed(site, &terms, holder, tls) {
+        return Ok((next, Err(closed)));
+    }
     if !holder.users.contains(user) {
         return Ok((
             next,

@@ -32,7 +32,7 @@ pub(super) async fn log_in(
     }
     let words = match site.speaks {
         Speaks::PostgresProxy => Words::Proxy,
-        Speaks::Mysql | Speaks::Postgres | Speaks::Redshift => Words::Postgres,
+        Speaks::Mysql | Speaks::MysqlProxy | Speaks::Postgres | Speaks::Redshift => Words::Postgres,
     };
     if terms.require_tls && !tls {
         return Err(words.no_tls(startup).into());

@@ -54,6 +54,8 @@ impl fmt::Display for ResourceId {
 pub(crate) enum Speaks {
     /// MySQL with RDS's IAM tokens.
     Mysql,
+    /// As [`Speaks::Mysql`], with RDS Proxy's own errors.
+    MysqlProxy,
     /// PostgreSQL with RDS's IAM tokens.
     Postgres,
     /// As [`Speaks::Postgres`], with RDS Proxy's own errors.
@@ -75,6 +77,7 @@ impl Speaks {
     /// Of RDS Proxy's engine families.
     fn of_family(family: &str) -> Option<Self> {
         match family {
+            "MYSQL" => Some(Self::MysqlProxy),
             "POSTGRESQL" => Some(Self::PostgresProxy),
             _ => None,
         }

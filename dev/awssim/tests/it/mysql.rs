@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use awssim::{DbInstance, Endpoint, IdentityPolicy, Kind, ResourceId, World};
+use awssim::{DbInstance, DbProxy, Endpoint, IdentityPolicy, Kind, ResourceId, World};
 use tokio::process::Command;
 
 use crate::kinds::token;
@@ -98,4 +98,52 @@ async fn a_token_opens_a_mariadb_and_everything_else_is_denied_in_its_words() {
         .await
         .unwrap();
     assert_eq!(rows, [[Some("42".to_owned())]]);
+}
+
+#[tokio::test]
+async fn a_proxy_takes_tokens_for_itself_over_tls_and_refuses_in_words_of_its_own() {
+    let mut world = shop();
+    let gateway = |iam_auth: &str| DbProxy {
+        engine_family: "MYSQL".to_owned(),
+        iam_auth: iam_auth.to_owned(),
+        target: Some("shop".to_owned()),
+        ..DbProxy::default()
+    };
+    world.put(&cluster_id(HOME, "gateway"), gateway("REQUIRED"));
+    world.put(&cluster_id(HOME, "passwords"), gateway("DISABLED"));
+    let fixture = Fixture::whole(world).await;
+    let at = async |kind, name: &str| {
+        let of = ResourceId::new(kind, &cluster_id(HOME, name));
+        fixture.sim.endpoints_of(&of).await.remove(0)
+    };
+    let shop = at(Kind::DbInstance, "shop").await;
+    let gateway = at(Kind::DbProxy, "gateway").await;
+    let passwords = at(Kind::DbProxy, "passwords").await;
+
+    let good = token(worker(), EAST, &gateway, "alice").await;
+    let who = "SELECT substring_index(current_user(), '@', 1)";
+    let rows = mariadb(&gateway, "alice", &good, true, who).await;
+    assert_eq!(rows.as_deref(), Ok("alice"));
+
+    let for_shop = token(worker(), EAST, &shop, "alice").await;
+    let unasked = token(worker(), EAST, &passwords, "alice").await;
+    for (at, user, password, tls, words) in [
+        (&gateway, "alice", &for_shop, true, "ERROR 1045 (28000)"),
+        (&gateway, "carol", &good, true, "ERROR 1045 (28000)"),
+        (&gateway, "alice", &good, false, "ERROR 3159 (HY000)"),
+        (&passwords, "alice", &unasked, true, "ERROR 1045 (28000)"),
+    ] {
+        let refused = mariadb(at, user, password, tls, who).await.unwrap_err();
+        assert!(refused.contains(words), "{user}: {refused}");
+    }
+    let stopped = DbInstance {
+        status: "stopped".to_owned(),
+        db_users: ["alice".to_owned()].into(),
+        ..DbInstance::with("mariadb", [])
+    };
+    let put = fixture.sim.put(&cluster_id(HOME, "shop"), stopped).await;
+    put.unwrap();
+    let refused = mariadb(&gateway, "alice", &good, true, who).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("ERROR 9501 (HY000)"), "{refused}");
 }

@@ -9,25 +9,25 @@ use awssim::{
 };
 use tidegate_e2e::{Lab, Part};
 
-const HOME: &str = "111111111111";
+pub(crate) const HOME: &str = "111111111111";
 const EAST: &str = "us-east-1";
 /// What the agent assumes for everything in the account.
-const ACCESS: &str = "tidegate-access-a";
+pub(crate) const ACCESS: &str = "tidegate-access-a";
 /// A role that people name as the user of a database.
 const READER: &str = "role/tidegate-reader";
 const READER_ARN: &str = "arn:aws:iam::111111111111:role/tidegate-reader";
-const PROD: [(&str, &str); 1] = [("env", "prod")];
+pub(crate) const PROD: [(&str, &str); 1] = [("env", "prod")];
 /// An issuer of tokens for pods.
 const ISSUER: &str = "oidc.eks.us-east-1.amazonaws.com/id/A1B2";
 const SUBJECT: &str = "system:serviceaccount:data:agent";
 
-fn id(name: &str) -> ClusterId {
+pub(crate) fn id(name: &str) -> ClusterId {
     ClusterId::new(HOME, EAST, name)
 }
 
 /// The demo's accounts and roles without its databases. What the agent assumes may log in to every kind, on its own or as
 /// [`READER`].
-fn bare() -> Result<World> {
+pub(crate) fn bare() -> Result<World> {
     let mut world = World::from_json(tidegate_e2e::DEMO_WORLD)?;
     for account in world.accounts.values_mut() {
         for region in account.regions.values_mut() {
@@ -56,7 +56,7 @@ fn bare() -> Result<World> {
 }
 
 /// A system with these databases and one agent, once it serves exactly those that are listed.
-async fn served(world: World, names: &[&str]) -> Result<Lab> {
+pub(crate) async fn served(world: World, names: &[&str]) -> Result<Lab> {
     let parts = [Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA];
     let lab = Lab::start_in(world, &parts).await?;
     lab.wait_for_databases(names).await?;
@@ -137,7 +137,7 @@ async fn an_rds_instance_takes_tokens_for_its_own_endpoint() -> Result<()> {
     lab.stop().await
 }
 
-fn with_reader(instance: DbInstance) -> DbInstance {
+pub(crate) fn with_reader(instance: DbInstance) -> DbInstance {
     DbInstance {
         db_name: Some("dev".to_owned()),
         db_users: ["reader".to_owned()].into(),
@@ -145,7 +145,7 @@ fn with_reader(instance: DbInstance) -> DbInstance {
     }
 }
 
-fn aurora() -> DbCluster {
+pub(crate) fn aurora() -> DbCluster {
     DbCluster {
         database_name: Some("dev".to_owned()),
         db_users: ["reader".to_owned()].into(),

@@ -1,6 +1,7 @@
 //! The whole system, proven from outside: real processes, stock clients, scripted faults.
 
 mod bad_clients;
+mod database_faults;
 mod doctor;
 mod fault_table;
 mod faults;
@@ -16,6 +17,7 @@ mod main_job;
 mod minting;
 mod mysql;
 mod mysql_drivers;
+mod mysql_stopping;
 mod plan;
 mod recovery;
 mod requests;

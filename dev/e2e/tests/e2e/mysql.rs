@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
-use awssim::{ClusterId, DbInstance, IdentityPolicy, World};
+use awssim::{ClusterId, DbInstance, DbProxy, IdentityPolicy, World};
 use bytes::{Bytes, BytesMut};
 use rustls_pki_types::ServerName;
 use tidegate_e2e::{
@@ -35,7 +35,7 @@ const ACCOUNT: &str = "111111111111";
 pub(crate) const DATABASE: &str = "shop";
 
 /// The demo's world and an RDS for MariaDB, which agent A's role may sign tokens for.
-fn with_shop() -> Result<World> {
+pub(crate) fn with_shop() -> Result<World> {
     let mut world = world()?;
     let role = world.account(ACCOUNT).roles.get_mut("tidegate-access-a");
     let role = role.context("the demo has no such role")?;
@@ -78,7 +78,7 @@ async fn client(lab: &Lab, person: &Person, arguments: &[&str], input: &str) -> 
     lab.tg_with_input(person, &args, input).await
 }
 
-async fn query(lab: &Lab, person: &Person, sql: &str) -> Result<String> {
+pub(crate) async fn query(lab: &Lab, person: &Person, sql: &str) -> Result<String> {
     let output = client(lab, person, &["-e", sql], "").await?;
     ensure!(output.status.success(), "{}", words(&output));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -184,6 +184,54 @@ async fn a_discovered_mariadb_is_used_with_the_stock_client_and_audited() -> Res
         words(&denied).contains("ERROR 1045 (28000)") && words(&denied).contains("root"),
         "{}",
         words(&denied)
+    );
+    lab.stop().await
+}
+
+#[tokio::test]
+async fn an_rds_proxy_for_mysql_is_discovered_and_used_with_the_stock_client() -> Result<()> {
+    let mut world = with_shop()?;
+    let gateway = DbProxy {
+        engine_family: "MYSQL".to_owned(),
+        target: Some(DATABASE.to_owned()),
+        ..DbProxy::with([("env", "prod")])
+    };
+    world.put(&ClusterId::new(ACCOUNT, "us-east-1", "gateway"), gateway);
+    let parts = [Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA];
+    let lab = Lab::start_in(world, &parts).await?;
+    lab.wait_for_servers(&["gateway"], 1).await?;
+    let alice = lab.person("alice", "reader", "*").await?;
+
+    let listed = lab.tg(&alice, &["db", "ls", "--format=json"]).await?;
+    let listed = words(&listed);
+    ensure!(
+        listed.contains("rds-proxy") || listed.contains("rdsproxy"),
+        "{listed}"
+    );
+    let connect = [
+        "db",
+        "connect",
+        "gateway",
+        "--db-user=reader",
+        "--db-name=sales",
+    ];
+    let sql = "SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)";
+    let client = ["--", "--batch", "--skip-column-names", "-e", sql];
+    let who = lab.tg(&alice, &[&connect[..], &client].concat()).await?;
+    ensure!(
+        who.status.success() && who.stdout.trim_ascii() == b"reader",
+        "{}",
+        words(&who)
+    );
+    // With a token for the proxy, over TLS.
+    let logins = lab.aws().logins();
+    let through = logins
+        .iter()
+        .find(|login| login.cluster.id == "gateway" && login.refused.is_none());
+    let through = through.with_context(|| format!("{logins:?}"))?;
+    ensure!(
+        through.tls && through.host.contains(".proxy-"),
+        "{through:?}"
     );
     lab.stop().await
 }

@@ -145,9 +145,10 @@ const OPENING: &str = "# Errors\n\n<!-- Written by `cargo xtask gen` from lib/co
     client reads SQLSTATE, message, DETAIL (what was tried, on what) and HINT (who acts, and how); the agent's log and the\n\
     event `db.session.start` hold the cause behind it, which clients do not see. The doctor's verdict\n\
     ([guide](../guides/doctor.md)) has the same codes.\n\n\
+    A MySQL client reads a number and SQLSTATE that a MySQL server would use, and one text: message, hint, and the code.\n\n\
     What a database itself answers, such as `28P01` for a wrong password or `42P01` for a table that does not exist, goes to\n\
     the client as it came and has no code here.\n\n\
-    | code | layer | SQLSTATE | gRPC | what happened | who acts | how |\n|---|---|---|---|---|---|---|\n";
+    | code | layer | SQLSTATE | MySQL | gRPC | what happened | who acts | how |\n|---|---|---|---|---|---|---|---|\n";
 
 const CLOSING: &str = "\n## Configuration\n\n\
     A configuration file that is wrong is refused as a whole, with all of its mistakes at once, each as\n\
@@ -166,13 +167,15 @@ const CLOSING: &str = "\n## Configuration\n\n\
     | | 1 | a step failed |\n\
     | | 2 | no step was taken: the command line, the configuration, or the question is wrong |\n";
 
-/// The reference page of errors, in Markdown; `cargo xtask gen` writes it.
+/// The reference page of errors, in Markdown; `cargo xtask gen` writes it. `mysql` gives the number and SQLSTATE that a
+/// MySQL client reads for a code, which is known where the protocol is.
 #[must_use]
-pub fn reference() -> String {
+pub fn reference(mysql: impl Fn(ErrorCode) -> (u16, String)) -> String {
     let rows = ErrorCode::ALL.iter().map(|code| {
         let meaning = code.meaning();
+        let (number, state) = mysql(*code);
         format!(
-            "| `{code}` | {} | `{}` | `{}` | {} | {} | {} |\n",
+            "| `{code}` | {} | `{}` | {number} `{state}` | `{}` | {} | {} | {} |\n",
             code.layer().as_str(),
             code.sqlstate(),
             code.grpc_code(),
@@ -191,13 +194,13 @@ mod tests {
 
     #[test]
     fn the_page_has_a_row_for_every_code_and_no_cell_breaks_its_row() {
-        let page = reference();
+        let page = reference(|_| (1045, "28000".to_owned()));
         for code in ErrorCode::ALL {
             let row = page
                 .lines()
                 .find(|line| line.starts_with(&format!("| `{code}` |")))
                 .unwrap_or_else(|| panic!("{code}"));
-            assert_eq!(row.matches('|').count(), 8, "{row}");
+            assert_eq!(row.matches('|').count(), 9, "{row}");
         }
     }
 

@@ -101,6 +101,7 @@ impl Fields for DatabaseServer {
                 RoleSource::Database => "database",
                 RoleSource::Agent => "agent",
             },
+            "role_reason" => &self.role_reason,
             _ => return self.database.text(path),
         };
         present(text)
@@ -300,7 +301,7 @@ mod tests {
             database: database(),
             effective_role: Some(role()),
             role_source: RoleSource::Override,
-            role_reason: String::new(),
+            role_reason: "entry 2".to_owned(),
             remarks: Vec::new(),
             target_health: TargetHealth {
                 status: HealthStatus::Healthy,

@@ -19,7 +19,7 @@ pub const KINDS: [(&str, &Schema); 10] = [
 ];
 
 /// What fields mean; where a kind is named, of that kind alone.
-const MEANINGS: [(&str, &str, &str); 70] = [
+const MEANINGS: [(&str, &str, &str); 71] = [
     ("", "account_id", "the AWS account"),
     ("", "allow.db_names", "what the role allows"),
     ("", "allow.db_roles", "what the role allows"),
@@ -100,6 +100,11 @@ const MEANINGS: [(&str, &str, &str); 70] = [
     ("", "public_addr", "where clients reach the proxy"),
     ("", "region", "the AWS region"),
     ("", "regions", "the regions of all matchers"),
+    (
+        "",
+        "role_reason",
+        "the same in words: the entry that decided, and where it is written",
+    ),
     (
         "",
         "role_source",

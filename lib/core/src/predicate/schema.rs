@@ -118,6 +118,7 @@ const SERVED: &[Field] = &[
     ),
     text("effective_role", &[]),
     text("role_source", &[]),
+    text("role_reason", &[]),
 ];
 
 const HOST: &[Field] = &[

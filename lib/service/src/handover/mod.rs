@@ -129,7 +129,7 @@ impl Successor {
     ///
     /// When it is gone.
     pub fn go(
-        self,
+        mut self,
         sockets: &Sockets,
     ) -> Result<impl Future<Output = ()> + Send + use<>, HandOverError> {
         self.channel.send(&Message::Go, &[])?;

@@ -217,6 +217,13 @@ impl HostHandle {
         self.inner.current.load().holder.services.clone()
     }
 
+    /// Whether the identity is the same one at the process's next start, as its data directory has it. One that an auth
+    /// service in the process issued is another one each time.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.inner.renewal.joined.is_some()
+    }
+
     /// Whom the cluster trusts, as last told.
     #[must_use]
     pub fn trust(&self) -> Arc<TrustBundle> {

@@ -17,6 +17,13 @@ use super::{
     words::quote,
 };
 
+/// How long roles and locks that were kept count at a start without a control plane, when nothing is said: long enough for
+/// a restart in an outage, short enough for what a lock that nobody heard of may cost.
+const OFFLINE_START_DEFAULT: Duration = Duration::from_secs(60 * 60);
+/// The control plane says once a minute that nothing has changed.
+const OFFLINE_START_MIN: Duration = Duration::from_secs(60);
+/// A host's certificate lives no longer.
+const OFFLINE_START_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// From the end of one run of a command to the start of the next, when nothing else is said.
 const PERIOD_DEFAULT: Duration = Duration::from_secs(60);
 /// Commands run no more often than this.
@@ -43,6 +50,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     let ca_bundles = section
         .get("ca_bundles")
         .and_then(|item| ca_bundles::read(&item));
+    let offline_start = offline_start(&mut section);
     let redact_iam_roles = redact_iam_roles(&mut section);
     section.ignore(&["azure"]);
     let settings = DatabaseSettings {
@@ -52,6 +60,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
         matchers,
         aws_session,
         ca_bundles,
+        offline_start,
         redact_iam_roles,
     };
     if settings.resources.is_empty()
@@ -64,6 +73,24 @@ pub(super) fn read(mut section: Section<'_>) -> DatabaseSettings {
     }
     section.finish();
     settings
+}
+
+/// `offline_start`; nothing is the default, `off` is none.
+fn offline_start(section: &mut Section<'_>) -> Option<Duration> {
+    let Some(item) = section.get("offline_start").filter(Item::is_given) else {
+        return Some(OFFLINE_START_DEFAULT);
+    };
+    if matches!(item.text()?, "off" | "no" | "false") {
+        return None;
+    }
+    let duration = values::duration(&item, OFFLINE_START_MIN)?;
+    if duration > OFFLINE_START_MAX {
+        item.error_expected(
+            "is longer than a host certificate lives",
+            "`off`, or a duration from `1m` to `24h`",
+        );
+    }
+    Some(duration)
 }
 
 /// `audit.redact_iam_roles`.

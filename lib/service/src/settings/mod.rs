@@ -461,6 +461,9 @@ pub struct DatabaseSettings {
     pub aws_session: SessionNaming,
     /// Where CA bundles are fetched; `None` is from AWS.
     pub ca_bundles: Option<CaBundlePlace>,
+    /// How long after the control plane last said so an agent that starts without it lets people in by the roles and
+    /// locks that it kept; `None` is never, and nothing is kept then. From 1 min to 24 h, in files 1 h unless said.
+    pub offline_start: Option<Duration>,
     /// Whether the ARNs of `IAM_ROLE` clauses are left out of audited statements, beside their secrets. Default no.
     pub redact_iam_roles: bool,
 }

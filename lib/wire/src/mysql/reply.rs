@@ -146,11 +146,12 @@ pub fn error(sequence: u8, code: u16, state: SqlState, message: &str) -> Bytes {
 ///
 /// Source: MySQL error message reference, "Server Error Message Reference".
 pub fn error_like(sequence: u8, state: SqlState, message: &str) -> Bytes {
-    let (number, state) = number_and_state(state);
+    let (number, state) = like(state);
     error(sequence, number, state, message)
 }
 
-fn number_and_state(state: SqlState) -> (u16, SqlState) {
+/// The number and SQLSTATE of [`error_like`].
+pub fn like(state: SqlState) -> (u16, SqlState) {
     let (number, own): (u16, &[u8]) = match state {
         // ER_ACCESS_DENIED_ERROR
         SqlState::INVALID_AUTHORIZATION

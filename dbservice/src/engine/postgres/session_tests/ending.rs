@@ -123,6 +123,23 @@ async fn a_lock_stops_the_statement_that_runs() {
 }
 
 #[tokio::test]
+async fn a_client_that_breaks_off_leaves_no_statement_running() {
+    let bed = Bed::new().await;
+    let (mut client, mut database, _, _serving) = bed.session().await;
+    client
+        .write_all(&frontend::query("select pg_sleep(60)"))
+        .await
+        .unwrap();
+    message(&mut database).await;
+    drop(client);
+    let mut stream = bed.upstream().await;
+    let FirstMessage::Cancel(request) = first(&mut stream).await else {
+        panic!("a cancel request")
+    };
+    assert_eq!(request.process_id, 77);
+}
+
+#[tokio::test]
 async fn a_lock_never_puts_words_into_the_middle_of_a_message_and_does_not_wait_for_its_end() {
     let bed = Bed::new().await;
     let (mut client, mut database, _, _serving) = bed.session().await;

@@ -155,6 +155,7 @@ impl Bed {
             credentials: Arc::new(OneLogin(login, Mutex::default())),
             connector: Arc::new(Connector::new(metrics.connect_seconds.clone(), trust())),
             cancels: CancelRegistry::default(),
+            mysql_numbers: Default::default(),
             audit,
             metrics,
             health: Arc::new(Health::new()),

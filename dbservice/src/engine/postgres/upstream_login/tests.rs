@@ -83,7 +83,7 @@ async fn asked_once(
         far.write_all(&challenge(0, b"")).await.unwrap();
         far.write_all(&welcome()).await.unwrap();
     });
-    let logged_in = log_in(&mut near, &startup(), &credentials()).await;
+    let logged_in = log_in(&mut near, &startup(), &credentials(), &ScramKeys::default()).await;
     database.await.unwrap();
     logged_in
 }
@@ -152,7 +152,7 @@ async fn code_10_logs_in_and_checks_the_databases_own_proof() {
             let _ = far.write_all(&challenge(0, b"")).await;
             let _ = far.write_all(&welcome()).await;
         });
-        let logged_in = log_in(&mut near, &startup(), &credentials()).await;
+        let logged_in = log_in(&mut near, &startup(), &credentials(), &ScramKeys::default()).await;
         database.await.unwrap();
         assert_eq!(logged_in.is_ok(), honest, "{logged_in:?}");
     }
@@ -225,7 +225,7 @@ async fn a_refusal_keeps_the_databases_own_words() {
         far.write_all(&said).await.unwrap();
         read_message(&mut far).await;
     });
-    let failure = log_in(&mut near, &startup(), &credentials())
+    let failure = log_in(&mut near, &startup(), &credentials(), &ScramKeys::default())
         .await
         .unwrap_err();
     assert!(matches!(failure, LoginFailure::Refused { raw, .. } if raw == words));
@@ -234,7 +234,7 @@ async fn a_refusal_keeps_the_databases_own_words() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_database_is_given_up() {
     let (mut near, _far) = tokio::io::duplex(64 << 10);
-    let failure = log_in(&mut near, &startup(), &credentials())
+    let failure = log_in(&mut near, &startup(), &credentials(), &ScramKeys::default())
         .await
         .unwrap_err();
     assert!(matches!(failure, LoginFailure::TimedOut));

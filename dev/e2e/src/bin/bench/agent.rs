@@ -4,7 +4,7 @@
 //! Databases that nobody opens are addresses of one process that speaks TLS ([`far`]); those that are opened are all one
 //! PostgreSQL, with and without proxy and agent in between. The simulated AWS mints for that one alone.
 
-mod client;
+pub(crate) mod client;
 pub(crate) mod far;
 
 use std::{
@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use serde_json::json;
 use tidegate_e2e::{
     Lab, Part,
-    lab::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION, CLUSTER, Person},
+    lab::{BENCH_ACCOUNT, BENCH_CLUSTER, BENCH_REGION, Person},
 };
 use tidegate_identity::{
     KeyPair,
@@ -46,12 +46,12 @@ const BENCH: &str = "agent";
 /// Open files beside the far side's listeners and connections.
 const FILES_BESIDE: u64 = 4_096;
 /// The label that the agent serves by.
-const FLEET: (&str, &str) = ("fleet", "bench");
+pub(crate) const FLEET: (&str, &str) = ("fleet", "bench");
 /// Databases that are created at once.
 const CREATES_MAX: usize = 16;
 /// How long all of them may take to be served, and one.
-const PATIENCE: Duration = Duration::from_secs(600);
-const PATIENCE_ONE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE_ONE: Duration = Duration::from_secs(30);
 /// After the databases are there, until memory and CPU are looked at: longer than a check's interval, so that what is
 /// measured has every database checked more than once.
 const SETTLE: Duration = Duration::from_secs(45);
@@ -148,18 +148,18 @@ async fn measure(lab: &mut Lab, args: &Args, listening: &Listening) -> Result<()
     Ok(())
 }
 
-fn far_name(number: usize) -> String {
+pub(crate) fn far_name(number: usize) -> String {
     format!("far-{number:05}")
 }
 
 /// The databases of the inventory, as an administrator makes them.
-struct Fleet {
+pub(crate) struct Fleet {
     inventory: InventoryServiceClient<Channel>,
     cluster_uri: String,
 }
 
 impl Fleet {
-    async fn new(lab: &Lab) -> Result<Self> {
+    pub(crate) async fn new(lab: &Lab) -> Result<Self> {
         let endpoint = lab.bench_endpoint().await?;
         Ok(Self {
             inventory: lab.inventory(),
@@ -167,7 +167,7 @@ impl Fleet {
         })
     }
 
-    async fn create(&self, database: v1::Database) -> Result<()> {
+    pub(crate) async fn create(&self, database: v1::Database) -> Result<()> {
         let request = v1::CreateDatabaseRequest {
             database: Some(database),
         };
@@ -184,7 +184,7 @@ impl Fleet {
     }
 
     /// The measured cluster under another name.
-    fn cluster_database(&self, name: &str) -> v1::Database {
+    pub(crate) fn cluster_database(&self, name: &str) -> v1::Database {
         let role = format!("arn:aws:iam::{BENCH_ACCOUNT}:role/tidegate-access-a");
         v1::Database {
             uri: self.cluster_uri.clone(),
@@ -203,7 +203,7 @@ impl Fleet {
     }
 
     /// One database for each address of the far side.
-    async fn create_all(&self, listening: &Listening) -> Result<()> {
+    pub(crate) async fn create_all(&self, listening: &Listening) -> Result<()> {
         let databases = listening
             .addresses
             .iter()
@@ -223,7 +223,7 @@ impl Fleet {
             .await
     }
 
-    async fn watch(&self) -> Result<Watch> {
+    pub(crate) async fn watch(&self) -> Result<Watch> {
         let request = v1::WatchDatabaseServersRequest::default();
         let mut inventory = self.inventory.clone();
         Ok(Watch {
@@ -259,14 +259,14 @@ fn database(name: &str) -> v1::Database {
 }
 
 /// What database servers are told to be like.
-struct Watch {
+pub(crate) struct Watch {
     events: Streaming<v1::WatchDatabaseServersResponse>,
     healthy: BTreeSet<String>,
 }
 
 impl Watch {
     /// Waits until all of these are healthy.
-    async fn healthy<'n>(
+    pub(crate) async fn healthy<'n>(
         &mut self,
         names: impl IntoIterator<Item = &'n str>,
         patience: Duration,
@@ -337,8 +337,9 @@ async fn created_to_served(
         fleet.create(database).await?;
         watch.healthy([name.as_str()], PATIENCE_ONE).await?;
         healthy.push(begun.elapsed().as_secs_f64());
-        let way = ours.to(host(&name));
-        served(&way, begun).await.with_context(|| name.clone())?;
+        let left = PATIENCE_ONE.saturating_sub(begun.elapsed());
+        let served = ours.to_database(&name).soon(left).await;
+        served.with_context(|| name.clone())?;
         whole.push(begun.elapsed().as_secs_f64());
         fleet.delete(&name).await?;
     }
@@ -350,17 +351,6 @@ async fn created_to_served(
     whole.sort_by(f64::total_cmp);
     let at = (whole.len() * 99).div_ceil(100).saturating_sub(1);
     whole.get(at).copied().context("nothing was created")
-}
-
-/// A session, as soon as the proxy knows the way: its watch and ours are told at about the same time.
-async fn served(way: &Way, begun: Instant) -> Result<()> {
-    loop {
-        match way.select_one().await {
-            Err(error) if begun.elapsed() > PATIENCE_ONE => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Ok(()) => return Ok(()),
-        }
-    }
 }
 
 /// AWS calls for many logins of one user in a short time. A login that fails fails the benchmark.
@@ -439,12 +429,8 @@ async fn milliseconds(way: &Way) -> Result<f64> {
     Ok(begun.elapsed().as_secs_f64() * 1e3)
 }
 
-fn host(database: &str) -> String {
-    format!("{database}.db.{CLUSTER}")
-}
-
 /// The way through proxy and agent, with the person's own certificate.
-fn through(lab: &Lab, person: &Person) -> Result<Way> {
+pub(crate) fn through(lab: &Lab, person: &Person) -> Result<Way> {
     let folder = profile(person)?;
     let read = |name: &str| {
         let path = folder.join(name);
@@ -454,7 +440,7 @@ fn through(lab: &Lab, person: &Person) -> Result<Way> {
     Ok(Way {
         address: lab.proxy_addr().parse()?,
         tls: client_tls(&read("db-ca.pem")?, Some((&read("user.pem")?, &key)))?,
-        host: host("bench"),
+        host: client::host("bench"),
         user: WARM_USER.to_owned(),
         password: None,
     })

@@ -8,6 +8,8 @@ pub(crate) struct Figure {
     metric: String,
     unit: &'static str,
     measured: Measured,
+    /// How many of what it was measured with, where that varies.
+    of: Option<(usize, &'static str)>,
 }
 
 enum Measured {
@@ -25,6 +27,7 @@ impl Figure {
             metric: metric.to_owned(),
             unit,
             measured: Measured::Rounds(Vec::new()),
+            of: None,
         }
     }
 
@@ -41,6 +44,7 @@ impl Figure {
             metric: metric.to_owned(),
             unit,
             measured: Measured::Rounds(vec![(ours, reference)]),
+            of: None,
         }
     }
 
@@ -51,7 +55,14 @@ impl Figure {
             metric: metric.to_owned(),
             unit,
             measured: Measured::Once(value),
+            of: None,
         }
+    }
+
+    /// The figure, measured with so many of something.
+    pub(crate) fn of(mut self, count: usize, what: &'static str) -> Self {
+        self.of = Some((count, what));
+        self
     }
 
     pub(crate) fn metric(&self) -> &str {
@@ -82,7 +93,7 @@ impl Figure {
         };
         let (reference, ratio) = beside.unzip();
         if as_json {
-            let line = json!({
+            let mut line = json!({
                 "bench": self.bench,
                 "metric": self.metric,
                 "value": rounded(ours),
@@ -90,12 +101,21 @@ impl Figure {
                 "reference": reference.map(rounded),
                 "ratio": ratio.map(rounded),
             });
+            if let Some((count, what)) = self.of {
+                line[what] = json!(count);
+            }
             println!("{line}");
         } else {
             let beside = beside.map_or_else(String::new, |(reference, ratio)| {
                 format!("   beside {reference:>12.2}   ratio {ratio:>6.3}")
             });
-            println!("{:<32} {ours:>12.2} {:<6}{beside}", self.metric, self.unit);
+            let of = self.of.map_or_else(String::new, |(count, what)| {
+                format!("   with {count} {what}")
+            });
+            println!(
+                "{:<32} {ours:>12.2} {:<6}{beside}{of}",
+                self.metric, self.unit
+            );
         }
     }
 }

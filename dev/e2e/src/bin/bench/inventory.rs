@@ -69,14 +69,13 @@ pub(crate) struct Options {
     /// Seconds that they are looked at.
     #[arg(long, default_value_t = 60)]
     agent_seconds: u32,
-    /// Sections of `inventory` to measure; all when none is named.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<Section>,
+    #[arg(skip)]
+    pub(crate) only: Vec<Section>,
 }
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Section {
+pub(crate) enum Section {
     /// `load_per_s_over_store`.
     Load,
     /// `bytes_per_database`.

@@ -13,7 +13,7 @@ mod session;
 mod usage;
 
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Measures ours beside the reference.
 #[derive(Parser)]
@@ -26,9 +26,9 @@ pub(crate) struct Args {
     /// Rounds of `session`, of the queries of `inventory`, and of the connections of `agent`; each measures both sides.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each pgbench run of `session`.
-    #[arg(long, default_value_t = 4)]
-    seconds: u32,
+    /// Sections to measure, of `session` and `inventory`; all when none is named.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Accounts of `discovery`.
     #[arg(long, default_value_t = 100)]
     accounts: usize,
@@ -51,16 +51,27 @@ pub(crate) struct Args {
     inventory: inventory::Options,
     #[command(flatten)]
     agent: agent::AgentOptions,
+    #[command(flatten)]
+    session: session::SessionOptions,
+}
+
+/// The sections of a benchmark, by their names.
+fn sections<S: ValueEnum>(names: &[String]) -> Result<Vec<S>> {
+    let section = |name: &String| S::from_str(name, false).map_err(anyhow::Error::msg);
+    names.iter().map(section).collect()
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let args = Args::parse();
+    let mut args = Args::parse();
     let figures = match args.name.as_str() {
-        "session" => session::run(&args).await?,
         "discovery" => discovery::run(&args).await?,
-        // It is long: each figure is printed when it is there.
-        "inventory" => return inventory::run(&args).await,
+        // They are long: each figure is printed when it is there.
+        "session" => return session::run(&args).await,
+        "inventory" => {
+            args.inventory.only = sections(&args.only)?;
+            return inventory::run(&args).await;
+        }
         "agent" => return agent::run(&args).await,
         "far" => return agent::far::run(args.agent.served).await,
         "floor" => return floor::run(&args).await,

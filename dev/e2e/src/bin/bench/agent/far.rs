@@ -1,5 +1,5 @@
-//! The far side of many databases: a process that listens on an address for each, speaks TLS as PostgreSQL does, and
-//! nothing beyond it. Agents check their health there.
+//! The far side of many databases: a process that listens on an address for each, speaks TLS as PostgreSQL does, lets
+//! everybody in, and then only holds the session. Agents check their health there.
 
 use std::{net::Ipv4Addr, process::Stdio, sync::Arc};
 
@@ -28,25 +28,27 @@ const CLUSTER: &str = "far.example.com";
 /// PostgreSQL's `SSLRequest` (manual, section 54.7), and the answer to it.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 const TLS_ACCEPTED: &[u8] = b"S";
+/// `AuthenticationOk` and `ReadyForQuery` (section 54.7).
+const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 
 /// What it says once it listens.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Listening {
+pub(crate) struct Listening {
     /// `host:port` of each.
-    pub(super) addresses: Vec<String>,
-    pub(super) ca_pem: String,
-    pub(super) server_name: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) ca_pem: String,
+    pub(crate) server_name: String,
 }
 
 /// The process.
-pub(super) struct Far {
+pub(crate) struct Far {
     _child: Child,
-    pub(super) listening: Listening,
+    pub(crate) listening: Listening,
 }
 
 impl Far {
     /// Starts it; it ends when this is dropped.
-    pub(super) async fn start(databases: usize) -> Result<Self> {
+    pub(crate) async fn start(databases: usize) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["far", "--served", &databases.to_string()])
             .stdin(Stdio::null())
@@ -110,7 +112,15 @@ async fn serve(mut stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {
     stream.read_exact(&mut request).await?;
     ensure!(request == SSL_REQUEST);
     stream.write_all(TLS_ACCEPTED).await?;
-    let mut client = TlsAcceptor::from(config).accept(stream).await?;
-    ensure!(client.read(&mut [0; 1]).await? == 0);
+    // Large, and not needed for as long as the session.
+    let mut client = Box::pin(TlsAcceptor::from(config).accept(stream)).await?;
+    let mut length = [0; 4];
+    // Who checks health goes now; who wants a session sends a start-up message, whose length counts itself.
+    if client.read_exact(&mut length).await.is_ok() {
+        let rest = u32::from_be_bytes(length).saturating_sub(4).into();
+        tokio::io::copy(&mut (&mut client).take(rest), &mut tokio::io::sink()).await?;
+        client.write_all(WELCOME).await?;
+        while client.read(&mut [0; 64]).await? > 0 {}
+    }
     Ok(())
 }
