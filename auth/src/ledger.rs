@@ -17,6 +17,7 @@ mod shadows;
 mod share;
 mod status;
 mod step;
+mod stored;
 mod tell;
 mod whatif;
 mod workers;

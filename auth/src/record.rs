@@ -12,7 +12,7 @@ use tidegate_proto::v1;
 use crate::{seal::SealedRecord, store::Entry};
 
 /// The format that this program writes.
-const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 1;
 
 /// A stored value that cannot be read.
 #[derive(Debug, thiserror::Error)]

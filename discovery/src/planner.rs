@@ -1,6 +1,6 @@
 //! Keeps up to date what the worker wants to scan.
 //!
-//! It follows the group's `discovery_config` resources ([`crate::configs`]) and the regions that accounts have
+//! It follows the matchers of the file, the group's `discovery_config` resources ([`crate::configs`]) and the regions that accounts have
 //! enabled ([`crate::regions`]), and tells who keeps leases and who scans of every change.
 //!
 //! A worker that starts while AWS does not say which regions are enabled names the scopes that the auth service
@@ -12,7 +12,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tidegate_aws::AwsFailure;
 use tidegate_core::{AwsMatcher, Region, Regions, ScanScope};
 use tidegate_proto::{scopes, v1};
-use tidegate_service::{rpc, tasks::ShutdownToken};
+use tidegate_service::{rpc, settings::DiscoverySettings, tasks::ShutdownToken};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -65,7 +65,8 @@ struct Listed {
 /// Computes what is wanted.
 pub(crate) struct Planner {
     group: String,
-    matchers: Vec<AwsMatcher>,
+    /// Of which the matchers are followed.
+    settings: watch::Receiver<DiscoverySettings>,
     configs: watch::Receiver<Option<Configs>>,
     client: Client,
     lister: Arc<dyn ListRegions>,
@@ -81,7 +82,7 @@ impl Planner {
     /// Plans with the matchers of the file, until more is known; the second value is what they come to.
     pub(crate) fn new(
         group: String,
-        matchers: Vec<AwsMatcher>,
+        settings: watch::Receiver<DiscoverySettings>,
         configs: watch::Receiver<Option<Configs>>,
         client: Client,
         lister: Arc<dyn ListRegions>,
@@ -93,7 +94,7 @@ impl Planner {
         };
         let mut planner = Self {
             group,
-            matchers,
+            settings,
             configs,
             client,
             lister,
@@ -128,6 +129,8 @@ impl Planner {
                 Some(listed) = self.asking.next() => self.settle(listed),
                 // Fails when no resources are followed; the other branches go on then.
                 Ok(()) = self.configs.changed() => self.plan(),
+                // Fails when nobody is left who would change them.
+                Ok(()) = self.settings.changed() => self.plan(),
                 () = async { sleep_until(next_due.unwrap_or_else(Instant::now)).await }, if next_due.is_some() => {}
             }
         }
@@ -197,15 +200,15 @@ impl Planner {
 
     fn expand(&mut self) -> Expansion {
         let configs = self.configs.borrow_and_update().clone().unwrap_or_default();
-        let callers: BTreeSet<Caller> = self
-            .matchers
+        let matchers = self.settings.borrow_and_update().matchers.clone();
+        let callers: BTreeSet<Caller> = matchers
             .iter()
             .chain(configs.values().flat_map(|matchers| matchers.iter()))
             .filter(|matcher| matcher.regions == Regions::Enabled)
             .map(|matcher| matcher.assume_role.clone())
             .collect();
         self.book.need(&callers, Instant::now());
-        wanted::expand(&self.group, &self.matchers, &configs, |matcher, config| {
+        wanted::expand(&self.group, &matchers, &configs, |matcher, config| {
             self.book.known(&matcher.assume_role).map_or_else(
                 || remembered(&self.recalled, matcher, config),
                 <[Region]>::to_vec,

@@ -57,14 +57,16 @@ pub enum DiscoveryError {
 pub struct Worker(());
 
 impl Worker {
-    /// Starts a worker that runs until `tasks` shut down. It needs neither AWS nor the auth service to be there:
+    /// Starts a worker that runs until `tasks` shut down. Of settings that change later the matchers are followed: what they
+    /// ask for no more is let go of as it is when a `discovery_config` goes, and new scopes are scanned within seconds. It needs neither AWS nor the auth service to be there:
     /// it keeps trying both, and becomes ready (component `discovery`) once the auth service has answered.
     ///
     /// # Errors
     ///
-    /// [`DiscoveryError`], when waiting would not help.
+    /// [`DiscoveryError`], when waiting would not help. Matchers that come later and make too many scopes are an error in the
+    /// log, and the last scopes are not scanned.
     pub fn start(
-        settings: DiscoverySettings,
+        settings: watch::Receiver<DiscoverySettings>,
         host: HostHandle,
         aws: AwsFactory,
         metrics: Metrics,
@@ -98,24 +100,23 @@ struct Outside {
 }
 
 fn start(
-    settings: DiscoverySettings,
+    settings: watch::Receiver<DiscoverySettings>,
     outside: Outside,
     meters: Meters,
     readiness: &Readiness,
     tasks: &Tasks,
 ) -> Result<(), DiscoveryError> {
-    let DiscoverySettings {
-        group,
-        poll_interval,
-        matchers,
-    } = settings;
+    let (group, poll_interval) = {
+        let settings = settings.borrow();
+        (settings.group.clone(), settings.poll_interval)
+    };
     let client = outside.client;
     let dynamic = !group.is_empty();
     // Workers without a group have no resources: that they have none is known.
     let (configs, known_configs) = watch::channel((!dynamic).then(Configs::new));
     let (planner, at_start) = Planner::new(
         group.clone(),
-        matchers,
+        settings,
         known_configs,
         client.clone(),
         outside.lister,

@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{
-    Database, DatabaseName, Origin, ScanScope,
+    Database, DatabaseName, Labels, Origin, ScanScope,
     labels::{
         CLOUD, DISCOVERY_CONFIG, DISCOVERY_GROUP, DISCOVERY_TYPE, LABELS_MAX, ORIGIN, is_reserved,
     },
@@ -362,15 +362,35 @@ impl Scanner<'_> {
         name: DatabaseName,
         known: Option<&Database>,
     ) -> Database {
-        let mut database = sighting.database.clone();
-        database.name = name;
-        identity.clone_into(&mut database.identity);
-        database.origin = Origin::Cloud;
-        database.kind = Some(self.scope.kind);
-        match known {
-            Some(known) if sighting.tags_unknown => keep_known(&mut database, known),
-            _ => {}
-        }
+        let seen = &sighting.database;
+        let [group, config] = owner_labels(&self.owner);
+        let set = [
+            (ORIGIN, Some(Origin::Cloud.as_str())),
+            (CLOUD, Some("AWS")),
+            (DISCOVERY_TYPE, Some(self.scope.kind.as_str())),
+            group,
+            config,
+        ];
+        let known = known.filter(|_| sighting.tags_unknown);
+        let labels = match known {
+            Some(known) => with_known(&seen.labels, &known.labels).changed(&set),
+            None => seen.labels.changed(&set),
+        };
+        let discovered_name = known.map_or(&seen.discovered_name, |known| &known.discovered_name);
+        let mut database = Database {
+            name,
+            description: seen.description.clone(),
+            labels,
+            origin: Origin::Cloud,
+            protocol: seen.protocol,
+            uri: seen.uri.clone(),
+            tls: seen.tls.clone(),
+            aws: seen.aws.clone(),
+            kind: Some(self.scope.kind),
+            identity: identity.to_owned(),
+            discovered_name: discovered_name.clone(),
+            unavailable: seen.unavailable.clone(),
+        };
         if database.discovered_name.is_empty() {
             database.discovered_name = naming::undecorated(&NameParts {
                 base: &sighting.base,
@@ -379,28 +399,18 @@ impl Scanner<'_> {
                 suffix: &[],
             });
         }
-        let [group, config] = owner_labels(&self.owner);
-        let kind = self.scope.kind.as_str();
-        database.labels.change(&[
-            (ORIGIN, Some(Origin::Cloud.as_str())),
-            (CLOUD, Some("AWS")),
-            (DISCOVERY_TYPE, Some(kind)),
-            group,
-            config,
-        ]);
         database
     }
 }
 
-/// What came from tags that cannot be read now stays as it is known: labels that are missing, and the name of a tag.
-fn keep_known(database: &mut Database, known: &Database) {
-    database.discovered_name.clone_from(&known.discovered_name);
-    for (key, value) in known.labels.iter() {
-        let missing = database.labels.get(key).is_none();
-        if missing && !is_reserved(key) && database.labels.len() < LABELS_MAX {
-            database.labels.insert(key, value);
-        }
-    }
+/// Labels that came from tags which cannot be read now stay as they are known.
+fn with_known(seen: &Labels, known: &Labels) -> Labels {
+    let room = LABELS_MAX.saturating_sub(seen.len());
+    let missing = known
+        .iter()
+        .filter(|(key, _)| seen.get(key).is_none() && !is_reserved(key))
+        .take(room);
+    seen.iter().chain(missing).collect()
 }
 
 fn name_newcomer(

@@ -11,12 +11,13 @@ use tidegate_proto::v1;
 use super::{
     Ledger,
     plan::{self, Owner, Plan, Registered, Shadowed, Taken},
+    stored::Stored,
 };
 use crate::{
     audit::event,
     inventory::tables::{DatabaseRow, Row as _, Tables},
     keys,
-    record::{DatabaseRecord, OwnerRecord, ScopeRecord, decode, encode},
+    record::{ScopeRecord, decode, encode},
     store::{CommitError, StoreUnavailable, Txn, chunks::Chunks},
 };
 
@@ -125,27 +126,27 @@ impl FencedRecord {
 /// One database's change.
 pub(super) enum Step {
     /// It is new.
-    Create(DatabaseRecord),
+    Create(Stored),
     /// It goes.
     Delete(plan::Delete),
     /// It goes to the next scope that sees it.
-    HandOver(DatabaseRecord, u64, Owner),
+    HandOver(Stored, u64, Owner),
     /// It changes, and its owner may.
-    Update(DatabaseRecord, u64, Option<Taken>),
+    Update(Stored, u64, Option<Taken>),
 }
 
 /// The steps of a plan of `owner`, taken out of it: first what it lets go of, so that names are free.
 pub(super) fn steps(owner: &Owner, plan: &mut Plan) -> Vec<Step> {
     let creates = take(&mut plan.creates)
         .into_iter()
-        .map(|database| Step::Create(record(database, owner)));
+        .map(|database| Step::Create(Stored::new(database, owner)));
     let updates = take(&mut plan.updates).into_iter().map(|update| {
-        let record = record(update.database, owner);
-        Step::Update(record, update.revision, update.taken_from)
+        let stored = Stored::new(update.database, owner);
+        Step::Update(stored, update.revision, update.taken_from)
     });
     let hand_overs = take(&mut plan.hand_overs).into_iter().map(|given| {
-        let record = record(given.database, &given.to);
-        Step::HandOver(record, given.revision, given.to)
+        let stored = Stored::new(given.database, &given.to);
+        Step::HandOver(stored, given.revision, given.to)
     });
     let deletes = take(&mut plan.deletes).into_iter().map(Step::Delete);
     deletes
@@ -155,38 +156,21 @@ pub(super) fn steps(owner: &Owner, plan: &mut Plan) -> Vec<Step> {
         .collect()
 }
 
-/// A database as it is stored under its owner.
-fn record(database: Database, owner: &Owner) -> DatabaseRecord {
-    let mut message = v1::Database::from(database);
-    message.scope_id.clone_from(&owner.scope_id);
-    DatabaseRecord {
-        database: Some(message),
-        group: owner.group.clone(),
-        order: owner.order,
-        config: owner.config.clone().unwrap_or_default(),
-    }
-}
-
 impl Step {
     fn add_to(&self, txn: Txn) -> Txn {
         match self {
-            Self::Create(record) => {
-                let (name, identity) = names(record);
-                txn.absent(keys::database(name))
-                    .absent(keys::owner(identity))
-                    .put(keys::database(name), encode(record))
-                    .put(keys::owner(identity), encode(&owner(record)))
+            Self::Create(new) => {
+                let txn = txn
+                    .absent(keys::database(&new.name))
+                    .absent(keys::owner(&new.identity));
+                new.put_owner(new.put(txn))
             }
-            Self::Update(record, revision, None) => {
-                let (name, _) = names(record);
-                txn.at(keys::database(name), *revision)
-                    .put(keys::database(name), encode(record))
+            Self::Update(changed, revision, None) => {
+                changed.put(txn.at(keys::database(&changed.name), *revision))
             }
-            Self::Update(record, revision, Some(_)) | Self::HandOver(record, revision, _) => {
-                let (name, identity) = names(record);
-                txn.at(keys::database(name), *revision)
-                    .put(keys::database(name), encode(record))
-                    .put(keys::owner(identity), encode(&owner(record)))
+            Self::Update(changed, revision, Some(_)) | Self::HandOver(changed, revision, _) => {
+                let txn = txn.at(keys::database(&changed.name), *revision);
+                changed.put_owner(changed.put(txn))
             }
             Self::Delete(gone) => txn
                 .at(keys::database(gone.name.as_str()), gone.revision)
@@ -205,49 +189,32 @@ impl Step {
 
     fn event(&self, scope_id: &str) -> v1::AuditEvent {
         let (kind, name, identity, scope_id) = match self {
-            Self::Create(record) => {
-                let (name, identity) = names(record);
-                (event::DB_CREATE, name, identity, scope_id)
-            }
-            Self::Update(record, ..) => {
-                let (name, identity) = names(record);
-                (event::DB_UPDATE, name, identity, scope_id)
-            }
-            Self::HandOver(record, _, to) => {
-                let (name, identity) = names(record);
-                (event::DB_UPDATE, name, identity, to.scope_id.as_str())
-            }
+            Self::Create(new) => (event::DB_CREATE, new.name.as_str(), &new.identity, scope_id),
+            Self::Update(changed, ..) => (
+                event::DB_UPDATE,
+                changed.name.as_str(),
+                &changed.identity,
+                scope_id,
+            ),
+            Self::HandOver(given, _, to) => (
+                event::DB_UPDATE,
+                given.name.as_str(),
+                &given.identity,
+                to.scope_id.as_str(),
+            ),
             Self::Delete(gone) => (
                 event::DB_DELETE,
                 gone.name.as_str(),
-                gone.identity.as_str(),
+                &gone.identity,
                 scope_id,
             ),
         };
         let mut made = event::new(kind);
         name.clone_into(&mut made.db_service);
-        made.fields
-            .insert("identity".to_owned(), identity.to_owned());
+        made.fields.insert("identity".to_owned(), identity.clone());
         made.fields.insert("scope".to_owned(), scope_id.to_owned());
         made
     }
-}
-
-fn names(record: &DatabaseRecord) -> (&str, &str) {
-    record
-        .database
-        .as_ref()
-        .map_or(("", ""), |database| (&database.name, &database.identity))
-}
-
-fn owner(record: &DatabaseRecord) -> OwnerRecord {
-    record
-        .database
-        .as_ref()
-        .map_or_else(OwnerRecord::default, |database| OwnerRecord {
-            scope_id: database.scope_id.clone(),
-            name: database.name.clone(),
-        })
 }
 
 impl Ledger {
@@ -330,15 +297,15 @@ impl Ledger {
         let mut memory = self.memory();
         for step in steps {
             match step {
-                Step::HandOver(record, _, to) => {
-                    memory.shadows.no_longer(&to.scope_id, names(record).1);
+                Step::HandOver(given, _, to) => {
+                    memory.shadows.no_longer(&to.scope_id, &given.identity);
                 }
-                Step::Update(record, _, Some(taken)) => {
-                    let identity = names(record).1;
+                Step::Update(changed, _, Some(taken)) => {
+                    let identity = &changed.identity;
                     memory.shadows.no_longer(scope_id, identity);
                     if taken.claims {
                         let shadowed = Shadowed {
-                            identity: identity.to_owned(),
+                            identity: identity.clone(),
                             owned_by: scope_id.to_owned(),
                         };
                         memory.shadows.add(taken.from.clone(), shadowed);

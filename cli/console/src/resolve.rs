@@ -10,7 +10,7 @@ use crate::{Failure, table::visible};
 const CANDIDATES_SHOWN_MAX: usize = 20;
 
 /// What tells databases apart, beside their names.
-const DIFFERENCES: [&str; 3] = ["Type", "Region", "Account"];
+const DIFFERENCES: [&str; 4] = ["Type", "Endpoint", "Region", "Account"];
 
 /// Why a name means no one database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +70,7 @@ impl Candidate {
             name: database.name.clone(),
             differences: [
                 kind.clone(),
+                or_label(String::new(), "endpoint-type"),
                 or_label(aws.region, "region"),
                 or_label(aws.account_id, "account-id"),
             ],

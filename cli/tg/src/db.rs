@@ -172,11 +172,10 @@ async fn connect_mysql(
     route: Route,
     arguments: &[OsString],
 ) -> Result<(), Failure> {
-    let certificate = session.certificate(route).await?;
-    let target = Target::new(&session.profile, &certificate, Vec::new());
-    let passport = Passport::with(&session.profile, &certificate, &target, Speaks::Mysql)?;
-    let way = Way::new(&session.profile, target.host(), passport)?;
-    match mysql::run(way, &certificate.route, arguments).await? {
+    let host = target::host(&session.profile, &route.database);
+    let passport = Passport::new(&session.profile, route.clone(), Speaks::Mysql)?;
+    let way = Way::new(&session.profile, &host, passport)?;
+    match mysql::run(way, &route, arguments).await? {
         0 => Ok(()),
         code => std::process::exit(code),
     }

@@ -11,32 +11,25 @@ use tidegate_core::{
     Selector,
     labels::{ACCOUNT_ID, DISCOVERY_TYPE, ENDPOINT_TYPE, REGION},
 };
-use tidegate_service::settings::{DatabaseSettings, DiscoverySettings};
+use tidegate_service::settings::DiscoverySettings;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Settings of the worker, and the entries that make the agent serve what it finds; `None` without matchers.
+/// Settings of the worker, and the entries that make the agent serve what it finds.
 ///
 /// # Errors
 ///
 /// When tags and what is added to them are more than a selector may hold.
 pub(crate) fn discovery(
-    settings: &DatabaseSettings,
-) -> Result<Option<(DiscoverySettings, Vec<ResourceMatcher>)>, InvalidSelector> {
-    if settings.matchers.is_empty() {
-        return Ok(None);
-    }
-    let entries = settings
-        .matchers
-        .iter()
-        .map(entry)
-        .collect::<Result<_, _>>()?;
+    matchers: &[AwsMatcher],
+) -> Result<(DiscoverySettings, Vec<ResourceMatcher>), InvalidSelector> {
+    let entries = matchers.iter().map(entry).collect::<Result<_, _>>()?;
     let worker = DiscoverySettings {
         group: DB_SERVICE_GROUP.to_owned(),
         poll_interval: POLL_INTERVAL,
-        matchers: settings.matchers.clone(),
+        matchers: matchers.to_vec(),
     };
-    Ok(Some((worker, entries)))
+    Ok((worker, entries))
 }
 
 /// Chooses what the matcher finds, whichever worker put it into the inventory, and serves it with the matcher's role.
@@ -87,7 +80,7 @@ mod tests {
             "db_service: {{enabled: yes, aws: [{{types: [redshift], regions: [us-east-1], tags: {tags}, assume_role_arn: 'arn:aws:iam::111111111111:role/x'}}]}}"
         );
         let settings = settings::parse(&text, Path::new("t.yaml")).unwrap();
-        let (worker, entries) = discovery(&settings.database.unwrap()).unwrap().unwrap();
+        let (worker, entries) = discovery(&settings.database.unwrap().matchers).unwrap();
         assert_eq!(
             (worker.matchers.len(), &*worker.group),
             (1, DB_SERVICE_GROUP)
@@ -122,7 +115,7 @@ mod tests {
     fn endpoints_that_are_left_out_are_not_served() {
         let text = "db_service: {enabled: yes, aws: [{types: [rds], regions: ['*'], endpoints: {exclude: [reader]}}]}";
         let settings = settings::parse(text, Path::new("t.yaml")).unwrap();
-        let (_, entries) = discovery(&settings.database.unwrap()).unwrap().unwrap();
+        let (_, entries) = discovery(&settings.database.unwrap().matchers).unwrap();
         let matches = |endpoint: &str| {
             let labels = [
                 ("tidegate.dev/discovery-type", "rds"),

@@ -60,6 +60,13 @@ pub(crate) struct StartArgs {
     flags: Flags,
 }
 
+impl StartArgs {
+    /// Whether the flags are all there is.
+    pub(crate) const fn has_no_file(&self) -> bool {
+        self.config.is_none()
+    }
+}
+
 /// What describes an agent and its database.
 #[derive(Clone, Debug, Default, Args)]
 #[group(id = "flags", multiple = true)]

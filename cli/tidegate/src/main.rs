@@ -20,12 +20,14 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
 use tidegate_service::settings::{self, Settings};
 
 use db::DbCommand;
+use reload::Source;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -105,7 +107,8 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Db(DbCommand::Doctor(args)) => return db::doctor::run(&args),
         Command::Db(DbCommand::Start(args)) => {
-            db::start_settings(&args).and_then(|settings| run_settings(settings, args.debug))
+            let (debug, is_flags) = (args.debug, args.has_no_file());
+            run_from(move || db::start_settings(&args), is_flags, debug)
         }
         Command::Version => {
             print(&format!("tidegate {}", env!("CARGO_PKG_VERSION")));
@@ -119,16 +122,30 @@ fn main() -> ExitCode {
 }
 
 fn start(config: &Path, debug: bool) -> anyhow::Result<()> {
-    let settings = settings::load(config)?;
-    settings.check_startable()?;
-    run_settings(settings, debug)
+    let config = config.to_owned();
+    let read = move || {
+        let settings = settings::load(&config)?;
+        settings.check_startable()?;
+        Ok(settings)
+    };
+    run_from(read, false, debug)
 }
 
-fn run_settings(mut settings: Settings, debug: bool) -> anyhow::Result<()> {
+/// Runs what is read now, and may be read again.
+fn run_from(
+    read: impl Fn() -> anyhow::Result<Settings> + Send + Sync + 'static,
+    is_flags: bool,
+    debug: bool,
+) -> anyhow::Result<()> {
+    let mut settings = read()?;
     if debug {
         DEBUG_FILTER.clone_into(&mut settings.process.log.filter);
     }
-    run::run(settings, debug)
+    let source = Source {
+        read: Arc::new(read),
+        is_flags,
+    };
+    run::run(settings, source, debug)
 }
 
 /// Whether the command line is for the doctor, whose exit codes tell a step that failed from a question that is wrong.

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     ending::{self, Ends},
-    reload::{Agent, Reload},
+    reload::{Followers, Reload, Source},
     wiring::{self, Shared},
 };
 
@@ -36,14 +36,14 @@ const DATA_DIR_MODE: u32 = 0o700;
 /// # Errors
 ///
 /// When something cannot be started, or a task that the process cannot do without has failed.
-pub(crate) fn run(settings: Settings, debug: bool) -> anyhow::Result<()> {
+pub(crate) fn run(settings: Settings, source: Source, debug: bool) -> anyhow::Result<()> {
     let log = telemetry::init(&settings.process.log)?;
     create_data_dir(&settings.process.data_dir)?;
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(settings, log, debug));
+    let outcome = runtime.block_on(serve(settings, source, log, debug));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     outcome
 }
@@ -56,7 +56,12 @@ fn create_data_dir(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data directory {}", path.display()))
 }
 
-async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    source: Source,
+    log: LogFilter,
+    debug: bool,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let mut upgrades = signal(SignalKind::user_defined2()).context("cannot listen for signals")?;
@@ -87,9 +92,9 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
     };
     let mut giving_back: Option<BoxFuture<'static, ()>> = None;
     let outcome = match started {
-        Ok(Some(agent)) if !shutdown.is_cancelled() => {
+        Ok(Some(followers)) if !shutdown.is_cancelled() => {
             shared.begin();
-            let mut reload = Reload::new(settings, log, debug, agent);
+            let mut reload = Reload::new(settings, source, log, debug, followers);
             let reloading = async {
                 while hangups.recv().await.is_some() {
                     reload.run().await;
@@ -98,7 +103,6 @@ async fn serve(settings: Settings, log: LogFilter, debug: bool) -> anyhow::Resul
             };
             tokio::select! {
                 taking = until_end(&mut signals, &mut upgrades, ends, &shared) => giving_back = taking,
-                () = shutdown.cancelled() => {}
                 () = reloading => {}
             }
             Ok(())
@@ -131,8 +135,11 @@ async fn until_end(
     ends: Ends,
     shared: &Shared,
 ) -> Option<BoxFuture<'static, ()>> {
+    let shutdown = shared.tasks.shutdown();
     loop {
         tokio::select! {
+            // Not while handing over, which asks for shutdown itself, before it is done.
+            () = shutdown.cancelled() => return None,
             name = signals.next() => {
                 info!(signal = name, "shutting down");
                 tokio::select! {
@@ -182,7 +189,7 @@ fn sockets() -> anyhow::Result<Sockets> {
     Sockets::inherit(passed).context("cannot take over from the process before")
 }
 
-async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Option<Agent>> {
+async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Followers> {
     if let Some(address) = settings.process.diag_addr {
         let listener = shared
             .sockets

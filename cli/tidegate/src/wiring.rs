@@ -31,7 +31,12 @@ use tidegate_service::{
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{error, info};
 
-use crate::{beside, caller::AwsCaller, notify, reload::Agent};
+use crate::{
+    beside,
+    caller::AwsCaller,
+    notify,
+    reload::{Agent, Followers},
+};
 
 /// How often a process that is to take over from another one looks whether it could.
 const READY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -92,8 +97,8 @@ impl Shared {
     }
 }
 
-/// Starts everything that the settings enable; answers what new settings of the agent go to, if there is one.
-pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Option<Agent>> {
+/// Starts everything that the settings enable; answers what new settings go to.
+pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result<Followers> {
     let services = services(&settings);
     let Settings {
         process,
@@ -108,8 +113,9 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
         Some(auth) => Some(start_auth(auth, &process, shared).await?),
         None => None,
     };
+    let mut followers = Followers::default();
     if services.is_empty() {
-        return Ok(None);
+        return Ok(followers);
     }
     let names = proxy
         .iter()
@@ -153,13 +159,13 @@ pub(crate) async fn start(settings: Settings, shared: &Shared) -> anyhow::Result
     }
     if let Some(aws) = aws {
         if let Some(discovery) = discovery {
-            start_worker(discovery, &host, &aws, shared)?;
+            followers.worker = Some(start_worker(discovery, &host, &aws, shared)?);
         }
         if let Some(database) = database {
-            return start_agent(database, agent, host, aws, shared).map(Some);
+            followers.agent = Some(start_agent(database, agent, host, aws, shared)?);
         }
     }
-    Ok(None)
+    Ok(followers)
 }
 
 async fn start_auth(
@@ -209,12 +215,12 @@ fn start_agent(
     aws: AwsFactory,
     shared: &Shared,
 ) -> anyhow::Result<Agent> {
-    let mut own_entries = Vec::new();
-    let own = beside::discovery(&settings).context("cannot use `db_service.aws`")?;
-    if let Some((worker, entries)) = own {
-        start_worker(worker, &host, &aws, shared)?;
-        settings.resources.extend(entries.iter().cloned());
-        own_entries = entries;
+    let mut worker = None;
+    if !settings.matchers.is_empty() {
+        let (own, entries) =
+            beside::discovery(&settings.matchers).context("cannot use `db_service.aws`")?;
+        worker = Some(start_worker(own, &host, &aws, shared)?);
+        settings.resources.extend(entries);
     }
     let settings = watch::Sender::new(settings);
     DatabaseService::start(
@@ -228,10 +234,7 @@ fn start_agent(
         &shared.tasks,
     )
     .context("cannot start the database service")?;
-    Ok(Agent {
-        settings,
-        own_entries,
-    })
+    Ok(Agent { settings, worker })
 }
 
 fn start_worker(
@@ -239,9 +242,10 @@ fn start_worker(
     host: &HostHandle,
     aws: &AwsFactory,
     shared: &Shared,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<watch::Sender<DiscoverySettings>> {
+    let settings = watch::Sender::new(settings);
     Worker::start(
-        settings,
+        settings.subscribe(),
         host.clone(),
         aws.clone(),
         shared.metrics.clone(),
@@ -250,7 +254,7 @@ fn start_worker(
         &shared.tasks,
     )
     .context("cannot start discovery")?;
-    Ok(())
+    Ok(settings)
 }
 
 /// The identity: from the auth service in this process, or by joining.

@@ -151,6 +151,9 @@ pub(crate) fn session_tag(naming: &SessionNaming, plan: &AwsLogin, user: &str) -
     for (key, value) in &naming.tags {
         session = session.with_tag(key, &value.fill_in(facts));
     }
+    for (key, value) in &plan.session_tags {
+        session = session.with_tag(key, value);
+    }
     session
 }
 

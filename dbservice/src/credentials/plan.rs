@@ -6,6 +6,8 @@
 //!
 //! Source: Amazon Redshift API reference, `GetClusterCredentials` (what database users and groups may be called).
 
+use std::collections::BTreeMap;
+
 use tidegate_aws::{
     Login, LoginRequest, RoleChain,
     diagnosis::rds_login_refused,
@@ -51,6 +53,8 @@ pub(crate) struct AwsLogin {
     user_role: Option<UserRole>,
     /// For the user's role, when there is no effective one.
     external_id: Option<ExternalId>,
+    /// What the database has sent with every role.
+    pub(super) session_tags: BTreeMap<String, String>,
 }
 
 /// A role that was named as database user.
@@ -206,6 +210,7 @@ fn plan(
         effective: wanted.effective.role.clone(),
         user_role,
         external_id: database.aws.external_id.clone(),
+        session_tags: database.aws.session_tags.clone(),
     })))
 }
 

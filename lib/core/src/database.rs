@@ -1,6 +1,6 @@
 //! Databases and database servers: what can be reached, and who serves it.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -232,6 +232,10 @@ pub struct AwsMetadata {
     /// Name of the RDS Proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdsproxy_name: Option<String>,
+    /// Tags that are sent with each role that is assumed for a session with the database. They come before those that an
+    /// agent's configuration has by the same keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub session_tags: BTreeMap<String, String>,
 }
 
 /// Desired state: how to reach one database endpoint.

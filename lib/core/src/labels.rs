@@ -82,6 +82,12 @@ impl Labels {
     /// Sets each label that comes with a value, and takes each away that comes without one. Of a key that comes twice
     /// the later one counts.
     pub fn change<'c>(&mut self, changes: &[(&'c str, Option<&'c str>)]) {
+        *self = self.changed(changes);
+    }
+
+    /// These labels as [`Self::change`] would leave them.
+    #[must_use]
+    pub fn changed<'c>(&self, changes: &[(&'c str, Option<&'c str>)]) -> Self {
         let kept = self
             .iter()
             .filter(|(kept, _)| changes.iter().all(|(key, _)| key != kept));
@@ -92,11 +98,14 @@ impl Labels {
         };
         let set = changes.iter().enumerate().filter(|(at, _)| last(*at));
         let set = set.filter_map(|(_, (key, value))| Some((*key, (*value)?)));
-        *self = Self::packed(kept.chain(set).collect());
+        let mut pairs = Vec::with_capacity(self.len() + changes.len());
+        pairs.extend(kept);
+        pairs.extend(set);
+        Self::packed(pairs)
     }
 
     /// All labels in key order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let mut start = 0;
         self.ends.chunks_exact(2).map(move |ends| {
             let (key, value) = (ends[0] as usize, ends[1] as usize);
@@ -203,8 +212,12 @@ impl Labels {
         Self::sorted(pairs.into_iter())
     }
 
-    fn sorted<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Self {
-        let (mut text, mut ends) = (String::new(), Vec::new());
+    /// From pairs in key order. They are gone through twice, so that each buffer is made once, and as long as it stays.
+    fn sorted<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)> + Clone) -> Self {
+        let (count, bytes) = pairs.clone().fold((0, 0), |(count, bytes), (key, value)| {
+            (count + 1, bytes + key.len() + value.len())
+        });
+        let (mut text, mut ends) = (String::with_capacity(bytes), Vec::with_capacity(2 * count));
         for (key, value) in pairs {
             text.push_str(key);
             ends.push(end_of(&text));

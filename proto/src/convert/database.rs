@@ -1,6 +1,11 @@
 //! Databases: how one is reached, and what AWS calls it.
 
-use tidegate_core::{AwsMetadata, Database, ExternalId, Origin, TlsMode, TlsSettings};
+use std::collections::BTreeMap;
+
+use tidegate_core::{
+    AwsMetadata, Database, ExternalId, Origin, TlsMode, TlsSettings,
+    aws_session::{SESSION_TAGS_MAX, is_session_tag_key},
+};
 
 use super::{Invalid, assume_role, label_map, parse, parse_some, some, text};
 use crate::v1;
@@ -54,6 +59,7 @@ impl From<AwsMetadata> for v1::AwsMetadata {
             rds_resource_id: aws.rds_resource_id.unwrap_or_default(),
             rds_iam_auth: aws.rds_iam_auth,
             rdsproxy_name: aws.rdsproxy_name.unwrap_or_default(),
+            session_tags: aws.session_tags,
         }
     }
 }
@@ -89,7 +95,19 @@ impl TryFrom<v1::AwsMetadata> for AwsMetadata {
             rds_resource_id: some(aws.rds_resource_id),
             rds_iam_auth: aws.rds_iam_auth,
             rdsproxy_name: some(aws.rdsproxy_name),
+            session_tags: session_tags(aws.session_tags)?,
         })
+    }
+}
+
+fn session_tags(tags: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
+    let wrong = |problem: String| Invalid::new("session_tags", problem);
+    if tags.len() > SESSION_TAGS_MAX {
+        return Err(wrong(format!("AWS takes at most {SESSION_TAGS_MAX}")));
+    }
+    match tags.keys().find(|key| !is_session_tag_key(key)) {
+        Some(key) => Err(wrong(format!("AWS takes no tag `{key}`"))),
+        None => Ok(tags),
     }
 }
 

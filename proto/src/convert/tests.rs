@@ -30,6 +30,7 @@ fn database() -> Database {
             }),
             redshift_cluster_id: Some("orders".to_owned()),
             rds_iam_auth: Some(false),
+            session_tags: [("team".to_owned(), "data".to_owned())].into(),
             ..AwsMetadata::default()
         },
         kind: Some(tidegate_core::DatabaseKind::Redshift),
@@ -49,6 +50,23 @@ fn a_database_survives_the_wire() {
     without_role.aws.external_id = Some("ext".parse().unwrap());
     let there = v1::Database::from(without_role.clone());
     assert_eq!(Database::try_from(there).unwrap(), without_role);
+}
+
+#[test]
+fn session_tags_that_aws_would_not_take_are_refused() {
+    let sent = |tags: Vec<String>| {
+        let mut there = v1::Database::from(database());
+        let aws = there.aws.as_mut().unwrap();
+        aws.session_tags = tags.into_iter().map(|key| (key, String::new())).collect();
+        Database::try_from(there).map_err(|invalid| invalid.to_string())
+    };
+    let refused = sent(vec!["aws:owner".to_owned()]).unwrap_err();
+    assert!(
+        refused.contains("aws.session_tags") && refused.contains("aws:owner"),
+        "{refused}"
+    );
+    sent((0..50).map(|number| format!("tag{number}")).collect()).unwrap();
+    sent((0..51).map(|number| format!("tag{number}")).collect()).unwrap_err();
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct AssumeRole {
     pub external_id: ::prost::alloc::string::String,
 }
 /// What AWS knows of a database. Empty fields are unknown.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AwsMetadata {
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
@@ -52,6 +52,12 @@ pub struct AwsMetadata {
     pub rds_iam_auth: ::core::option::Option<bool>,
     #[prost(string, tag = "11")]
     pub rdsproxy_name: ::prost::alloc::string::String,
+    /// Sent with each role that is assumed for a session with the database.
+    #[prost(btree_map = "string, string", tag = "12")]
+    pub session_tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Desired state: how to reach one database endpoint.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -5,11 +5,12 @@
 //! trace and does not disturb the others of its batch.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
+use bytes::Bytes;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -246,7 +247,7 @@ impl Step {
         let answer = match command {
             Command::Commit { txn, reply } => {
                 let outcome = match self.check(transaction, &txn)? {
-                    Ok(()) => Ok(self.apply(transaction, txn.ops)?),
+                    Ok(heads) => Ok(self.apply(transaction, txn.ops, heads)?),
                     Err(refused) => Err(refused),
                 };
                 Answer::Commit(reply, outcome)
@@ -282,16 +283,26 @@ impl Step {
                 .prepare_cached("DELETE FROM leases WHERE id = ?1")?
                 .execute([lease.0])?;
         }
-        self.apply(transaction, ops)?;
+        let heads = ops.iter().map(|op| self.head(op.key())).collect();
+        self.apply(transaction, ops, heads)?;
         Ok(())
     }
 
-    /// Carries out changes; the revision goes up by one when any had an effect.
-    fn apply(&mut self, transaction: &Transaction<'_>, ops: Vec<Op>) -> rusqlite::Result<u64> {
+    fn head(&self, key: &Bytes) -> Option<Head> {
+        self.draft.get(&self.index, key)
+    }
+
+    /// Carries out changes, each of a key that is where `heads` says; the revision goes up by one when any had an
+    /// effect.
+    fn apply(
+        &mut self,
+        transaction: &Transaction<'_>,
+        ops: Vec<Op>,
+        heads: Vec<Option<Head>>,
+    ) -> rusqlite::Result<u64> {
         let revision = self.revision + 1;
         let mut changes = Vec::with_capacity(ops.len());
-        for op in ops {
-            let head = self.draft.get(&self.index, op.key());
+        for (op, head) in ops.into_iter().zip(heads) {
             let previous = match head {
                 Some(head) => logged(transaction, op.key(), head.id)?,
                 None => None,
@@ -363,15 +374,17 @@ impl Step {
         Ok(())
     }
 
-    /// Whether a transaction may be carried out; outer errors are SQLite's.
+    /// Whether a transaction may be carried out, and where the keys are that it changes: looked up once, since most
+    /// guards are about the same keys. Outer errors are SQLite's.
     fn check(
         &self,
         transaction: &Transaction<'_>,
         txn: &Txn,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
-        let mut seen = HashSet::with_capacity(txn.ops.len());
+    ) -> rusqlite::Result<Result<Vec<Option<Head>>, CommitError>> {
+        let mut places = HashMap::with_capacity(txn.ops.len());
+        let mut heads = Vec::with_capacity(txn.ops.len());
         for op in &txn.ops {
-            if !seen.insert(op.key()) {
+            if places.insert(op.key(), heads.len()).is_some() {
                 return Ok(Err(CommitError::Duplicate {
                     key: op.key().clone(),
                 }));
@@ -387,9 +400,13 @@ impl Step {
                     return Ok(Err(CommitError::LeaseGone { lease: *lease }));
                 }
             }
+            heads.push(self.head(op.key()));
         }
         for guard in &txn.guards {
-            let found = self.draft.get(&self.index, guard.key());
+            let found = match places.get(guard.key()) {
+                Some(place) => heads[*place],
+                None => self.head(guard.key()),
+            };
             let wanted = match guard {
                 Guard::Absent(_) => None,
                 Guard::At(_, revision) => Some(*revision),
@@ -400,6 +417,6 @@ impl Step {
                 }));
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(heads))
     }
 }

@@ -1,5 +1,7 @@
 //! `kind: db`: how to reach one database endpoint.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tidegate_proto::v1;
 
@@ -47,6 +49,9 @@ pub struct AwsSpec {
     /// Sent when that role is assumed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub external_id: String,
+    /// Sent with each role that is assumed for a session.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub session_tags: BTreeMap<String, String>,
     /// For provisioned Redshift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redshift: Option<RedshiftSpec>,
@@ -190,6 +195,7 @@ fn aws(aws: Option<&v1::AwsMetadata>) -> AwsSpec {
         account_id: aws.account_id,
         assume_role_arn: role.role_arn,
         external_id: role.external_id,
+        session_tags: aws.session_tags,
         redshift: given(RedshiftSpec {
             cluster_id: aws.redshift_cluster_id,
         }),
@@ -236,6 +242,7 @@ pub(super) mod tests {
                     external_id: "ext".to_owned(),
                 }),
                 redshift_cluster_id: "orders".to_owned(),
+                session_tags: [("team".to_owned(), "data".to_owned())].into(),
                 ..v1::AwsMetadata::default()
             }),
             kind: "redshift".to_owned(),
@@ -271,6 +278,8 @@ spec:
     account_id: \"111122223333\"
     assume_role_arn: arn:aws:iam::111122223333:role/discovery
     external_id: ext
+    session_tags:
+      team: data
     redshift:
       cluster_id: orders
 status:

@@ -207,7 +207,8 @@ fn pick(mut names: Vec<String>, wanted: Option<&str>) -> Result<String, Failure>
         return Err(Failure::usage(format!(
             "which database? You are logged in to {}",
             visible(&names.join(", "))
-        )));
+        ))
+        .hint("name one of them"));
     }
     names.pop().ok_or_else(|| not_logged_in(wanted))
 }

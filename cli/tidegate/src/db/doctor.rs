@@ -113,11 +113,9 @@ async fn diagnose(args: &DoctorArgs) -> anyhow::Result<Diagnosis> {
             args.config.display()
         )
     })?;
-    if let Some((_, entries)) =
-        beside::discovery(&database).context("cannot use `db_service.aws`")?
-    {
-        database.resources.extend(entries);
-    }
+    let (_, entries) =
+        beside::discovery(&database.matchers).context("cannot use `db_service.aws`")?;
+    database.resources.extend(entries);
     let inventory = if is_static(&database, &name) {
         None
     } else {
@@ -186,7 +184,9 @@ async fn in_inventory(
         Ok(Err(status)) if status.code() == Code::NotFound => {
             let near = in_time(client.list_databases(near(name)), asking).await?;
             let meant = meant(name.as_str(), near.databases)?;
-            meant.map(|found| Database::try_from(found).with_context(asking)).transpose()
+            meant
+                .map(|found| Database::try_from(found).with_context(asking))
+                .transpose()
         }
         Ok(Err(status)) => bail!("{}: {}", asking(), rpc::describe(&status)),
         Err(_) => bail!("{}: {}", asking(), silence()),
@@ -224,14 +224,20 @@ fn meant(typed: &str, near: Vec<v1::Database>) -> anyhow::Result<Option<v1::Data
         |database, typed| database.name.starts_with(typed),
     ];
     for fit in fits {
-        let fitting: Vec<&v1::Database> =
-            near.iter().filter(|database| fit(database, typed)).collect();
+        let fitting: Vec<&v1::Database> = near
+            .iter()
+            .filter(|database| fit(database, typed))
+            .collect();
         match fitting.as_slice() {
             [] => {}
             [one] => return Ok(Some((*one).clone())),
             several => {
                 let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
-                bail!("`{typed}` fits {} databases, name one of them: {}", names.len(), names.join(", "));
+                bail!(
+                    "`{typed}` fits {} databases, name one of them: {}",
+                    names.len(),
+                    names.join(", ")
+                );
             }
         }
     }

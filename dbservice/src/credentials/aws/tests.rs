@@ -245,4 +245,16 @@ fn sessions_are_called_as_the_configuration_says() {
     );
     assert_eq!(named.source_identity(), Some("alice"));
     assert_eq!(named.tags()["database"], "orders");
+
+    let mut orders = wanted(Some("agent"));
+    let own = [("team", "data"), ("database", "mine")];
+    orders.database_mut().aws.session_tags = own
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    let LoginPlan::Aws(plan) = plan_login(&orders, "reader", "dev").unwrap() else {
+        panic!("a plan for AWS");
+    };
+    let tags = session_tag(&naming, &plan, "alice").tags().clone();
+    let tags: Vec<_> = tags.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(tags, [("database", "mine"), ("team", "data")]);
 }

@@ -64,14 +64,17 @@ async fn a_live_agent_tells_a_healthy_database_from_one_whose_role_trusts_it_no_
 }
 
 #[tokio::test]
-async fn an_agent_in_a_container_behind_the_hop_limit_of_its_instance_is_told_as_that() -> Result<()> {
+async fn an_agent_in_a_container_behind_the_hop_limit_of_its_instance_is_told_as_that() -> Result<()>
+{
     let mut world = world()?;
     let (home, role) = ("111111111111", "container");
     let trust = TrustPolicy::allow_service("ec2.amazonaws.com");
     let instance = CredentialSource::Instance {
         beyond_hop_limit: true,
     };
-    world.account(home).put_role(role, Role::new(trust, Vec::new()));
+    world
+        .account(home)
+        .put_role(role, Role::new(trust, Vec::new()));
     let machine = Machine::new(&format!("arn:aws:iam::{home}:role/{role}"), instance);
     let mut lab = Lab::start_in(world, &PARTS[..3]).await?;
     lab.aws().put_machine("box", machine)?;
@@ -82,9 +85,15 @@ async fn an_agent_in_a_container_behind_the_hop_limit_of_its_instance_is_told_as
     let name = &server.database.as_ref().context("its database")?.name;
 
     let (code, told) = ask(&lab, name).await?;
-    ensure!(code == Some(3) && failed(&told) == Some("credentials"), "{told:#}");
+    ensure!(
+        code == Some(3) && failed(&told) == Some("credentials"),
+        "{told:#}"
+    );
     let verdict = &told["verdict"];
-    ensure!(verdict["code"] == "aws_credentials" && verdict["who"] == "operator", "{told:#}");
+    ensure!(
+        verdict["code"] == "aws_credentials" && verdict["who"] == "operator",
+        "{told:#}"
+    );
     let how = verdict["how"][0].as_str().context("what to do")?;
     ensure!(how.contains("--http-put-response-hop-limit 2"), "{told:#}");
     lab.stop().await

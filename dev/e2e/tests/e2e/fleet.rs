@@ -177,7 +177,7 @@ async fn a_proxy_is_replaced_twenty_times_under_load_and_nobody_is_refused() -> 
 #[tokio::test]
 async fn what_outlasts_a_drain_is_told_why_it_ends() -> Result<()> {
     let mut lab = Lab::start_in(world()?, &[]).await?;
-    let drains = json!({ "tidegate": { "drain_timeout": "1s", "shutdown_delay": "2s" } });
+    let drains = json!({ "tidegate": { "drain_timeout": "1s", "shutdown_delay": "8s" } });
     lab.configure(Part::Proxy, drains);
     for part in [Part::Auth, Part::Proxy, Part::Discovery, Part::AgentA] {
         lab.start_part(part).await?;
@@ -238,7 +238,7 @@ async fn any_of_three_proxies_will_do_and_any_of_them_cancels() -> Result<()> {
         lab.configure(part, finds);
         lab.start_part(part).await?;
     }
-    lab.wait_for_servers(&["analytics"], 1).await?;
+    lab.wait_for_servers(&["analytics"], 2).await?;
     lab.start_part(Part::ProxyC).await?;
     let alice = lab.person("alice", "*", "*").await?;
     let environment = lab

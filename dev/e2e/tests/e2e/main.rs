@@ -18,6 +18,7 @@ mod minting;
 mod mysql;
 mod mysql_drivers;
 mod mysql_stopping;
+mod offline;
 mod plan;
 mod recovery;
 mod requests;

@@ -43,7 +43,7 @@ pub(crate) fn listed(more: &[&'static str], without: &[&str]) -> Vec<&'static st
     names
 }
 
-fn cluster(account: &str, region: &str, id: &str) -> ClusterId {
+pub(crate) fn cluster(account: &str, region: &str, id: &str) -> ClusterId {
     ClusterId::new(account, region, id)
 }
 

@@ -90,6 +90,32 @@ async fn a_resource_that_is_added_changed_and_removed_is_followed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn matchers_of_the_file_that_change_are_followed_at_once_and_what_stays_is_not_scanned_again()
+{
+    let aws = aws();
+    let mut setup = all_held(&aws);
+    setup.matchers = vec![matcher(&["us-east-1", "us-east-2"])];
+    let mut lab = setup.start();
+    lab.published().await;
+    lab.published().await;
+
+    let changed = Instant::now();
+    lab.settings
+        .send_modify(|settings| settings.matchers = vec![matcher(&["us-east-1", "us-west-2"])]);
+    assert_eq!(lab.asked_for().await, ["us-east-1", "us-west-2"]);
+    let (_, event) = lab.published().await;
+    assert_eq!(event, published("us-west-2", 1, true, Some(&["c"])));
+    assert!(soon(changed));
+    assert!(lab.is_quiet_for(POLL / 2).await);
+
+    lab.settings
+        .send_modify(|settings| settings.matchers.clear());
+    assert!(lab.asked_for().await.is_empty());
+    sleep(POLL * 2).await;
+    assert_eq!((aws.scanned("us-east-1"), aws.scanned("us-west-2")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_of_a_resource_does_not_scan_what_stays() {
     let aws = aws();
     let mut setup = all_held(&aws);

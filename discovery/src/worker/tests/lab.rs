@@ -168,6 +168,7 @@ pub(super) struct Lab {
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
     pub(super) started: Instant,
+    pub(super) settings: watch::Sender<DiscoverySettings>,
 }
 
 /// A worker that is about to start.
@@ -208,11 +209,11 @@ impl Setup {
             readiness: Readiness::new(),
             tasks: Tasks::new(),
             started: Instant::now(),
-        };
-        let settings = DiscoverySettings {
-            group: self.group.to_owned(),
-            poll_interval: POLL,
-            matchers: self.matchers,
+            settings: watch::Sender::new(DiscoverySettings {
+                group: self.group.to_owned(),
+                poll_interval: POLL,
+                matchers: self.matchers,
+            }),
         };
         let outside = Outside {
             client: lab.client(),
@@ -221,6 +222,7 @@ impl Setup {
             clock: Arc::new(SystemClock),
         };
         let meters = Meters::new(&lab.metrics);
+        let settings = lab.settings.subscribe();
         start(settings, outside, meters, &lab.readiness, &lab.tasks)?;
         Ok(lab)
     }

@@ -127,14 +127,16 @@ pub(super) fn owner(policy: PolicyKind, failure: &AwsFailure, step: &Step) -> St
 
 /// What to do about an action that only goes along with `sts:AssumeRole`.
 pub(super) fn session_remedy(action: &str, role: &RoleArn) -> Option<String> {
-    let (sent, setting) = match action {
-        TAG_SESSION => ("session tags are sent", "tags"),
-        SET_SOURCE_IDENTITY => ("a source identity is sent", "source_identity"),
+    let why = match action {
+        TAG_SESSION => {
+            "session tags are sent because `db_service.aws_session.tags` is set, or `aws.session_tags` of the database"
+        }
+        SET_SOURCE_IDENTITY => {
+            "a source identity is sent because `db_service.aws_session.source_identity` is set"
+        }
         _ => return None,
     };
-    Some(format!(
-        "allow {action} on {role} ({sent} because `db_service.aws_session.{setting}` is set)"
-    ))
+    Some(format!("allow {action} on {role} ({why})"))
 }
 
 pub(super) fn remedy(failure: &AwsFailure, step: &Step, blame: &Blame) -> String {

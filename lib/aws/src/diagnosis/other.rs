@@ -160,7 +160,7 @@ fn invalid(failure: &AwsFailure, step: &Step) -> (Actor, String) {
 fn invalid_hop(failure: &AwsFailure) -> String {
     let said = &failure.message;
     if failure.code.as_deref() == Some("PackedPolicyTooLarge") {
-        return "set fewer or shorter session tags in `db_service.aws_session.tags`".to_owned();
+        return "set fewer or shorter session tags in `db_service.aws_session.tags` and the database's `aws.session_tags`".to_owned();
     }
     if said.contains("role chaining") || said.contains("MaxSessionDuration") {
         return "let the role's sessions last at least an hour (its maximum session duration)"

@@ -285,6 +285,7 @@ mod tests {
                 rds_resource_id: None,
                 rds_iam_auth: None,
                 rdsproxy_name: None,
+                session_tags: [].into(),
             },
             kind: Some(DatabaseKind::Redshift),
             identity: "arn:aws:redshift:…".to_owned(),

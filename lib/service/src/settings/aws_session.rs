@@ -22,13 +22,17 @@ pub(super) fn read(service: &mut Section<'_>) -> SessionNaming {
     naming.source_identity = template("source_identity");
     naming.tags = section
         .get("tags")
-        .map(|item| tags(&item))
+        .map(|item| tags(&item, |value| value.parse()))
         .unwrap_or_default();
     section.finish();
     naming
 }
 
-fn tags(item: &Item<'_>) -> BTreeMap<String, Template> {
+/// Tags by keys that AWS takes, each value as `read` gives it.
+pub(super) fn tags<T>(
+    item: &Item<'_>,
+    read: impl Fn(&Item<'_>) -> Option<T>,
+) -> BTreeMap<String, T> {
     let pairs = item.pairs().unwrap_or_default();
     if pairs.len() > SESSION_TAGS_MAX {
         item.error(format!("has more than {SESSION_TAGS_MAX} session tags"));
@@ -44,8 +48,8 @@ fn tags(item: &Item<'_>) -> BTreeMap<String, Template> {
                 ),
                 "letters, digits, spaces and `_.:/=+-@`, not beginning with `aws:`",
             );
-        } else if let Some(template) = value.parse() {
-            tags.insert(key.to_owned(), template);
+        } else if let Some(read) = read(&value) {
+            tags.insert(key.to_owned(), read);
         }
     }
     tags

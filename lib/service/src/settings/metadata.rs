@@ -3,7 +3,7 @@
 use tidegate_core::{AwsMetadata, DatabaseKind};
 
 use super::{
-    discovery,
+    aws_session, discovery,
     section::{Item, Section},
     values,
 };
@@ -36,6 +36,10 @@ pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKi
         let role = metadata.assume_role.as_ref();
         metadata.account_id = role.map(|role| role.role_arn.account());
     }
+    metadata.session_tags = aws
+        .get("session_tags")
+        .map(|item| aws_session::tags(&item, |value| value.text().map(str::to_owned)))
+        .unwrap_or_default();
     aws.ignore(&[
         "docdb",
         "elasticache",
@@ -43,7 +47,6 @@ pub(super) fn read(section: &mut Section<'_>) -> (AwsMetadata, Option<DatabaseKi
         "memorydb",
         "opensearch",
         "secret_store",
-        "session_tags",
     ]);
     aws.finish();
     (metadata, kind)

@@ -222,7 +222,9 @@ fn role_of(
             external_id,
         }),
         (None, Some(external)) if external_id_alone => {
-            external.warn(format!("ignored: it is not sent without `{key}` yet"));
+            external.warn(format!(
+                "ignored: discovery sends and keeps it with a role, `{key}`, alone; a database of an agent's file or a `db` resource may have it without one"
+            ));
             None
         }
         (None, Some(external)) => {

@@ -45,6 +45,28 @@ fn a_static_redshift_cluster_is_known_by_its_endpoint() {
 }
 
 #[test]
+fn session_tags_are_read_as_they_are_from_files_and_resources() {
+    let tags = "aws: {session_tags: {team: data, cost-center: \"0471\", by: \"{user}\"}}";
+    let written = database(&format!("name: dw\nprotocol: postgres\nuri: h:1\n{tags}"));
+    let of_file = good(&written).database.unwrap().databases.remove(0);
+    let resource = format!(
+        "kind: db\nversion: v3\nmetadata: {{name: dw}}\nspec:\n  protocol: postgres\n  uri: h:1\n  {tags}\n"
+    );
+    let mut read = settings::resource::parse_resources(&resource).unwrap();
+    let Some(settings::resource::Resource::Database(of_resource)) = read.pop() else {
+        panic!("a database");
+    };
+    for database in [of_file, *of_resource] {
+        let tags = database.aws.session_tags;
+        let tags: Vec<_> = tags.iter().map(|(key, value)| (&**key, &**value)).collect();
+        assert_eq!(
+            tags,
+            [("by", "{user}"), ("cost-center", "0471"), ("team", "data")]
+        );
+    }
+}
+
+#[test]
 fn impossible_static_databases_are_refused() {
     let base = "name: dw\nprotocol: postgres\nuri: h.example.com:1";
     for (lines, told) in [
@@ -83,6 +105,10 @@ fn impossible_static_databases_are_refused() {
         (
             format!("{base}\naws: {{external_id: abc}}"),
             "external_id: is given without a role",
+        ),
+        (
+            format!("{base}\naws: {{session_tags: {{aws:owner: x}}}}"),
+            "`aws:owner` is not a key that AWS takes for a session tag",
         ),
         (
             format!("{base}\nstatic_labels: {{teleport.dev/origin: cloud}}"),

@@ -3,14 +3,14 @@
 //! It follows the login on disk: who logs in again, or takes up other roles, has the next connection made with that. A
 //! tunnel stays its person's: another person's login is not used.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::ClientConfig;
 use tidegate_console::{
     Failure,
     client::{Client, tls_unusable},
-    profile::{self, Credentials, Profile},
+    profile::{Credentials, Profile},
 };
 use tidegate_identity::{
     ALPN_MYSQL, ALPN_POSTGRES, KeyPair, PeerIdentity, secret,
@@ -21,8 +21,7 @@ use tokio::sync::Mutex;
 use crate::{
     db::{
         Speaks,
-        certificate::{self, Certificate, Route},
-        target::Target,
+        certificate::{self, Route},
     },
     trust,
 };
@@ -72,30 +71,6 @@ impl Passport {
             person,
             current: Mutex::new(None),
         })
-    }
-
-    /// The same, with a certificate that is on disk already.
-    ///
-    /// # Errors
-    ///
-    /// When nobody is logged in, or the files are not what they should be.
-    pub(crate) fn with(
-        profile: &Profile,
-        certificate: &Certificate,
-        target: &Target,
-        speaks: Speaks,
-    ) -> Result<Self, Failure> {
-        let mut passport = Self::new(profile, certificate.route.clone(), speaks)?;
-        let read = |path: &Path| {
-            profile::read_private(path)?
-                .ok_or_else(|| Failure::new(format!("{} is not there any more", path.display())))
-        };
-        let chain = read(&certificate.chain_file)?;
-        let key = KeyPair::from_pem(&read(&certificate.key_file)?).map_err(tls_unusable)?;
-        let roots = read(Path::new(target.ca_file()))?;
-        let login = profile.credentials(Timestamp::now())?;
-        *passport.current.get_mut() = Some(passport.shown(&chain, &key, &roots, &login)?);
-        Ok(passport)
     }
 
     /// What to show to an agent now.
