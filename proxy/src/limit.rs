@@ -45,6 +45,11 @@ impl<K: Hash + Eq> Tally<K> {
         has_room
     }
 
+    /// Whether this key has any.
+    pub(crate) fn has(&self, key: &K) -> bool {
+        self.counts.contains_key(key)
+    }
+
     /// One less of this key.
     pub(crate) fn give(&mut self, key: &K) {
         match self.counts.get_mut(key) {

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tidegate_proxy::END_MAX;
 use tidegate_service::{
     admin::Readiness,
@@ -66,21 +67,25 @@ impl Ends {
         tokio::time::sleep(self.shutdown_delay).await;
     }
 
-    /// Starts a new process and hands the sockets over to it; shutdown has been asked for when this answers `true`.
-    /// Otherwise everything is as it was.
-    pub(crate) async fn hand_over(self, sockets: &Sockets, tasks: &Tasks) -> bool {
+    /// Starts a new process and hands the sockets over to it; then shutdown has been asked for, and what the new process
+    /// gives back is taken while the answer is polled. Otherwise everything is as it was.
+    pub(crate) async fn hand_over(
+        self,
+        sockets: &Sockets,
+        tasks: &Tasks,
+    ) -> Option<BoxFuture<'static, ()>> {
         let Some(handover_timeout) = self.handover_timeout else {
             warn!("not handing over: this process runs more than a proxy; restart it instead");
-            return false;
+            return None;
         };
         match Box::pin(succeed(sockets, tasks, handover_timeout)).await {
-            Ok(()) => true,
+            Ok(giving_back) => Some(giving_back),
             Err(failed) => {
                 error!(
                     error = telemetry::chain(&failed),
                     "could not hand over; serving on"
                 );
-                false
+                None
             }
         }
     }
@@ -95,14 +100,14 @@ pub(crate) fn grace(tasks: &Tasks) -> Duration {
         .saturating_add(CLOSING_MAX)
 }
 
-/// The same, once it was said that there is no more time.
+/// The same as [`grace`], once it was said that there is no more time.
 pub(crate) const HURRIED_GRACE: Duration = END_MAX.saturating_add(CLOSING_MAX);
 
 async fn succeed(
     sockets: &Sockets,
     tasks: &Tasks,
     handover_timeout: Duration,
-) -> Result<(), HandOverError> {
+) -> Result<BoxFuture<'static, ()>, HandOverError> {
     let mut successor = Successor::start(sockets)?;
     let id = successor.id();
     info!(process.id = id, "started a new process to hand over to");
@@ -118,17 +123,23 @@ async fn succeed(
     {
         warn!("handing over while some connections are still being accepted here");
     }
-    let returning = successor.go(sockets)?;
-    tasks.spawn_quiet("handover", async move {
-        // Ends with the successor, which outlives this process.
-        returning.await;
-    });
+    let giving_back = match successor.go(sockets) {
+        Ok(giving_back) => giving_back,
+        Err(failed) => {
+            // Nothing can be taken back here: the supervisor starts what is to serve.
+            error!(
+                error = telemetry::chain(&failed),
+                "the new process ended as it was to accept; this one ends too"
+            );
+            return Ok(Box::pin(std::future::pending()));
+        }
+    };
     info!(
         process.id = id,
         sessions_end_within_seconds = handover_timeout.as_secs(),
         "handed over to a new process"
     );
-    Ok(())
+    Ok(Box::pin(giving_back))
 }
 
 #[cfg(test)]

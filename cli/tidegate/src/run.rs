@@ -6,6 +6,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
+use futures::future::BoxFuture;
 use listenfd::ListenFd;
 use tidegate_service::{
     handover::Sockets,
@@ -89,6 +90,7 @@ async fn serve(
         }
         () = shutdown.cancelled() => Ok(None),
     };
+    let mut giving_back: Option<BoxFuture<'static, ()>> = None;
     let outcome = match started {
         Ok(Some(followers)) if !shutdown.is_cancelled() => {
             shared.begin();
@@ -100,8 +102,7 @@ async fn serve(
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = until_end(&mut signals, &mut upgrades, ends, &shared) => {}
-                () = shutdown.cancelled() => {}
+                taking = until_end(&mut signals, &mut upgrades, ends, &shared) => giving_back = taking,
                 () = reloading => {}
             }
             Ok(())
@@ -109,7 +110,16 @@ async fn serve(
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    close(&mut signals, &tasks).await;
+    let giving_back = async {
+        if let Some(giving_back) = giving_back {
+            giving_back.await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = close(&mut signals, &tasks) => {}
+        () = giving_back => {}
+    }
     outcome?;
     if let Some(failure) = tasks.failure() {
         bail!("{failure}");
@@ -117,21 +127,31 @@ async fn serve(
     Ok(())
 }
 
-/// Waits until there is a reason to shut down, and says so to those who have to know first.
-async fn until_end(signals: &mut Signals, upgrades: &mut Signal, ends: Ends, shared: &Shared) {
+/// Waits until there is a reason to shut down, and says so to those who have to know first. After a hand-over, what is to
+/// be polled until the end.
+async fn until_end(
+    signals: &mut Signals,
+    upgrades: &mut Signal,
+    ends: Ends,
+    shared: &Shared,
+) -> Option<BoxFuture<'static, ()>> {
+    let shutdown = shared.tasks.shutdown();
     loop {
         tokio::select! {
+            // Not while handing over, which asks for shutdown itself, before it is done.
+            () = shutdown.cancelled() => return None,
             name = signals.next() => {
                 info!(signal = name, "shutting down");
                 tokio::select! {
                     () = ends.announce(&shared.readiness) => {}
                     name = signals.next() => warn!(signal = name, "told to stop again: not waiting for balancers"),
                 }
-                return;
+                return None;
             }
             Some(()) = upgrades.recv() => {
-                if ends.hand_over(&shared.sockets, &shared.tasks).await {
-                    return;
+                let handed = ends.hand_over(&shared.sockets, &shared.tasks).await;
+                if handed.is_some() {
+                    return handed;
                 }
             }
         }

@@ -336,7 +336,13 @@ impl Lab {
     /// The proxy's address.
     #[must_use]
     pub fn proxy_addr(&self) -> String {
-        format!("{}:3080", self.address(Part::Proxy))
+        self.proxy_addr_of(Part::Proxy)
+    }
+
+    /// The address of one of several proxies.
+    #[must_use]
+    pub fn proxy_addr_of(&self, proxy: Part) -> String {
+        format!("{}:3080", self.address(proxy))
     }
 
     /// The proxy's address for MySQL clients.

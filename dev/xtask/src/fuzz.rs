@@ -11,12 +11,13 @@ use anyhow::{Context, Result, bail};
 use crate::run::{self, root, step};
 
 /// The targets, which are binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 7] = [
     "startup",
     "frames",
     "backend",
     "hello",
     "mysql",
+    "proxy_header",
     "redaction",
 ];
 

@@ -18,6 +18,8 @@ use tokio::sync::{
     watch,
 };
 
+use crate::limit::Tally;
+
 /// Messages that wait to be written to one agent; an agent that is further behind takes no sessions.
 pub(crate) const CONTROL_QUEUE_MAX: usize = 256;
 
@@ -117,10 +119,36 @@ impl Drop for Occupied {
     }
 }
 
+#[derive(Debug, Default)]
+struct Connected {
+    by_host: HashMap<HostId, Arc<Agent>>,
+    /// Asked for each connection that is accepted, so that nobody walks over thousands of agents then.
+    addresses: Tally<IpAddr>,
+}
+
+impl Connected {
+    fn put(&mut self, agent: &Arc<Agent>) -> Option<Arc<Agent>> {
+        if let Some(address) = agent.address {
+            self.addresses.take(address, usize::MAX);
+        }
+        let replaced = self
+            .by_host
+            .insert(agent.host_id.clone(), Arc::clone(agent));
+        self.forget(replaced.as_deref());
+        replaced
+    }
+
+    fn forget(&mut self, agent: Option<&Agent>) {
+        if let Some(address) = agent.and_then(|agent| agent.address) {
+            self.addresses.give(&address);
+        }
+    }
+}
+
 /// All control connections.
 #[derive(Debug)]
 pub(crate) struct Agents {
-    connected: Mutex<HashMap<HostId, Arc<Agent>>>,
+    connected: Mutex<Connected>,
     /// How many there have been, those that are gone included.
     generations: watch::Sender<u64>,
 }
@@ -150,17 +178,17 @@ impl Agents {
         } = introduced;
         let mut connected = self.lock();
         let agent = Arc::new(Agent {
-            host_id: host_id.clone(),
+            host_id,
             hostname,
             zone,
             cancel_prefix,
-            address,
+            address: address.map(|address| address.to_canonical()),
             generation: *self.generations.borrow(),
             sender: sender.downgrade(),
             draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
         });
-        let replaced = connected.insert(host_id, Arc::clone(&agent));
+        let replaced = connected.put(&agent);
         self.generations.send_modify(|generation| *generation += 1);
         drop(connected);
         (agent, replaced)
@@ -173,22 +201,19 @@ impl Agents {
 
     /// Whether an agent's control connection comes from there.
     pub(crate) fn come_from(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.lock().values().any(|agent| {
-            agent
-                .address
-                .is_some_and(|its| its.to_canonical() == address)
-        })
+        self.lock().addresses.has(&address.to_canonical())
     }
 
     /// Removes a connection, unless a later one took its place.
     pub(crate) fn disconnect(&self, agent: &Agent) {
         let mut connected = self.lock();
         if connected
+            .by_host
             .get(&agent.host_id)
             .is_some_and(|present| present.generation == agent.generation)
         {
-            connected.remove(&agent.host_id);
+            let removed = connected.by_host.remove(&agent.host_id);
+            connected.forget(removed.as_deref());
         }
     }
 
@@ -200,21 +225,21 @@ impl Agents {
         let connected = self.lock();
         hosts
             .enumerate()
-            .filter_map(|(place, host)| Some((place, Arc::clone(connected.get(host)?))))
+            .filter_map(|(place, host)| Some((place, Arc::clone(connected.by_host.get(host)?))))
             .filter(|(_, agent)| !agent.is_draining())
             .collect()
     }
 
     /// Every connection.
     pub(crate) fn all(&self) -> Vec<Arc<Agent>> {
-        self.lock().values().cloned().collect()
+        self.lock().by_host.values().cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().by_host.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Arc<Agent>>> {
+    fn lock(&self) -> MutexGuard<'_, Connected> {
         self.connected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -242,6 +267,26 @@ mod tests {
     fn connect(agents: &Agents, name: &str) -> Arc<Agent> {
         let (sender, _) = mpsc::channel(1);
         agents.connect(introduced(name, None), &sender).0
+    }
+
+    #[test]
+    fn an_address_is_an_agent_s_for_as_long_as_one_is_connected_from_there() {
+        let agents = Agents::default();
+        let (sender, _) = mpsc::channel(1);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let connect = |name| {
+            let introduced = Introduced {
+                address: Some(address),
+                ..introduced(name, None)
+            };
+            agents.connect(introduced, &sender).0
+        };
+        let _earlier = connect("a");
+        let (first, second) = (connect("a"), connect("b"));
+        agents.disconnect(&first);
+        assert!(agents.come_from(address));
+        agents.disconnect(&second);
+        assert!(!agents.come_from(address));
     }
 
     #[test]

@@ -217,12 +217,14 @@ async fn converse(
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.drained.cancelled() => return Cause::Shutdown,
+            // An agent that was told to connect again does so at once, and one that was cut off waits.
+            biased;
             () = shutdown.cancelled(), if !is_told => {
                 is_told = true;
                 // One that is this far behind stays until the drain is over, and then connects again.
                 let _ = agent.send(control_response::Message::Draining(ProxyDraining {}));
             }
+            () = shared.drained.cancelled() => return Cause::Shutdown,
             () = sender.closed() => return Cause::Closed,
             message = inbound.message() => match message {
                 Ok(Some(request)) => {

@@ -29,11 +29,11 @@ impl Lab {
                     patch["tidegate"]["storage"] = etcd.storage();
                 }
             }
-            Part::Proxy => {
+            Part::Proxy | Part::ProxyB | Part::ProxyC => {
                 patch["proxy_service"] = json!({
-                    "listen_addr": self.proxy_addr(),
-                    "mysql_listen_addr": self.mysql_addr(),
-                    "public_addr": self.proxy_addr(),
+                    "listen_addr": self.proxy_addr_of(part),
+                    "mysql_listen_addr": format!("{}:3036", self.address(part)),
+                    "public_addr": self.proxy_addr_of(part),
                     "https_keypairs": null,
                 });
             }
@@ -51,7 +51,7 @@ impl Lab {
             process["auth_token"] = json!(self.token_file());
             process["join_params"] = Value::Null;
             match part {
-                Part::Proxy => process["auth_server"] = json!(self.auth_addr()),
+                _ if part.is_proxy() => process["auth_server"] = json!(self.auth_addr()),
                 _ => {
                     process["auth_server"] = Value::Null;
                     process["proxy_server"] = json!(self.proxy_addr());

@@ -21,6 +21,10 @@ pub enum Part {
     AgentA,
     /// Another agent with others.
     AgentB,
+    /// Another proxy. Started on demand.
+    ProxyB,
+    /// A third one. Started on demand.
+    ProxyC,
 }
 
 impl Part {
@@ -36,6 +40,15 @@ impl Part {
     /// The instances of the control plane.
     pub const AUTHS: [Self; 3] = [Self::Auth, Self::AuthB, Self::AuthC];
 
+    /// The proxies.
+    pub const PROXIES: [Self; 3] = [Self::Proxy, Self::ProxyB, Self::ProxyC];
+
+    /// Whether it is a proxy.
+    #[must_use]
+    pub const fn is_proxy(self) -> bool {
+        matches!(self, Self::Proxy | Self::ProxyB | Self::ProxyC)
+    }
+
     /// Whether it is an instance of the control plane.
     #[must_use]
     pub const fn is_auth(self) -> bool {
@@ -47,7 +60,7 @@ impl Part {
         match self {
             Self::Auth => "auth.yaml",
             Self::AuthB | Self::AuthC => "auth-etcd.yaml",
-            Self::Proxy => "proxy.yaml",
+            Self::Proxy | Self::ProxyB | Self::ProxyC => "proxy.yaml",
             Self::Discovery | Self::DiscoveryB | Self::DiscoveryC => "discovery.yaml",
             Self::AgentA => "agent-a.yaml",
             Self::AgentB => "agent-b.yaml",
@@ -67,6 +80,8 @@ impl Part {
             Self::DiscoveryC => "discovery-c",
             Self::AgentA => "agent-a",
             Self::AgentB => "agent-b",
+            Self::ProxyB => "proxy-b",
+            Self::ProxyC => "proxy-c",
         }
     }
 
@@ -74,7 +89,8 @@ impl Part {
     #[must_use]
     pub const fn access_key(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Auth | Self::AuthB | Self::AuthC | Self::Proxy => None,
+            Self::Auth | Self::AuthB | Self::AuthC => None,
+            Self::Proxy | Self::ProxyB | Self::ProxyC => None,
             Self::Discovery | Self::DiscoveryB | Self::DiscoveryC => {
                 Some(("AKIADISCOVERY0000001", "simulated-secret-of-discovery"))
             }

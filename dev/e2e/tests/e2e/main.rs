@@ -5,6 +5,7 @@ mod database_faults;
 mod doctor;
 mod fault_table;
 mod faults;
+mod fleet;
 mod front;
 mod ha;
 mod health;

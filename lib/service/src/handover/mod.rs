@@ -18,11 +18,9 @@ use std::{
     io,
     net::TcpStream,
     os::fd::{AsFd as _, OwnedFd},
-    process::Stdio,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
-
-use tokio::process::{Child, Command};
 
 pub use sockets::{Accepting, Returned, Sockets};
 use wire::{Channel, Message};
@@ -57,8 +55,22 @@ pub enum HandOverError {
 /// The new process, in the eyes of the old one. Dropping it before [`Self::go`] ends it.
 #[derive(Debug)]
 pub struct Successor {
-    child: Child,
+    child: Running,
     channel: Channel,
+}
+
+/// A process that ends with this, unless it was let go.
+#[derive(Debug)]
+struct Running(Option<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It may be gone already; a process that was killed is waited for only as long as the kernel takes.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Successor {
@@ -79,9 +91,9 @@ impl Successor {
             .args(arguments)
             .env(PREDECESSOR_VARIABLE, "1")
             .stdin(Stdio::from(theirs))
-            .kill_on_drop(true)
             .spawn()
             .map_err(HandOverError::Start)?;
+        let child = Running(Some(child));
         channel.send(&Message::Sockets, &sockets::borrowed(&sockets.kept()))?;
         Ok(Self { child, channel })
     }
@@ -89,7 +101,7 @@ impl Successor {
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.child.id()
+        self.child.0.as_ref().map(Child::id)
     }
 
     /// Waits until the new process could serve.
@@ -110,25 +122,26 @@ impl Successor {
     }
 
     /// Lets the new process accept, and from now on outlive this one. What it gives back goes to whoever took
-    /// [`Sockets::returned`], until it ends.
+    /// [`Sockets::returned`], for as long as the answer is polled. This process keeps no copy of the sockets: when the new
+    /// one ends, nobody must wait in vain.
     ///
     /// # Errors
     ///
     /// When it is gone.
     pub fn go(
-        self,
+        mut self,
         sockets: &Sockets,
     ) -> Result<impl Future<Output = ()> + Send + use<>, HandOverError> {
         self.channel.send(&Message::Go, &[])?;
-        let to = sockets.clone();
+        drop(self.child.0.take());
+        sockets.let_go();
+        let (to, channel) = (sockets.clone(), self.channel);
         Ok(async move {
-            let Self { child, channel } = self;
             while let Ok(Some((message, socket))) = channel.receive().await {
                 if let (Message::DialledBack(token), Some(socket)) = (message, socket) {
                     to.take_back(token, TcpStream::from(socket));
                 }
             }
-            drop(child);
         })
     }
 }

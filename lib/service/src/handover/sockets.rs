@@ -172,13 +172,18 @@ impl Sockets {
         lock(&self.inner.returned_to).take()
     }
 
+    /// Closes the copies.
+    pub(super) fn let_go(&self) {
+        lock(&self.inner.kept).clear();
+    }
+
     pub(super) fn take_back(&self, token: [u8; TOKEN_BYTES], stream: TcpStream) {
         if self.inner.returned.try_send((token, stream)).is_err() {
             warn!("closed a connection that was given back: nobody takes it");
         }
     }
 
-    /// Whether two sockets are the same is the kernel's to know; these are copies.
+    /// Copies of the sockets that are listened on.
     pub(super) fn kept(&self) -> Vec<OwnedFd> {
         lock(&self.inner.kept)
             .iter()
