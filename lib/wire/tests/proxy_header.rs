@@ -31,7 +31,9 @@ fn binary(source: SocketAddr, beside: &[u8]) -> Vec<u8> {
     rest.extend(source.port().to_be_bytes());
     rest.extend(3080_u16.to_be_bytes());
     rest.extend(beside);
-    let len = u16::try_from(rest.len()).unwrap().to_be_bytes();
+    let len = u16::try_from(rest.len())
+        .expect("a header is short")
+        .to_be_bytes();
     [&b"\r\n\r\n\0\r\nQUIT\n\x21"[..], &[family], &len, &rest].concat()
 }
 
