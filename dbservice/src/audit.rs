@@ -23,7 +23,7 @@ use std::{
 use jiff::Timestamp;
 use tidegate_proto::{convert, v1::AuditEvent};
 use tidegate_service::tasks::ShutdownToken;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tonic::transport::Channel;
 use tracing::error;
 use uuid::Uuid;
@@ -40,6 +40,9 @@ const RESERVED_EVENTS: usize = 1024;
 
 /// How long after the end of the last session events are still being sent at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked, at shutdown, whether sessions are left.
+const HOLDERS_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A kind of event: its name and code, as they are known elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,11 +135,29 @@ pub(crate) struct AuditQueue {
 /// The other end of the queue.
 pub(crate) type AuditReceiver = mpsc::Receiver<AuditEvent>;
 
+/// Whoever can still put events into the queue.
+#[derive(Debug)]
+pub(crate) struct AuditHolders(mpsc::WeakSender<AuditEvent>);
+
+impl AuditHolders {
+    /// Waits until there is nobody left.
+    async fn gone(&self) {
+        while self.0.strong_count() > 0 {
+            tokio::time::sleep(HOLDERS_CHECK_INTERVAL).await;
+        }
+    }
+}
+
 impl AuditQueue {
     /// A queue, and the end that [`send_all`] empties.
     pub(crate) fn new(metrics: ServiceMetrics) -> (Self, AuditReceiver) {
         let (sender, receiver) = mpsc::channel(QUEUE_EVENTS_MAX);
         (Self { sender, metrics }, receiver)
+    }
+
+    /// Tells who else has the queue, without having it.
+    pub(crate) fn holders(&self) -> AuditHolders {
+        AuditHolders(self.sender.downgrade())
     }
 
     /// Puts an event in, and waits for room.
@@ -163,9 +184,10 @@ impl AuditQueue {
 }
 
 /// Sends what is put into the queue. After shutdown it goes on until every session has let go of the queue and it is
-/// empty, at most [`FLUSH_TIMEOUT`] longer than `sessions_end_within`.
+/// empty: at most [`FLUSH_TIMEOUT`] after the last of `holders` did, or after `sessions_end_within`.
 pub(crate) async fn send_all(
     mut receiver: AuditReceiver,
+    holders: AuditHolders,
     channel: Channel,
     metrics: ServiceMetrics,
     shutdown: ShutdownToken,
@@ -174,7 +196,9 @@ pub(crate) async fn send_all(
     let mut outbox = Outbox::default();
     let deadline = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(sessions_end_within + FLUSH_TIMEOUT).await;
+        // Whichever of the two it is, what is left has the same time.
+        let _ = timeout(sessions_end_within, holders.gone()).await;
+        tokio::time::sleep(FLUSH_TIMEOUT).await;
     };
     tokio::select! {
         () = stream::send_until_closed(&mut receiver, &mut outbox, channel, &metrics) => {}
@@ -217,6 +241,39 @@ mod tests {
         assert_eq!(taken, QUEUE_EVENTS_MAX - RESERVED_EVENTS);
         queue.put(any(Kind::End)).await;
         assert_eq!(receiver.len(), taken + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_shutdown_what_cannot_be_sent_has_a_bit_of_time_after_the_last_session_and_no_more()
+    {
+        let (queue, receiver) = queue();
+        queue.put(any(Kind::End)).await;
+        let shutdown = ShutdownToken::new();
+        let holders = queue.holders();
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let metrics = ServiceMetrics::register(&Metrics::new());
+        let hour = Duration::from_secs(3600);
+        let sending = send_all(
+            receiver,
+            holders,
+            channel,
+            metrics.clone(),
+            shutdown.clone(),
+            hour,
+        );
+        let begun = tokio::time::Instant::now();
+        let session = async {
+            shutdown.cancel();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(queue);
+        };
+        tokio::join!(sending, session);
+        let took = begun.elapsed();
+        assert!(
+            took >= Duration::from_secs(65) && took < Duration::from_secs(66),
+            "{took:?}"
+        );
+        assert_eq!(metrics.audit_dropped.get(), 1);
     }
 
     #[test]

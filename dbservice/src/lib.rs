@@ -152,6 +152,7 @@ impl DatabaseService {
         let metrics = ServiceMetrics::register(metrics);
         let (shutdown, auth) = (tasks.shutdown(), host.auth_channel());
         let (audit, events) = AuditQueue::new(metrics.clone());
+        let audit_holders = audit.holders();
         let (served, health) = (Arc::new(ServedSet::new()), Arc::new(Health::new()));
         let (roles, locks, client_tls) = (Roles::default(), Locks::default(), ClientTls::default());
         let folder = context.data_dir.join(CA_BUNDLES_FOLDER);
@@ -273,6 +274,7 @@ impl DatabaseService {
             "audit",
             audit::send_all(
                 events,
+                audit_holders,
                 auth.clone(),
                 metrics,
                 shutdown.clone(),

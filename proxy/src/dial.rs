@@ -112,7 +112,8 @@ pub(crate) async fn dial(
             break;
         }
         let occupied = agent.occupy();
-        let attempt = attempt(shared, agent, wanted, left.min(DIAL_BACK_MAX)).await;
+        let is_last = tried + 1 == candidates.len();
+        let attempt = attempt(shared, agent, wanted, is_last, left.min(DIAL_BACK_MAX)).await;
         shared.metrics.dial(match &attempt {
             Ok(_) => DialOutcome::Connected,
             Err(error) => error.outcome(),
@@ -175,6 +176,7 @@ async fn attempt(
     shared: &Shared,
     agent: &Agent,
     wanted: &Wanted<'_>,
+    is_last: bool,
     wait_max: Duration,
 ) -> Result<TcpStream, AttemptError> {
     let token = Token(secret::random_bytes().map_err(AttemptError::NoToken)?);
@@ -184,6 +186,7 @@ async fn attempt(
         route: wanted.route.to_owned(),
         client_addr: wanted.client_addr.to_string(),
         greeted_as: wanted.greeted_as,
+        last: is_last,
     });
     if !agent.send(message) {
         return Err(AttemptError::Busy);

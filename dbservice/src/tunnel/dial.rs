@@ -2,7 +2,8 @@
 //!
 //! The database is dialled first, beside the proxy, so that an agent that cannot reach it says so while the proxy can
 //! still ask another one; the client never notices. Beyond [`super::AHEAD_MAX`] of such connections, or when the
-//! database is known to be unavailable, the session is taken without.
+//! database is known to be unavailable, the session is taken without; and by the last agent that the proxy asks, when the
+//! database cannot be reached: only an agent can tell the client why, in the client's own protocol.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,6 +28,10 @@ use crate::{
     served::Serving,
     through::Through,
 };
+
+/// How long the last agent that is asked waits for the database before it takes the session without: shorter than proxies
+/// wait for an agent.
+const LAST_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Introduces a connection that was dialled back; the token follows.
 const PREAMBLE: [u8; 8] = *b"TGDIAL\x00\x01";
@@ -125,7 +130,7 @@ async fn session_task(
         tls,
         place,
     } = taken;
-    let (to_proxy, begun) = tokio::join!(dial_proxy(proxy), begin_ahead(&tunnel, &serving));
+    let (to_proxy, begun) = tokio::join!(dial_proxy(proxy), begin(&tunnel, &serving, asked.last));
     let begun = match begun {
         Ok(begun) => begun,
         Err(problem) => {
@@ -193,6 +198,23 @@ async fn dial_proxy(proxy: SocketAddr) -> std::io::Result<GatherStream> {
 enum Begun {
     Mysql(Option<Box<Ahead<mysql::Greeted>>>),
     Postgres(Option<Box<Ahead<Upstream>>>),
+}
+
+/// As [`begin_ahead`]; the last agent that is asked takes the session also without.
+async fn begin(tunnel: &Tunnel, serving: &Serving, is_last: bool) -> Result<Begun, Problem> {
+    if !is_last {
+        return begin_ahead(tunnel, serving).await;
+    }
+    match timeout(LAST_CONNECT_TIMEOUT, begin_ahead(tunnel, serving)).await {
+        Ok(Ok(begun)) => Ok(begun),
+        Ok(Err(_)) | Err(_) => {
+            tunnel.engine.health.doubt(&serving.wanted);
+            Ok(match serving.wanted.database.protocol {
+                Protocol::Mysql => Begun::Mysql(None),
+                Protocol::Postgres => Begun::Postgres(None),
+            })
+        }
+    }
 }
 
 /// Connects to the database, as far as TCP; the rest goes on while the client's handshake is under way.

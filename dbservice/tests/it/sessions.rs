@@ -30,6 +30,7 @@ fn dial(line: &Line, route: &str) {
         route: route.to_owned(),
         client_addr: "192.0.2.7:5000".to_owned(),
         greeted_as: 0,
+        last: false,
     }));
 }
 
@@ -185,6 +186,44 @@ async fn an_agent_that_cannot_reach_the_database_leaves_the_session_to_another()
     assert!(
         world.dialled.try_recv().is_err(),
         "the proxy was not dialled back"
+    );
+}
+
+#[tokio::test]
+async fn the_last_agent_that_is_asked_tells_the_client_that_it_cannot_reach_the_database() {
+    let (mut world, line) = ready().await;
+    world.database = None;
+    line.tell(control_response::Message::Dial(v1::Dial {
+        token: TOKEN.to_vec(),
+        route: "own".to_owned(),
+        client_addr: "192.0.2.7:5000".to_owned(),
+        greeted_as: 0,
+        last: true,
+    }));
+    let (_, stream) = patiently(world.dialled.recv()).await.unwrap();
+    let mut client = client_end(&world, stream).await;
+    let startup = StartupMessage::new(ProtocolVersion::V3_0)
+        .with_param("user", "app")
+        .with_param("database", "dev");
+    client.write_all(&startup.encode()).await.unwrap();
+    let (tag, body) = message(&mut client).await;
+    assert_eq!(tag, b'E');
+    let error = ErrorResponse::parse(&body);
+    assert!(error.message.contains("own"), "{error:?}");
+    assert_eq!(error.code.as_str(), "08006");
+    // The health of the database is audited too.
+    let event = patiently(async {
+        loop {
+            let event = world.seen.events.recv().await.unwrap();
+            if event.event == "db.session.start" {
+                return event;
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        (event.user.as_str(), event.code.as_str()),
+        ("alice", "TDB00W")
     );
 }
 

@@ -123,6 +123,7 @@ async fn an_agent_that_starts_while_the_control_plane_is_away_lets_nobody_in_and
         route: "own".to_owned(),
         client_addr: "192.0.2.7:5000".to_owned(),
         greeted_as: 0,
+        last: false,
     }));
     let control_request::Message::DialRefused(refused) = line.next().await else {
         panic!("nobody is let in without roles")

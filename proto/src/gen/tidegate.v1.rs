@@ -13994,6 +13994,10 @@ pub struct Dial {
     /// statement killed; 0 where the proxy did not greet.
     #[prost(uint32, tag = "4")]
     pub greeted_as: u32,
+    /// No other agent will be asked: an agent that cannot reach the database takes the session all the same, and says so to
+    /// the client, which nobody else can.
+    #[prost(bool, tag = "5")]
+    pub last: bool,
 }
 /// A client asks to cancel a statement. Agents that do not know the key ignore it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
