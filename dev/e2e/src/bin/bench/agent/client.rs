@@ -65,7 +65,7 @@ impl Way {
         let mut connection = self.connect().await?;
         let mut out = BytesMut::new();
         frontend::query("SELECT 1", &mut out)?;
-        connection.stream.write_all(&out).await?;
+        connection.say(&out).await?;
         let mut rows = 0;
         loop {
             match connection.next().await? {
@@ -77,7 +77,7 @@ impl Way {
         ensure!(rows == 1, "{rows} rows");
         let mut out = BytesMut::new();
         frontend::terminate(&mut out);
-        connection.stream.write_all(&out).await?;
+        connection.say(&out).await?;
         connection.stream.shutdown().await.ok(); // the server may be gone first
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Way {
         let mut out = BytesMut::new();
         let parameters = [("user", self.user.as_str()), ("database", DATABASE)];
         frontend::startup_message(parameters, &mut out)?;
-        connection.stream.write_all(&out).await?;
+        connection.say(&out).await?;
         let mut scram: Option<ScramSha256> = None;
         loop {
             let mut out = BytesMut::new();
@@ -147,7 +147,7 @@ impl Way {
                 Message::ReadyForQuery(_) => return Ok(()),
                 _ => {}
             }
-            connection.stream.write_all(&out).await?;
+            connection.say(&out).await?;
         }
     }
 }
@@ -172,7 +172,7 @@ impl Connection {
     ) -> Result<u64> {
         let mut out = BytesMut::new();
         frontend::query(copy, &mut out)?;
-        self.stream.write_all(&out).await?;
+        self.say(&out).await?;
         let mut bytes = 0;
         loop {
             match self.taken()? {
@@ -185,6 +185,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Sends it to the last byte: TLS keeps what the socket, or the runtime's budget for one task, does not take at once.
+    async fn say(&mut self, out: &[u8]) -> Result<()> {
+        self.stream.write_all(out).await?;
+        Ok(self.stream.flush().await?)
     }
 
     async fn next(&mut self) -> Result<Message> {
