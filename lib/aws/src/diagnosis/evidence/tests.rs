@@ -2,10 +2,11 @@
 
 use tidegate_core::AssumeRole;
 
-use super::*;
+use super::{super::Actor, *};
 use crate::{
     chain::RoleChain,
     diagnosis::diagnose,
+    iam::Decision,
     login::{Login, LoginRequest},
     session::SessionTag,
 };
