@@ -89,21 +89,10 @@ fn signed(
     header: (&str, &str),
     at: SystemTime,
 ) -> Result<SignedCaller, SignError> {
-    let unsignable = |error: Box<dyn std::error::Error + Send + Sync>| SignError::Unsignable(error);
     let (host, region) = match region {
         Some(region) => (region.sts_host(), region.as_str()),
         None => (GLOBAL.0.to_owned(), GLOBAL.1),
     };
-    let identity = Identity::from(credentials);
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name("sts")
-        .time(at)
-        .settings(SigningSettings::default())
-        .build()
-        .map_err(|error| unsignable(error.into()))?
-        .into();
     let ours = [
         ("accept", "application/json"),
         (
@@ -113,24 +102,64 @@ fn signed(
         ("host", host.as_str()),
         header,
     ];
-    let request = SignableRequest::new(
-        "POST",
-        format!("https://{host}/"),
-        ours.into_iter(),
-        SignableBody::Bytes(BODY.as_bytes()),
-    )
-    .map_err(|error| unsignable(error.into()))?;
-    let (instructions, _) = sign(request, &params)
-        .map_err(|error| unsignable(error.into()))?
-        .into_parts();
-    let headers = ours
-        .into_iter()
-        .chain(instructions.headers())
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let post = Post {
+        service: "sts",
+        region,
+        url: &format!("https://{host}/"),
+        headers: &ours,
+        body: BODY,
+    };
     Ok(SignedCaller {
-        headers: headers.collect(),
+        headers: post.signed(credentials, at)?,
         body: BODY,
     })
+}
+
+/// A request to an API of AWS that takes its parameters in a body.
+pub(crate) struct Post<'p> {
+    /// The service, as signatures name it.
+    pub(crate) service: &'p str,
+    /// The region that it is signed for.
+    pub(crate) region: &'p str,
+    pub(crate) url: &'p str,
+    /// What is signed beside what signing adds; names are in lower case.
+    pub(crate) headers: &'p [(&'p str, &'p str)],
+    pub(crate) body: &'p str,
+}
+
+impl Post<'_> {
+    /// All headers of the request, the signature's among them.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError::Unsignable`].
+    pub(crate) fn signed(
+        &self,
+        credentials: Credentials,
+        at: SystemTime,
+    ) -> Result<Vec<(String, String)>, SignError> {
+        let identity = Identity::from(credentials);
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(self.region)
+            .name(self.service)
+            .time(at)
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| SignError::Unsignable(error.into()))?
+            .into();
+        let headers = self.headers.iter().copied();
+        let body = SignableBody::Bytes(self.body.as_bytes());
+        let request = SignableRequest::new("POST", self.url, headers.clone(), body)
+            .map_err(|error| SignError::Unsignable(error.into()))?;
+        let (instructions, _) = sign(request, &params)
+            .map_err(|error| SignError::Unsignable(error.into()))?
+            .into_parts();
+        let all = headers.chain(instructions.headers());
+        Ok(all
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect())
+    }
 }
 
 #[cfg(test)]

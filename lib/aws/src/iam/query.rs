@@ -6,14 +6,9 @@ use std::{
 };
 
 use aws_credential_types::Credentials;
-use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
-    sign::v4,
-};
-use aws_smithy_runtime_api::client::identity::Identity;
 use tidegate_core::ExternalId;
 
-use crate::{AwsFactory, SignError};
+use crate::{AwsFactory, SignError, caller::Post};
 
 /// How long credentials may take to be found.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -181,40 +176,22 @@ fn signed(
     question: &IamQuestion,
     now: SystemTime,
 ) -> Result<IamRequest, SignError> {
-    let unsignable = |error: Box<dyn std::error::Error + Send + Sync>| SignError::Unsignable(error);
     let body = question.body();
-    let url: url::Parts = url::parse(&at.url)
-        .ok_or_else(|| unsignable(format!("`{}` is no URL of an endpoint", at.url).into()))?;
-    let identity = Identity::from(credentials);
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(at.region)
-        .name("iam")
-        .time(now)
-        .settings(SigningSettings::default())
-        .build()
-        .map_err(|error| unsignable(error.into()))?
-        .into();
+    let url: url::Parts = url::parse(&at.url).ok_or_else(|| {
+        SignError::Unsignable(format!("`{}` is no URL of an endpoint", at.url).into())
+    })?;
     let ours = [
         ("content-type", CONTENT_TYPE),
         ("host", url.authority.as_str()),
     ];
-    let whole = format!("{}://{}{}", url.scheme(), url.authority, url.path);
-    let request = SignableRequest::new(
-        "POST",
-        whole,
-        ours.into_iter(),
-        SignableBody::Bytes(body.as_bytes()),
-    )
-    .map_err(|error| unsignable(error.into()))?;
-    let (instructions, _) = sign(request, &params)
-        .map_err(|error| unsignable(error.into()))?
-        .into_parts();
-    let headers = ours
-        .into_iter()
-        .chain(instructions.headers())
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let post = Post {
+        service: "iam",
+        region: at.region,
+        url: &format!("{}://{}{}", url.scheme(), url.authority, url.path),
+        headers: &ours,
+        body: &body,
+    };
+    let headers = post.signed(credentials, now)?;
     Ok(IamRequest {
         host: url.host,
         port: url.port,
